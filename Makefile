@@ -1,0 +1,65 @@
+# Podium: from raw CSV to a rehearsed Kaggle kernel. `make help` lists what there is to do.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+TORCH := torch==2.13.0
+VENV := .venv
+# The first Python on this machine that Podium supports; override with `make PYTHON=/path/to/python3.12 ...`.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && { echo $$p; break; }; done)
+# The stages say `python`, which is then the environment's.
+RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" DVC_NO_ANALYTICS=1
+# What the kernel brings along, because Kaggle's image has other versions; see pipeline/delivery/wheels.py.
+KERNEL_WHEELS := lightgbm polars polars-runtime-32 safetensors
+
+.PHONY: help setup repro test test-slow lint bench prune lock
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  PRESET=cpu DATA=folder  with repro: lay pipeline/presets/cpu.yaml over params.yaml and read that folder"
+
+setup: $(VENV)/ready ## create .venv with the locked packages (done by the other targets too)
+
+$(VENV)/torch:
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 not found; install one, or name it: make PYTHON=/path/to/python3.12"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	@# First and outside the lock: an ordinary machine gets the CUDA build, one that offers a CPU build gets that.
+	$(VENV)/bin/python -m pip install -q --disable-pip-version-check $(TORCH)
+	@touch $@
+
+$(VENV)/ready: $(VENV)/torch requirements.lock
+	$(VENV)/bin/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	rm -rf $(VENV)/wheels
+	$(VENV)/bin/python -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: -d $(VENV)/wheels \
+		$(foreach name,$(KERNEL_WHEELS),$(shell grep -oE '^$(name)==[^ ;]+' requirements.lock))
+	@touch $@
+
+repro: setup ## run every stale stage, from raw data to the rehearsed kernel and the report
+	@if [ -n "$(PRESET)$(DATA)" ]; then $(RUN) python -m pipeline.preset "$(PRESET)" "$(DATA)"; fi
+	$(RUN) dvc repro
+	@echo "open reports/index.html"
+
+test: setup ## run the tests (about 5 minutes on two cores)
+	$(RUN) python -m pytest -q
+
+test-slow: setup ## run the slow tests too
+	$(RUN) python -m pytest -q -m 'not gpu'
+
+lint: setup ## check style, imports and types
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+
+bench: setup ## measure speed; results go to benchmarks/results/
+	$(RUN) python -m benchmarks.prepare
+	$(RUN) python -m benchmarks.pipeline
+
+prune: setup ## remove what params.yaml no longer names, and cached files of no tagged submission
+	$(RUN) python -m pipeline.prune
+	$(RUN) dvc gc --workspace --all-tags --force
+
+lock: setup ## resolve requirements.lock anew from pyproject.toml
+	$(VENV)/bin/python -m pip install -q uv
+	$(VENV)/bin/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --upgrade -q \
+		--no-emit-index-url --no-emit-find-links --no-header --no-annotate -o requirements.lock

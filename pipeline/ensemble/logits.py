@@ -1,0 +1,33 @@
+"""Between probabilities and the centred logits on which members are averaged and stacked."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import log_softmax, softmax
+
+SMALLEST = 1.0e-6
+"""Probabilities below this are equal to a stacker; it keeps one over-sure member from outvoting all others."""
+
+
+def to_logits(probabilities: np.ndarray) -> np.ndarray:
+    """(rows, classes) probabilities -> log probabilities minus their mean per row; NaN rows stay NaN."""
+    logs = np.log(np.clip(probabilities, SMALLEST, 1.0))
+    return logs - logs.mean(axis=-1, keepdims=True)
+
+
+def from_logits(logits: np.ndarray) -> np.ndarray:
+    """(rows, classes) logits -> probabilities that sum to 1 per row."""
+    return softmax(logits, axis=-1)
+
+
+def geometric_mean(parts: list[np.ndarray]) -> np.ndarray:
+    """The average of fold models: the mean of their logits. [(rows, classes), ...] -> (rows, classes) probabilities."""
+    return from_logits(np.mean([to_logits(part) for part in parts], axis=0))
+
+
+def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Probabilities made less sure (temperature above 1) or surer (below 1); 1 leaves them as they are."""
+    if temperature == 1.0:
+        return probabilities
+    logs = np.log(np.clip(probabilities, SMALLEST, 1.0))
+    return np.exp(log_softmax(logs / temperature, axis=-1))

@@ -1,0 +1,93 @@
+"""Puts the members' parts side by side, after checking that they belong to this data, these folds and these settings.
+
+python -m stages.oof
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from pipeline.competitions.task import Competition
+from pipeline.data.folds import HOLDOUT
+from pipeline.errors import PodiumError
+from pipeline.files import read_json, sha256_file
+
+
+@dataclass(frozen=True)
+class Oof:
+    """Out-of-fold and holdout predictions of all members."""
+
+    oof: pl.DataFrame
+    """id, fold, label, and a Float64 column "<member>/<class>"; null where a member did not train the row's fold."""
+    holdout: pl.DataFrame
+    """id, label, model (the fold model that spoke), and the same columns; one row per holdout row and fold model."""
+
+
+def collect(artifacts: Path, members: list[str], folds: list[int], competition: Competition) -> Oof:
+    """Reads the parts of `members` for all `folds`.
+
+    Raises: PodiumError for a part that is missing, stale, repeated, or that does not cover its rows exactly.
+    """
+    train = pl.read_parquet(artifacts / "competition" / "train.parquet", columns=["id", "label"])
+    rows = train.join(pl.read_parquet(artifacts / "folds.parquet"), on="id", maintain_order="left")
+    wanted = {
+        "data": sha256_file(artifacts / "competition" / "train.parquet"),
+        "folds": sha256_file(artifacts / "folds.parquet"),
+    }
+    oof = rows.filter(pl.col("fold") != HOLDOUT).select("id", "fold", "label")
+    kept_out = rows.filter(pl.col("fold") == HOLDOUT).select("id", "label")
+    models = pl.DataFrame({"model": folds}, schema={"model": pl.Int8})
+    holdout = kept_out.join(models, how="cross", maintain_order="left_right").select("id", "label", "model")
+    for member in members:
+        start = sha256_file(_existing(artifacts / "start" / f"{member}.json"))
+        receipts = {fold: _receipt(artifacts, member, fold, wanted | {"start": start}) for fold in folds}
+        spoken, kept = [], []
+        for fold, receipt in receipts.items():
+            trained = receipt["trained"]
+            here = rows.filter(pl.col("fold") == fold)
+            spoken.append(_part(artifacts, member, f"fold{fold}", receipt, "oof", here if trained else here.head(0)))
+            part = _part(
+                artifacts, member, f"holdout{fold}", receipt, "holdout", kept_out if trained else kept_out.head(0)
+            )
+            kept.append(part.with_columns(pl.lit(fold, pl.Int8).alias("model")))
+        names = {name: f"{member}/{name}" for name in competition.classes}
+        oof = oof.join(pl.concat(spoken).rename(names), on="id", how="left", maintain_order="left")
+        holdout = holdout.join(pl.concat(kept).rename(names), on=["id", "model"], how="left", maintain_order="left")
+    return Oof(oof, holdout)
+
+
+def _existing(file: Path) -> Path:
+    if not file.exists():
+        raise PodiumError(f"{file}: no such file; run `dvc repro`")
+    return file
+
+
+def _receipt(artifacts: Path, member: str, fold: int, wanted: dict[str, str]) -> dict[str, Any]:
+    file = _existing(artifacts / "receipts" / f"{member}-fold{fold}.json")
+    receipt = read_json(file)
+    for name, expected in wanted.items():
+        if receipt[name] != expected:
+            raise PodiumError(
+                f"{file}: stale, made from other {name} ({receipt[name][:8]}, now {expected[:8]}); "
+                f"run `dvc repro -f finetune@{member}-{fold}`"
+            )
+    return receipt
+
+
+def _part(
+    artifacts: Path, member: str, name: str, receipt: dict[str, Any], part: str, rows: pl.DataFrame
+) -> pl.DataFrame:
+    """One checked part: the bytes that its receipt names, and each of `rows` exactly once."""
+    file = _existing(artifacts / "oof" / member / f"{name}.parquet")
+    if sha256_file(file) != receipt["parts"][part]:
+        raise PodiumError(f"{file}: not the file that its receipt names; run `dvc checkout` or `dvc repro -f finetune`")
+    frame = pl.read_parquet(file)
+    if frame["id"].is_duplicated().any():
+        raise PodiumError(f"{file}: id {frame.filter(pl.col('id').is_duplicated())['id'][0]} stands more than once")
+    if sorted(frame["id"]) != sorted(rows["id"]):
+        raise PodiumError(f"{file}: expected the {len(rows)} ids of its rows, found {len(frame)} that are not the same")
+    return frame

@@ -1,0 +1,81 @@
+"""Which files of ours a module really needs, and one hash of what their code does.
+
+A comment or a docstring changes no hash, so it retrains nothing; the same walk decides what the kernel's package ships.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+OURS = ("pipeline", "stages")
+
+
+def closure(module: str, root: Path = ROOT) -> list[Path]:
+    """The files (relative to `root`, sorted) that importing `module` loads from our own packages, itself included."""
+    found: set[Path] = set()
+    waiting = [module]
+    while waiting:
+        file = _file(waiting.pop(), root)
+        if file is None or file in found:
+            continue
+        found.add(file)
+        waiting += [name for name in _imported(file, root) if name.split(".")[0] in OURS]
+    # Importing a module runs the __init__ of every package above it.
+    packages = {parent / "__init__.py" for file in found for parent in file.parents if parent != Path(".")}
+    return sorted(found | {package for package in packages if (root / package).exists()})
+
+
+def libraries(module: str, root: Path = ROOT) -> list[str]:
+    """Top-level names of the installed libraries that the closure of `module` imports, sorted."""
+    names = {name.split(".")[0] for file in closure(module, root) for name in _imported(file, root)}
+    return sorted(names - set(OURS) - set(sys.stdlib_module_names))
+
+
+def fingerprint(module: str, alone: tuple[str, ...] = (), root: Path = ROOT) -> str:
+    """Hex SHA-256 over the syntax trees of the closure of `module`, without comments and docstrings.
+
+    Files named in `alone` count too, but not what they import: they call one of several kinds, and a change to
+    another kind is no change to this one.
+    """
+    digest = hashlib.sha256()
+    for file in sorted({*closure(module, root), *map(Path, alone)}):
+        tree = _without_docstrings(ast.parse((root / file).read_text(encoding="utf-8")))
+        digest.update(f"{file.as_posix()}\n{ast.dump(tree)}\n".encode())
+    return digest.hexdigest()
+
+
+def _file(module: str, root: Path) -> Path | None:
+    path = Path(*module.split("."))
+    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+        if (root / candidate).exists():
+            return candidate
+    return None
+
+
+def _imported(file: Path, root: Path) -> Iterator[str]:
+    """Every module name that `file` imports anywhere in its text; a `from` import may name a submodule."""
+    for node in ast.walk(ast.parse((root / file).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _without_docstrings(tree: ast.AST) -> ast.AST:
+    """Drops every bare string expression: docstrings of modules, classes and functions, and those of fields."""
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            kept = [line for line in body if not (isinstance(line, ast.Expr) and _is_text(line.value))]
+            node.body = kept or [ast.Pass()]  # type: ignore[attr-defined]
+    return tree
+
+
+def _is_text(value: ast.expr) -> bool:
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)

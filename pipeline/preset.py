@@ -1,0 +1,92 @@
+"""Lays a preset and a data folder over params.yaml, and shows what that changes.
+
+python -m pipeline.preset cpu ../shared/data/arena_real      # what `make repro PRESET=cpu DATA=...` does first
+python -m pipeline.preset "" path/to/competition             # the data folder only
+
+The base is always the committed params.yaml, so that presets do not pile up; `git checkout params.yaml` restores it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import io
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from pipeline.config import Params
+from pipeline.errors import PodiumError, nearest
+from pipeline.files import read_json, sha256_file, write_json, write_text
+from pipeline.stage import stage
+from pipeline.validation import read_yaml, validated
+
+PRESETS = Path(__file__).parent / "presets"
+LAST = Path("work/preset.json")
+"""The hash of the params.yaml that this module wrote last: such a file holds no edits of the user's."""
+
+REPLACED = ("members",)
+"""Sections that a preset replaces as a whole; all others are merged key by key."""
+
+
+def lay_over(base: str, preset: Mapping[str, Any], data: str) -> str:
+    """The text of params.yaml with `preset` and `data.path` laid over it, comments kept."""
+    yaml = YAML()
+    yaml.preserve_quotes, yaml.width = True, 120
+    params = yaml.load(base)
+    _merge(params, preset)
+    if data:
+        params["data"]["path"] = data
+    text = io.StringIO()
+    yaml.dump(params, text)
+    return text.getvalue()
+
+
+def _merge(target: Any, preset: Mapping[str, Any]) -> None:
+    for key, value in preset.items():
+        if isinstance(value, Mapping) and isinstance(target.get(key), Mapping) and key not in REPLACED:
+            _merge(target[key], value)
+        else:
+            target[key] = value
+
+
+def apply(name: str, data: str, params: Path = Path("params.yaml")) -> None:
+    """Rewrites params.yaml and prints the difference to what stood there.
+
+    Raises: PodiumError for an unknown preset, a missing data folder, or edits of params.yaml that are not committed.
+    """
+    known = sorted(file.stem for file in PRESETS.glob("*.yaml"))
+    if name and name not in known:
+        raise PodiumError(f'PRESET: no preset "{name}"{nearest(name, known)}, known are {", ".join(known)}')
+    if data and not Path(data).is_dir():
+        raise PodiumError(f"DATA: {data}: no such folder")
+    committed = _committed(params)
+    now = params.read_text(encoding="utf-8")
+    if now != committed and not (LAST.exists() and read_json(LAST) == sha256_file(params)):
+        raise PodiumError(
+            f"{params}: has edits that are not committed; `git commit {params}` or `git checkout {params}` first"
+        )
+    text = lay_over(committed, read_yaml(PRESETS / f"{name}.yaml") if name else {}, data)
+    validated(Params, YAML(typ="safe").load(text), f"{params} under preset {name}" if name else str(params))
+    print(
+        "".join(difflib.unified_diff(now.splitlines(True), text.splitlines(True), "params.yaml", "params.yaml now")),
+        end="",
+    )
+    write_text(params, text)
+    write_json(LAST, sha256_file(params))
+
+
+def _committed(params: Path) -> str:
+    shown = subprocess.run(["git", "show", f"HEAD:./{params}"], capture_output=True, text=True, check=False)
+    if shown.returncode:
+        raise PodiumError(f"{params}: not committed to git yet; presets are laid over the committed file")
+    return shown.stdout
+
+
+if __name__ == "__main__":
+    with stage("preset", keep_seconds=False):
+        preset, folder = sys.argv[1:]
+        apply(preset, folder)

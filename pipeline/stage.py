@@ -1,0 +1,55 @@
+"""What every stage script does around its one call: threads, clock, and errors as one line with exit code 2."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.errors import PodiumError
+from pipeline.files import read_json, write_json
+
+SECONDS = Path("work/seconds")
+"""One small file per stage run; outside DVC, so that a measured time never makes another stage stale."""
+
+BAD_INPUT = 2
+
+
+@contextmanager
+def stage(name: str, keep_seconds: bool = True) -> Iterator[None]:
+    """Runs the body of the stage `name` (`folds`, `finetune@lgb-0`), and keeps how long it took.
+
+    A PodiumError or a full disk ends the process with one line on stderr and exit code 2; with PODIUM_DEBUG=1 the
+    traceback is shown.
+    """
+    started = time.monotonic()
+    try:
+        yield
+    except Exception as error:
+        line = one_line(error)
+        if line is None or os.environ.get("PODIUM_DEBUG") == "1":
+            raise
+        print(f"error: {line}", file=sys.stderr, flush=True)
+        raise SystemExit(BAD_INPUT) from None
+    if keep_seconds:
+        write_json(SECONDS / f"{name}.json", round(time.monotonic() - started, 3))
+
+
+def seconds_of(prefix: str) -> float | None:
+    """What the stages whose names start with `prefix` took here when they last ran; None where none has run here."""
+    kept = [float(read_json(file)) for file in sorted(SECONDS.glob(f"{prefix}*.json"))]
+    return round(sum(kept), 3) if kept else None
+
+
+def one_line(error: Exception) -> str | None:
+    """The user's line for an error that the user can mend, None for a defect of ours."""
+    if isinstance(error, PodiumError):
+        return str(error)
+    # Polars reports a full disk in words only.
+    if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error):
+        return f"the disk is full: {' '.join(str(error).split())}; free some space (`make prune`) and run again"
+    return None

@@ -1,0 +1,89 @@
+"""YAML to frozen objects, with errors that name the key, what was expected and what stood there."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from pipeline.errors import PodiumError, nearest
+
+T = TypeVar("T")
+
+
+def read_yaml(path: Path) -> Any:
+    """The parsed YAML of `path`.
+
+    Raises: PodiumError where the file is missing or is not YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PodiumError(f"{path}: no such file") from None
+    except yaml.YAMLError as error:
+        raise PodiumError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def validated(kind: type[T], value: Any, source: str) -> T:
+    """`value` (as YAML gives it) as a `kind`; numbers are not read from strings, and an unknown key is an error.
+
+    Raises: PodiumError with the first thing that is wrong, in one line that starts with `source`.
+    """
+    try:
+        # Through JSON, where a list may become a tuple although the check of types is strict.
+        return TypeAdapter(kind).validate_json(json.dumps(value, default=str), strict=True)
+    except ValidationError as error:
+        raise PodiumError(f"{source}: {_in_words(kind, error.errors()[0])}") from None
+
+
+def _in_words(kind: Any, problem: ErrorDetails) -> str:
+    key, known = _place(kind, problem["loc"])
+    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f'unknown key "{key}"{nearest(str(problem["loc"][-1]), known)}'
+    if problem["type"] in ("missing", "missing_argument"):
+        return f'missing key "{key}"'
+    found = json.dumps(problem["input"], ensure_ascii=False, default=str)
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{key}: {message[0].lower()}{message[1:]}, found {found[:80]}" if key else message
+
+
+def _place(kind: Any, location: tuple[Any, ...]) -> tuple[str, list[str]]:
+    """The dotted key of a pydantic location, and the names that were allowed at its last step.
+
+    The tag of a union ("tabular" in members.words.tabular.seed) is a step of pydantic's, not of the user's file.
+    """
+    steps, names = [], []
+    for step in location:
+        kind = _bare(kind)
+        if get_origin(kind) in (Union, UnionType):
+            options = [_bare(option) for option in get_args(kind)]
+            tagged = [option for option in options if step in _tags(option)]
+            kind = (tagged or [option for option in options if option is not type(None)])[0]
+            if tagged:
+                continue
+        fields_here = _fields(kind)
+        steps.append(str(step))
+        names = list(fields_here)
+        kind = fields_here.get(step) if fields_here else (get_args(kind) or (None,))[-1]
+    return ".".join(steps), names
+
+
+def _bare(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def _tags(kind: Any) -> tuple[Any, ...]:
+    return get_args(_fields(kind).get("kind"))
+
+
+def _fields(kind: Any) -> dict[str, Any]:
+    """Field name -> annotation of a pydantic model or a dataclass; empty for everything else."""
+    if isinstance(kind, type) and (issubclass(kind, BaseModel) or is_dataclass(kind)):
+        return get_type_hints(kind, include_extras=True)
+    return {}

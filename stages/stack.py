@@ -1,0 +1,49 @@
+"""Fits the second level, chooses a stacker, builds the ladder, and writes metrics/cv.json.
+
+python -m stages.stack
+"""
+
+from pathlib import Path
+
+from pipeline.competitions.task import competition_from_json
+from pipeline.config import Params, load_params
+from pipeline.ensemble.ladder import save_ladder
+from pipeline.ensemble.scores import cv_scores, level2_frame
+from pipeline.ensemble.stack import calibrate, climb, compare
+from pipeline.ensemble.table import read_holdout, read_oof, read_truth
+from pipeline.files import atomic_folder, read_json, write_json, write_parquet
+from pipeline.stage import seconds_of, stage
+
+ARTIFACTS = Path("artifacts")
+
+
+def main() -> None:
+    params = load_params()
+    competition = competition_from_json(read_json(ARTIFACTS / "competition" / "competition.json")["competition"])
+    members = ladder_order(params)
+    oof, holdout = read_oof(ARTIFACTS, members, competition), read_holdout(ARTIFACTS, members, competition)
+    threads, seed = params.threads, params.stack.seed
+    comparison = compare(oof, members, params.stack.candidates, competition, threads, seed)
+    ladder, held = calibrate(climb(oof, members, comparison.chosen, competition, threads, seed), holdout, seed)
+    truth = read_truth(ARTIFACTS, oof, competition)
+    seconds = {name: seconds_of(f"finetune@{name}-") for name in members}
+    scores = cv_scores(oof, holdout, truth, comparison, ladder, held, seconds)
+    with atomic_folder(ARTIFACTS / "stack") as folder:
+        save_ladder(ladder, folder)
+        write_parquet(level2_frame(comparison, competition), folder / "level2.parquet")
+    write_json(Path("metrics/cv.json"), scores)
+    stack = scores["stack"]
+    print(f"stack: {stack['chosen']}, nested {stack['score']:.5f} ± {stack['standard_error']:.5f}, ", end="")
+    print(f"best member {stack['best_member']}, prior {scores['prior']:.5f}")
+    for warning in scores["warnings"]:
+        print(f"warning: {warning}")
+
+
+def ladder_order(params: Params) -> list[str]:
+    """Members from the first rung to the last: as listed, external ones at the end, since the hidden rows lack them."""
+    return sorted(params.members, key=lambda name: params.members[name].kind == "external")
+
+
+if __name__ == "__main__":
+    with stage("stack"):
+        main()
