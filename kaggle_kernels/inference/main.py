@@ -1,0 +1,198 @@
+"""The Kaggle kernel: writes the prior's submission, finds the package, checks it, and hands over to the code in it.
+
+PODIUM_INPUT=some/input PODIUM_WORKING=some/folder python kaggle_kernels/inference/main.py
+
+In the scored rerun (KAGGLE_IS_COMPETITION_RERUN is set) nothing may stop it: problems are printed, the best submission
+so far stays, the exit code is 0. Every other run is the dress rehearsal: the first problem ends it with one clear line
+and exit code 2. PODIUM_BUDGET_SECONDS replaces the package's budget; PODIUM_FAULTS is reserved.
+"""
+
+from __future__ import annotations
+
+import atexit
+import csv
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+# Where sources have been seen below /kaggle/input, old mounts and new ones; then a search a few levels deep.
+PLACES = ("*", "datasets/*/*", "competitions/*", "*/*", "*/*/*", "*/*/*/*")
+
+
+class Problem(Exception):
+    """What is wrong, in one line."""
+
+
+def main() -> int:
+    """Runs the kernel; returns its exit code."""
+    started = process_start()
+    rerun = bool(os.environ.get("KAGGLE_IS_COMPETITION_RERUN"))
+    sys.dont_write_bytecode = True  # the package is mounted read-only, and its contents are hashed
+    csv.field_size_limit(sys.maxsize)
+    try:
+        serve(started, rerun)
+        return 0
+    except Problem as problem:
+        print(f"error: {problem}", flush=True)
+    except BaseException as error:  # the scored rerun survives even a library's SystemExit
+        traceback.print_exc(file=sys.stdout)
+        print(f"error: {type(error).__name__}: {' '.join(str(error).split())}", flush=True)
+    return 0 if rerun else 2
+
+
+def process_start() -> float:
+    """When this process began, on the clock of time.monotonic(): the interpreter's start counts too."""
+    try:
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError, ValueError, IndexError):
+        age = 0.0
+    # A process older than ten minutes is a notebook's, opened by hand: there the clock starts with the run.
+    return time.monotonic() - (age if 0 <= age < 600 else 0.0)
+
+
+def serve(started: float, rerun: bool) -> None:
+    """The whole kernel. Raises: Problem in the dress rehearsal, or where not even a prior can be written."""
+    source = Path(os.environ.get("PODIUM_INPUT") or "/kaggle/input")
+    working = Path(os.environ.get("PODIUM_WORKING") or "/kaggle/working")
+    working.mkdir(parents=True, exist_ok=True)
+    print(f"{'scored rerun' if rerun else 'dress rehearsal'} on Python {sys.version.split()[0]}", flush=True)
+    package, manifest = find_package(source, rerun)
+    data = find_competition(source, manifest.get("competition", {}), rerun)
+    print(f"package {package}, competition files {data}", flush=True)
+    write_prior(data, manifest, working / "submission.csv", rerun)
+    if package is None:
+        return
+    package = unpacked(package)
+    broken = broken_files(package, manifest["files"])
+    for name, what in broken.items():
+        report(f"{package / name}: {what}", rerun)
+    if any(name.startswith("code/") for name in broken):
+        return
+    sys.path.insert(0, str(package / "code"))
+    from pipeline.errors import PodiumError
+    from pipeline.inference.kernel import run
+
+    try:
+        run(package, data, working, started, rerun, broken)
+    except PodiumError as error:
+        raise Problem(str(error)) from None
+
+
+def report(problem: str, rerun: bool) -> None:
+    """Stops the dress rehearsal; in the scored rerun the problem is only printed."""
+    if not rerun:
+        raise Problem(problem)
+    print(f"problem: {problem}", flush=True)
+
+
+def find_package(source: Path, rerun: bool) -> tuple[Path | None, dict]:
+    """The package's folder and manifest, wherever it is mounted; (None, {}) in a rerun without one."""
+    broken = ""
+    for place in PLACES:
+        found = []
+        for file in sorted(source.glob(f"{place}/MANIFEST.json")):
+            try:
+                manifest = json.loads(file.read_text(encoding="utf-8"))
+                if manifest["format"] == 1 and manifest["competition"] and manifest["files"]:
+                    found.append((file.parent, manifest))
+            except (OSError, ValueError, LookupError, TypeError) as error:
+                broken = f" ({file} is not readable as one: {error})"
+        if len(found) > 1:
+            report(f"{source}: expected one package, found {' and '.join(str(folder) for folder, _ in found)}", rerun)
+        if found:
+            return found[0]
+    report(f"{source}: expected a package (a folder with MANIFEST.json), found none{broken}", rerun)
+    return None, {}
+
+
+def find_competition(source: Path, competition: dict, rerun: bool) -> Path:
+    """The folder with the test file beside the sample submission; to a rerun either of them is enough."""
+    files = [competition.get("test", "test.csv"), competition.get("sample_submission", "sample_submission.csv")]
+    named = (competition["name"], f"competitions/{competition['name']}") if competition else ()
+    for expected in (files, files[:1], files[1:]) if rerun else (files,):
+        for place in (*named, *PLACES):
+            for file in sorted(source.glob(f"{place}/{expected[0]}")):
+                if all((file.parent / name).is_file() for name in expected):
+                    return file.parent
+    raise Problem(f"{source}: expected the competition's files ({files[0]} beside {files[1]}), found none")
+
+
+def write_prior(data: Path, manifest: dict, target: Path, rerun: bool) -> None:
+    """Writes the class shares for every id in the sample's order, or in the test file's where their ids differ."""
+    competition, prior = manifest.get("competition", {}), manifest.get("prior", {})
+    separator, identifier = competition.get("separator", ","), competition.get("id")
+    sample = data / competition.get("sample_submission", "sample_submission.csv")
+    header, ids = read_ids(sample, identifier, separator, rerun)
+    _, tested = read_ids(data / competition.get("test", "test.csv"), identifier, separator, rerun)
+    if sorted(header) != sorted(expected := [identifier, *competition["classes"]] if competition else header):
+        report(f"{sample}: expected the columns {', '.join(expected)}, found {', '.join(header)}", rerun)
+        header = expected
+    if tested and sorted(tested) != sorted(ids):
+        print(f"{sample}: its ids are not those of the test file, which are used", flush=True)
+        ids = tested
+    place = header.index(identifier) if competition else 0
+    shares = [str(prior.get(name, 1 / max(len(header) - 1, 1))) for name in header]
+    partial = target.with_name(".submission.csv.prior.partial")
+    with partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        lines = ([*shares[:place], row, *shares[place + 1 :]] for row in ids)
+        csv.writer(stream, lineterminator="\n").writerows([header, *lines])
+    os.replace(partial, target)
+    print(f"prior written for {len(ids)} rows", flush=True)
+
+
+def read_ids(path: Path, name: str | None, separator: str, rerun: bool) -> tuple[list[str], list[str]]:
+    """A CSV file's header and its id column (by name, else the first); bytes that are not UTF-8 pass unchanged."""
+    try:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+            reader = csv.reader(stream, delimiter=separator)
+            header = next(reader, [])
+            place = header.index(name) if name in header else 0
+            return header, [row[place] for row in reader if len(row) > place]
+    except (OSError, csv.Error) as error:
+        report(f"{path}: not readable: {error}", rerun)
+        return [], []
+
+
+def unpacked(package: Path) -> Path:
+    """The package with real sub-folders: a mount may show them as the zip files that they were uploaded as."""
+    archives = sorted(package.glob("*.zip"))
+    if not archives:
+        return package
+    folder = Path(tempfile.mkdtemp(prefix="podium-package-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for file in set(package.iterdir()) - set(archives):
+        (folder / file.name).symlink_to(file)
+    for archive in archives:
+        shutil.unpack_archive(archive, folder / archive.stem)
+    return folder
+
+
+def broken_files(package: Path, files: dict) -> dict[str, str]:
+    """What is wrong with each file that is not as the manifest says, by its path in the package."""
+    with ThreadPoolExecutor(4) as pool:  # hashing lets other threads run
+        found = list(pool.map(lambda name: difference(package / name, files[name]), files))
+    return {name: what for name, what in zip(files, found, strict=True) if what}
+
+
+def difference(path: Path, expected: dict) -> str | None:
+    """How a file differs from its entry in the manifest, or None."""
+    try:
+        if (size := path.stat().st_size) != expected["bytes"]:
+            return f"expected {expected['bytes']} bytes, found {size}"
+        with path.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        return f"expected a file of the package, found {error.strerror}"
+    return None if found == expected["sha256"] else f"expected sha256 {expected['sha256']}, found {found}"
+
+
+if __name__ == "__main__" and (code := main()):
+    sys.exit(code)

@@ -1,0 +1,92 @@
+"""Builds the Kaggle dataset: fold models, stackers, the kernel's code, wheels, parity rows, and a manifest with hashes.
+
+python -m stages.package
+
+The folder is checked before it is moved into place: every fold model is loaded from it and must repeat its out-of-fold
+predictions. The Kaggle CLI uploads it with `kaggle datasets create -r zip`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from pipeline.competitions.task import competition_from_json
+from pipeline.config import Package
+from pipeline.delivery.manifest import write_manifest, write_metadata
+from pipeline.delivery.parity import parity_rows, reload_and_compare
+from pipeline.ensemble.ladder import Ladder, load_ladder
+from pipeline.errors import PodiumError
+from pipeline.files import atomic_folder, read_json, write_parquet
+from pipeline.imports import ROOT, closure
+
+ENTRY = "pipeline.inference.kernel"
+"""The kernel's code is what this module imports, and nothing else."""
+
+PRECISION = {"tabular": "fp32", "external": "fp32"}
+
+
+def build_package(artifacts: Path, settings: Package, wheels: list[Path]) -> None:
+    """Writes `artifacts`/package from the stack, the members that it uses, the code of the kernel and `wheels`.
+
+    Raises: PodiumError where a fold model is missing, or says something else than in training.
+    """
+    competition = competition_from_json(read_json(artifacts / "competition" / "competition.json")["competition"])
+    ladder = load_ladder(artifacts / "stack", competition)
+    oof = pl.read_parquet(artifacts / "oof" / "oof.parquet")
+    members = _members(artifacts / "members", ladder, sorted(set(oof["fold"])))
+    with atomic_folder(artifacts / "package") as folder:
+        for name, member in members.items():
+            for fold in member["folds"]:
+                place = Path("members", name, f"fold{fold}")
+                _link_all(artifacts / place, folder / place)
+        for file in sorted((artifacts / "stack").iterdir()):
+            if file.suffix in (".json", ".txt"):  # not level2.parquet, which holds labels and serves the report
+                _link(file, folder / "stack" / file.name)
+        for wheel in wheels:
+            _link(wheel, folder / "wheels" / wheel.name)
+        for source in closure(ENTRY):
+            # Copied: an editor that writes in place would change a linked file under its hash.
+            (folder / "code" / source).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / source, folder / "code" / source)
+        train = pl.read_parquet(artifacts / "competition" / "train.parquet")
+        write_parquet(parity_rows(train, oof, list(members), competition), folder / "parity.parquet")
+        reload_and_compare(folder, members, competition)
+        write_manifest(folder, competition, ladder, members, settings.budget_seconds)
+        write_metadata(folder, settings)
+        total = sum(path.stat().st_size for path in folder.rglob("*"))
+    print(f"package: {len(members)} members, {total / 1e6:.1f} MB", flush=True)
+
+
+def _members(folder: Path, ladder: Ladder, folds: list[int]) -> dict[str, dict[str, Any]]:
+    """Kind, trained folds and precision of every member that a rung uses, in the order of the ladder."""
+    members: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys(member for rung in ladder.rungs for member in rung.members):
+        trained = []
+        for fold in folds:
+            file = folder / name / f"fold{fold}" / "member.json"
+            if not file.is_file():
+                raise PodiumError(f"{file}: expected a fold model of member {name}, found none; run `dvc repro`")
+            saved = read_json(file)
+            if saved["trained"]:
+                trained.append(fold)
+        members[name] = {"kind": saved["kind"], "folds": trained, "precision": PRECISION[saved["kind"]]}
+    return members
+
+
+def _link_all(source: Path, target: Path) -> None:
+    for file in sorted(path for path in source.rglob("*") if path.is_file()):
+        _link(file, target / file.relative_to(source))
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name for the same bytes; a copy where the file systems differ."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)

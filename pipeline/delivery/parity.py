@@ -1,0 +1,53 @@
+"""Rows that travel with the package, so that every fold model can show that it still says what it said in training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from pipeline.competitions.task import Competition
+from pipeline.inference.parity import parity_differences
+
+ROWS_PER_FOLD = 32
+SEED = 41
+
+
+def parity_rows(train: pl.DataFrame, oof: pl.DataFrame, members: list[str], competition: Competition) -> pl.DataFrame:
+    """Up to 32 rows of each fold, its longest among them: id, fold, the text fields, "<member>/<class>" out-of-fold.
+
+    `train` has id and the text fields; `oof` has id, fold and the members' columns for every row outside the holdout.
+    """
+    fields = list(competition.kind.fields)
+    columns = [f"{member}/{name}" for member in members for name in competition.classes]
+    rows = oof.select("id", "fold", *columns).join(
+        train.select("id", *fields), on="id", how="left", maintain_order="left"
+    )
+    length = pl.sum_horizontal(pl.col(field).list.eval(pl.element().str.len_chars()).list.sum() for field in fields)
+    lengths, folds = rows.select(length).to_series().fill_null(0).to_numpy(), rows["fold"].to_numpy()
+    chosen = [_choose(np.flatnonzero(folds == fold), lengths, fold) for fold in np.unique(folds)]
+    return rows[np.concatenate(chosen)].select("id", "fold", *fields, *columns)
+
+
+def _choose(places: np.ndarray, lengths: np.ndarray, fold: int) -> np.ndarray:
+    longest = places[lengths[places].argmax()]
+    others = places[places != longest]
+    draw = np.random.default_rng([SEED, fold]).choice(others, min(len(others), ROWS_PER_FOLD - 1), replace=False)
+    return np.sort(np.append(draw, longest))
+
+
+def reload_and_compare(folder: Path, members: dict[str, dict[str, Any]], competition: Competition) -> None:
+    """Loads every fold model from the package in `folder` and compares it with its out-of-fold predictions.
+
+    Raises: PodiumError naming member, fold and difference.
+    """
+    parity = pl.read_parquet(folder / "parity.parquet")
+    for name, member in members.items():
+        largest = 0.0
+        for fold in member["folds"]:
+            place = folder / "members" / name / f"fold{fold}"
+            differences = parity_differences(place, name, fold, parity, member["precision"], competition)
+            largest = max(largest, float(differences.max(initial=0.0)))
+        print(f"package: {name}: {len(member['folds'])} fold models reloaded, parity {largest:.1e}", flush=True)

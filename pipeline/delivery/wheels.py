@@ -1,0 +1,42 @@
+"""The libraries that the kernel brings along as wheels, because Kaggle's image has other versions or lacks them.
+
+`make setup` fetches them once into .venv/wheels. NumPy, SciPy and scikit-learn are the image's and are never replaced.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pipeline.errors import PodiumError
+
+LIBRARIES = ("lightgbm", "narwhals", "polars", "polars-runtime-32", "safetensors")
+"""narwhals is here because LightGBM imports it and the image's scikit-learn need not have brought it."""
+
+FITTING = re.compile(r"-(py3-none|(cp3\d+|py3)-abi3)-(any|\S*manylinux\S*x86_64)\.whl$")
+"""Wheels for every supported Python on Kaggle's machines."""
+
+
+def find_wheels(folder: Path, lock: Path) -> list[Path]:
+    """The wheel of each library at the version that `lock` pins, sorted by name.
+
+    Raises: PodiumError that says what to do where one is missing or fits one Python only.
+    """
+    if not lock.is_file():
+        raise PodiumError(f"{lock}: no such file; `make lock` writes it")
+    pins = dict(re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;]+)", lock.read_text(encoding="utf-8"), flags=re.MULTILINE))
+    return sorted(_wheel(folder, name, pins, lock) for name in LIBRARIES)
+
+
+def _wheel(folder: Path, name: str, pins: dict[str, str], lock: Path) -> Path:
+    if name not in pins:
+        raise PodiumError(
+            f"{lock}: expected a pinned version of {name}, found none; add it to pyproject.toml, `make lock`"
+        )
+    found = sorted(folder.glob(f"{name.replace('-', '_')}-{pins[name]}-*.whl"))
+    if not found:
+        raise PodiumError(f"{folder}: expected a wheel of {name} {pins[name]}, found none; run `make setup`")
+    fitting = [path for path in found if FITTING.search(path.name)]
+    if not fitting:
+        raise PodiumError(f"{found[0]}: expected a py3-none or abi3 wheel for Linux on x86_64")
+    return fitting[0]

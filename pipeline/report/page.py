@@ -1,0 +1,250 @@
+"""The page people look at: reads what the other stages measured and renders one self-contained HTML file.
+
+python -m stages.report
+
+To add a section: write a function that takes the Evidence and returns the values that the page shows (None leaves the
+section out), name it in SECTIONS, and give page.html a macro of the same name with its heading and its HTML.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from pipeline.competitions.metrics import METRICS, Metric
+from pipeline.competitions.task import Competition, competition_from_json
+from pipeline.errors import PodiumError
+from pipeline.files import read_json
+from pipeline.report import charts
+from pipeline.report.charts import known, score_text
+
+STAGES = (
+    "demo",
+    "prepare",
+    "folds",
+    "backbone",
+    "pretrain",
+    "start",
+    "finetune",
+    "oof",
+    "stack",
+    "package",
+    "rehearse",
+)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that the page shows, as read from disk: `rows` of train and test, `seconds` per stage run where measured."""
+
+    competition: Competition
+    rows: dict[str, int]
+    cv: dict[str, Any]
+    rehearsal: dict[str, Any]
+    oof: pl.DataFrame
+    level2: pl.DataFrame
+    seconds: dict[str, float]
+
+    @property
+    def metric(self) -> Metric:
+        """The competition's metric."""
+        return METRICS[self.competition.metric]
+
+    def probabilities(self, member: str) -> np.ndarray:
+        """A member's OOF probabilities (rows, classes), NaN where it does not cover a row."""
+        columns = [f"{member}/{name}" for name in self.competition.classes]
+        if not set(columns) <= set(self.oof.columns):
+            return np.full((self.oof.height, len(columns)), np.nan)
+        return _array(self.oof.select(columns))
+
+
+def load_evidence(root: Path) -> Evidence:
+    """Reads metrics/, artifacts/ and work/seconds/ under `root`.
+
+    Raises: PodiumError that names the stage to run, for a file that is missing or broken.
+    """
+    found = _read(root, "artifacts/competition/competition.json", "prepare")
+    return Evidence(
+        competition_from_json(found["competition"]),
+        found["rows"],
+        _read(root, "metrics/cv.json", "stack"),
+        _read(root, "metrics/rehearsal.json", "rehearse"),
+        _read(root, "artifacts/oof/oof.parquet", "oof"),
+        _read(root, "artifacts/stack/level2.parquet", "stack"),
+        {path.stem: _seconds(path) for path in sorted((root / "work/seconds").glob("*.json"))},
+    )
+
+
+def _read(root: Path, name: str, stage: str) -> Any:
+    path = root / name
+    if not path.is_file():
+        raise PodiumError(f"{name}: missing; the stage `{stage}` writes it, run `dvc repro {stage}`")
+    try:
+        return pl.read_parquet(path) if path.suffix == ".parquet" else read_json(path)
+    except (ValueError, pl.exceptions.ComputeError) as error:
+        told = " ".join(str(error).split())
+        raise PodiumError(f"{name}: broken ({told}); stage `{stage}` writes it, run `dvc repro -f {stage}`") from None
+
+
+def _seconds(path: Path) -> float:
+    try:
+        value = known(float(read_json(path)))
+    except (ValueError, TypeError):
+        value = None
+    if value is None:
+        raise PodiumError(f"work/seconds/{path.name}: expected one number, the stage's seconds; delete the file")
+    return value
+
+
+def _array(frame: pl.DataFrame) -> np.ndarray:
+    return frame.select(pl.all().cast(pl.Float64).fill_null(math.nan)).to_numpy()
+
+
+def render(evidence: Evidence) -> str:
+    """The whole page as HTML; the same evidence gives the same bytes."""
+    folder = FileSystemLoader(Path(__file__).parent)
+    page = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page.filters |= {k: getattr(charts, f"{k}_text") for k in ("score", "count", "share", "tiny", "plain", "time")}
+    values = {name: function(evidence) for name, function in SECTIONS.items()}
+    shown = {name: value for name, value in values.items() if value is not None}
+    return page.get_template("page.html").render(head=head(evidence), sections=shown) + "\n"
+
+
+def headline(evidence: Evidence) -> str:
+    """The scores that matter most, in one line of plain text."""
+    found = head(evidence)
+    error = "" if found["error"] is None else f" ± {score_text(found['error'])}"
+    parts = [f"{found['metric']} {score_text(found['score'])}{error} (level-2 nested, stacker {found['chosen']})"]
+    parts += [f"{name} {score_text(found[name])}" for name in ("holdout", "prior", "bayes") if found[name] is not None]
+    return ", ".join(parts)
+
+
+def head(evidence: Evidence) -> dict[str, Any]:
+    """The page's top: the contest, the stack's scores and the ladder of scores."""
+    cv, stack = evidence.cv, evidence.cv["stack"]
+    score, prior, bayes = known(stack["score"]), known(cv["prior"]), known(cv.get("bayes"))
+    members = {name: known(member["score"]) for name, member in cv["members"].items()}
+    warnings = [] if evidence.rehearsal["valid"] else ["The rehearsal's submission.csv is not valid: do not submit."]
+    found = {
+        "name": evidence.competition.name,
+        "metric": evidence.competition.metric.replace("_", " "),
+        "better": "higher" if evidence.metric.greater_is_better else "lower",
+        "rows": evidence.rows,
+        "cv": cv,
+        "warnings": [*warnings, *(cv.get("warnings") or [])],
+        "chosen": stack["chosen"],
+        "score": score,
+        "error": known(stack.get("standard_error")),
+        "holdout": known(stack.get("holdout")),
+        "prior": prior,
+        "bayes": bayes,
+        "best_score": members.get(stack["best_member"]),
+    }
+    rungs = [("prior", "class shares (prior)", prior)]
+    others = {name: known(value) for name, value in stack["candidates"].items() if name != stack["chosen"]}
+    for kind, scores in (("member", members), ("candidate", others)):
+        rising = sorted(scores.items(), key=lambda item: _worst_first(evidence, item[1]))
+        rungs += [(kind, name, value) for name, value in rising]
+    rungs.append(("chosen", stack["chosen"], score))
+    rungs += [("bayes", "best reachable (Bayes)", bayes)] if bayes is not None else []
+    ladder = charts.ladder(rungs, bayes, found["error"], evidence.metric.greater_is_better)
+    gains = {rung["kind"]: rung["gain"] for rung in ladder}
+    return found | {"ladder": ladder, "gain": gains.get("chosen"), "possible": gains.get("bayes") or 0.0}
+
+
+def _worst_first(evidence: Evidence, score: float | None) -> float:
+    """A key that sorts scores from worst to best, unknown ones first."""
+    return -math.inf if score is None else score if evidence.metric.greater_is_better else -score
+
+
+def members(evidence: Evidence) -> dict[str, Any]:
+    """The members from best to worst, fold scores on one scale; what does not beat the prior is at its left end."""
+    cv, prior = evidence.cv, known(evidence.cv["prior"])
+    rows = [dict(found, name=name, folds=_folds(evidence, name)) for name, found in cv["members"].items()]
+    rows.sort(key=lambda row: _worst_first(evidence, known(row["score"])), reverse=True)
+    every = [value for row in rows for value in (*row["folds"].values(), known(row["score"])) if value is not None]
+    every.sort(key=lambda value: _worst_first(evidence, value))
+    shown = [value for value in every if prior is not None and evidence.metric.better(value, prior)] or every or [0.0]
+    scale = charts.Scale(shown[0], shown[-1])
+    strips = [charts.fold_strip(scale, row["folds"], known(row["score"])) for row in rows]
+    folds = sorted({fold for row in rows for fold in row["folds"]})
+    return {"rows": list(zip(rows, strips, strict=True)), "folds": folds, "best": cv["stack"]["best_member"]}
+
+
+def _folds(evidence: Evidence, member: str) -> dict[int, float]:
+    """Fold number -> score; a list shorter than the number of folds holds the trained ones in their order."""
+    scores = evidence.cv["members"][member]["fold_scores"]
+    covered = np.isfinite(evidence.probabilities(member)).all(axis=1)
+    numbers = sorted(set(evidence.oof["fold"].to_numpy()[covered].tolist()))
+    pairs = zip(numbers if len(numbers) == len(scores) else range(len(scores)), scores, strict=True)
+    return {fold: score for fold, score in pairs if known(score) is not None}
+
+
+def alike(evidence: Evidence) -> dict[str, Any] | None:
+    """The members' correlations, the rows behind each, and a tint from 0 (at `floor`) to 1 (if identical)."""
+    names = list(evidence.cv["members"])
+    values, shared = charts.correlations(evidence.probabilities(name) for name in names)
+    if not np.isfinite(values).any():
+        return None
+    floor = min(math.floor(10 * np.nanmin(values)) / 10, 0.9)
+    tints = np.nan_to_num((values - floor) / (1.0 - floor))
+    rows = np.stack([values, shared, tints], axis=-1).tolist()
+    return {"names": names, "rows": rows, "floor": floor}
+
+
+def calibration(evidence: Evidence) -> dict[str, Any] | None:
+    """Per class the plot of stack and best member, and the stack's bins as numbers."""
+    best, classes = evidence.cv["stack"]["best_member"], evidence.competition.classes
+    stack, member = _array(evidence.level2.select(classes)), evidence.probabilities(best)
+    hits = [frame["label"].to_numpy()[:, None] == np.arange(len(classes)) for frame in (evidence.level2, evidence.oof)]
+    bins = [charts.reliability(hits[0][:, c], stack[:, c]) for c in range(len(classes))]
+    faint = [charts.reliability(hits[1][:, c], member[:, c]) for c in range(len(classes))]
+    plots = [charts.reliability_plot(*each) for each in zip(classes, bins, faint, strict=True)]
+    gaps = [charts.calibration_gap(one) for one in bins]
+    return {"classes": list(zip(classes, plots, bins, gaps, strict=True)), "best": best} if any(bins) else None
+
+
+def rehearsal(evidence: Evidence) -> dict[str, Any]:
+    """metrics/rehearsal.json with bars for the time and the rungs, and the plan as a table."""
+    found, per_rung = evidence.rehearsal, evidence.rehearsal.get("rows_per_rung") or {}
+    counts = {name: per_rung.get(name, 0) for name in dict.fromkeys([*(found.get("rungs") or []), *per_rung])}
+    rungs = [(name, count, charts.share_strip(count / max(found["rows"], 1))) for name, count in counts.items()]
+    steps = [step if isinstance(step, dict) else {"step": step} for step in found.get("plan") or []]
+    columns = dict.fromkeys(key for step in steps for key in step)
+    used = charts.share_strip(found["elapsed_seconds"] / found["budget_seconds"])
+    return found | {"used": used, "rungs": rungs, "steps": steps, "columns": columns}
+
+
+def spent(evidence: Evidence) -> dict[str, Any]:
+    """Seconds per stage in the graph's order; a member's folds are one bar, members that are gone are left out."""
+    groups: dict[tuple[str, str], list[float]] = {}
+    for run, seconds in evidence.seconds.items():
+        stage, _, item = run.partition("@")
+        member = item.rpartition("-")[0] if stage == "finetune" else item
+        gone = stage in ("start", "finetune") and member not in evidence.cv["members"]
+        if not gone and stage != "report":  # the page's own time is known only after it is written
+            groups.setdefault((stage, member), []).append(seconds)
+    place = dict(zip(STAGES, range(len(STAGES)), strict=True))
+    totals = {key: sum(groups[key]) for key in sorted(groups, key=lambda key: (place.get(key[0], 99), key))}
+    longest = max(totals.values(), default=0.0) or 1.0
+    rows = [(*key, len(groups[key]), total, charts.share_strip(total / longest)) for key, total in totals.items()]
+    return {"rows": rows, "total": sum(totals.values())}
+
+
+SECTIONS = {
+    "members": members,
+    "stack": lambda evidence: evidence.cv,
+    "decisive": lambda evidence: evidence.cv.get("decisive"),
+    "alike": alike,
+    "calibration": calibration,
+    "rehearsal": rehearsal,
+    "spent": spent,
+    "words": lambda evidence: evidence.cv,
+}
+"""In the page's order: the name of a macro in page.html -> what it is given."""

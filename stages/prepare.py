@@ -1,0 +1,38 @@
+"""Checks the competition's CSV files and writes them as parquet to artifacts/competition/.
+
+python -m stages.prepare
+"""
+
+from pathlib import Path
+
+import polars as pl
+
+from pipeline.competitions.registry import load_competition
+from pipeline.competitions.task import Competition
+from pipeline.config import load_params
+from pipeline.data.ingest import prepare
+from pipeline.stage import stage
+
+TARGET = Path("artifacts/competition")
+
+
+def summary(competition: Competition) -> str:
+    """One line: rows, class shares, median and longest text of each field in characters."""
+    train = pl.scan_parquet(TARGET / "train.parquet")
+    characters = [pl.col(field).list.eval(pl.element().str.len_chars()).list.sum() for field in competition.kind.fields]
+    facts = train.select("label", *characters).collect(engine="streaming")
+    test_rows = pl.scan_parquet(TARGET / "test.parquet").select(pl.len()).collect().item()
+    shares = [f"{name} {(facts['label'] == index).mean():.1%}" for index, name in enumerate(competition.classes)]
+    lengths = [f"{field} {facts[field].median():.0f} (at most {facts[field].max()})" for field in facts.columns[1:]]
+    return (
+        f"{competition.name}: {facts.height} train and {test_rows} test rows; {', '.join(shares)}; "
+        f"median characters: {', '.join(lengths)}"
+    )
+
+
+if __name__ == "__main__":
+    with stage("prepare"):
+        params = load_params()
+        competition = load_competition(params.data.competition)
+        prepare(Path(params.data.path), competition, TARGET)
+        print(summary(competition))

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from sklearn.metrics import log_loss
+from support import ROOT, probabilities
+
+from pipeline.competitions.metrics import METRICS, decisive_log_loss
+from pipeline.competitions.registry import load_competition
+from pipeline.competitions.task import Competition, competition_from_json
+from pipeline.errors import PodiumError
+
+NAMES = [file.stem for file in (ROOT / "pipeline" / "competitions").glob("*.yaml")]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_competition_loads_and_survives_json(name: str) -> None:
+    competition = load_competition(name)
+    assert competition_from_json(json.loads(json.dumps(asdict(competition)))) == competition
+
+
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(PodiumError, match=r'no competition "lmsy" \(did you mean "lmsys"\?\), known are'):
+        load_competition("lmsy")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"text": {}}, 'unknown key "text" (did you mean "texts"?)'),
+        ({"metric": "auc"}, "metric: input should be 'log_loss' or 'accuracy', found \"auc\""),
+        ({"texts": {"prompt": "prompt"}}, "texts: a preference task needs exactly prompt, a, b, found prompt"),
+        ({"classes": ["x", "x"]}, "classes: expected at least two different names"),
+        ({"classes": ["x", "y"]}, "classes: a preference task has 3"),
+        ({"label": {}}, "label: give either one_hot or column"),
+        ({"label": {"one_hot": ["x"]}}, "label: 1 entries for 3 classes"),
+        ({"label": {"colum": "x"}}, 'unknown key "label.colum" (did you mean "column"?)'),
+    ],
+)
+def test_an_inconsistent_file_is_refused(change: dict, expected: str, tmp_path: Path) -> None:
+    sound = yaml.safe_load((ROOT / "pipeline" / "competitions" / "lmsys.yaml").read_text())
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(sound | change))
+    with pytest.raises(PodiumError) as caught:
+        load_competition(str(file))
+    assert expected in str(caught.value)
+    assert str(caught.value).startswith(str(file))
+
+
+def test_log_loss_and_accuracy_are_the_librarys() -> None:
+    labels = np.random.default_rng(0).integers(0, 3, 200)
+    each = probabilities(labels, 3, 1.0, 1)
+    assert METRICS["log_loss"].score(labels, each) == pytest.approx(log_loss(labels, each, labels=[0, 1, 2]))
+    assert METRICS["accuracy"].score(labels, each) == pytest.approx((each.argmax(1) == labels).mean())
+    assert METRICS["accuracy"].better(0.9, 0.8)
+    assert METRICS["log_loss"].better(0.8, 0.9)
+
+
+def test_a_coin_scores_ln_2_on_decisive_rows_whatever_it_says_of_ties() -> None:
+    labels = np.array([0, 1, 2, 2, 2, 0])
+    for tie in (0.01, 0.5, 0.99):
+        coin = np.tile([(1 - tie) / 2, (1 - tie) / 2, tie], (6, 1))
+        assert decisive_log_loss(labels, coin, (0, 1)) == pytest.approx(np.log(2))
+
+
+def test_swapping_the_sides_twice_changes_nothing(lmsys: Competition, spooky: Competition) -> None:
+    each = probabilities(np.zeros(5, dtype=int), 3, 1.0, 0)
+    assert np.array_equal(lmsys.mirrored(lmsys.mirrored(each)), each)
+    assert np.array_equal(lmsys.mirrored(each)[:, 0], each[:, 1])
+    assert np.array_equal(spooky.mirrored(each), each)

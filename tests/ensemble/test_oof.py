@@ -1,0 +1,174 @@
+"""The oof and stack stages on parts that the real fold code wrote (external members: no training, all the checks)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from support import preference_rows, write_artifacts, write_external
+
+from pipeline.competitions.metrics import METRICS
+from pipeline.competitions.task import Competition
+from pipeline.data.folds import split_rows
+from pipeline.ensemble.ladder import PRIOR, load_ladder, save_ladder
+from pipeline.ensemble.logits import geometric_mean
+from pipeline.ensemble.oof import collect
+from pipeline.ensemble.scores import cv_scores, level2_frame
+from pipeline.ensemble.stack import calibrate, climb, compare
+from pipeline.ensemble.table import read_holdout, read_oof
+from pipeline.errors import PodiumError
+from pipeline.files import write_json
+from pipeline.training import external
+from pipeline.training.fold import train_fold
+
+FOLDS = [0, 1, 2]
+MEMBERS = ["strong", "weak"]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, lmsys: Competition) -> Path:
+    """artifacts/ with all parts of two members over three folds and a holdout; `weak` has not trained fold 2."""
+    root = tmp_path_factory.mktemp("built")
+    rows = preference_rows(400, seed=1)
+    folds = np.array([-1, 0, 1, 2])[np.arange(400) // 2 % 4]
+    artifacts = write_artifacts(root, rows, lmsys, folds)
+    table = pl.read_parquet(artifacts / "folds.parquet")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        for name, sharpness in (("strong", 1.2), ("weak", 0.5)):
+            start = write_external(root, name, rows, lmsys, sharpness)
+            start["settings"]["folds"] = None if name == "strong" else [0, 1]
+            write_json(artifacts / "start" / f"{name}.json", start)
+            for fold in FOLDS:
+                train_fold(external, split_rows(rows, table, fold), start, fold, artifacts)
+    return artifacts
+
+
+def merged(artifacts: Path, competition: Competition) -> None:
+    both = collect(artifacts, MEMBERS, FOLDS, competition)
+    both.oof.write_parquet(artifacts / "oof" / "oof.parquet")
+    both.holdout.write_parquet(artifacts / "oof" / "holdout.parquet")
+
+
+def test_every_row_stands_once_with_what_each_member_said(built: Path, lmsys: Competition) -> None:
+    both = collect(built, MEMBERS, FOLDS, lmsys)
+    assert len(both.oof) == 300
+    assert both.oof["id"].n_unique() == 300
+    assert both.oof["strong/winner_tie"].null_count() == 0
+    assert both.oof.filter(pl.col("weak/winner_tie").is_null())["fold"].unique().to_list() == [2]
+    assert both.holdout.height == 100 * len(FOLDS)
+    said = pl.read_parquet(built / "oof" / "strong" / "fold1.parquet")
+    here = both.oof.filter(pl.col("fold") == 1)
+    assert np.array_equal(said.sort("id")["winner_tie"].to_numpy(), here.sort("id")["strong/winner_tie"].to_numpy())
+
+
+def rewrite(change: Callable[[pl.DataFrame], pl.DataFrame]) -> Callable[[Path], None]:
+    """Damage that also mends the receipt, so that only the check of the rows can find it."""
+
+    def damage(artifacts: Path) -> None:
+        from pipeline.files import sha256_file
+
+        file, receipt = artifacts / "oof" / "strong" / "fold1.parquet", artifacts / "receipts" / "strong-fold1.json"
+        change(pl.read_parquet(file)).write_parquet(file)
+        saved = json.loads(receipt.read_text())
+        saved["parts"]["oof"] = sha256_file(file)
+        receipt.write_text(json.dumps(saved))
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (lambda a: (a / "receipts" / "weak-fold1.json").unlink(), "weak-fold1.json: no such file"),
+        (lambda a: (a / "oof" / "strong" / "fold0.parquet").unlink(), "oof/strong/fold0.parquet: no such file"),
+        (
+            lambda a: write_json(a / "start" / "weak.json", {"other": 1}),
+            "weak-fold0.json: stale, made from other start",
+        ),
+        (
+            lambda a: (
+                pl.read_parquet(a / "folds.parquet")
+                .with_columns(pl.col("fold") * -1)
+                .write_parquet(a / "folds.parquet")
+            ),
+            "stale, made from other folds",
+        ),
+        (
+            lambda a: shutil.copy(a / "oof" / "strong" / "fold0.parquet", a / "oof" / "strong" / "fold1.parquet"),
+            "oof/strong/fold1.parquet: not the file that its receipt names",
+        ),
+        (rewrite(lambda f: pl.concat([f, f[:1]])), "stands more than once"),
+        (rewrite(lambda f: f[1:]), "expected the 100 ids of its rows, found 99"),
+    ],
+)
+def test_parts_that_do_not_belong_together_are_refused(
+    damage: Callable[[Path], None], expected: str, built: Path, lmsys: Competition, tmp_path: Path
+) -> None:
+    artifacts = tmp_path / "artifacts"
+    shutil.copytree(built, artifacts)
+    damage(artifacts)
+    with pytest.raises(PodiumError) as caught:
+        collect(artifacts, MEMBERS, FOLDS, lmsys)
+    assert expected in str(caught.value)
+
+
+def test_the_stack_from_parts_to_ladder(built: Path, lmsys: Competition, tmp_path: Path) -> None:
+    merged(built, lmsys)
+    oof, holdout = read_oof(built, MEMBERS, lmsys), read_holdout(built, MEMBERS, lmsys)
+    assert holdout is not None
+    comparison = compare(oof, MEMBERS, ("mean", "logistic"), lmsys, 1, 0)
+    assert len(comparison.table.labels) == 200  # the rows that both members cover
+    ladder, held = calibrate(climb(oof, MEMBERS, comparison.chosen, lmsys, 1, 0), holdout, 0)
+    assert [rung.members for rung in ladder.rungs] == [(), ("strong",), ("strong", "weak")]
+    scores = cv_scores(oof, holdout, None, comparison, ladder, held, {"strong": 1.0})
+    strong = scores["members"]["strong"]
+    assert strong["score"] == pytest.approx(np.mean(strong["fold_scores"]))
+    assert len(scores["members"]["weak"]["fold_scores"]) == 2
+    assert scores["stack"]["candidates"][comparison.chosen] == scores["stack"]["score"] < scores["prior"]
+    assert scores["stack"]["best_member"] == "strong"
+    assert scores["stack"]["holdout"] == METRICS["log_loss"].score(holdout.labels, held)
+    assert any("weak" in warning and "200 of 300" in warning for warning in scores["warnings"])
+    assert level2_frame(comparison, lmsys).columns == ["id", "fold", "label", *lmsys.classes]
+    json.dumps(scores, allow_nan=False)
+
+    save_ladder(ladder, tmp_path)
+    again = load_ladder(tmp_path, lmsys, 1)
+    rows = holdout.rows
+    everything, by = again.predict(holdout.probabilities, rows)
+    assert np.array_equal(everything, ladder.predict(holdout.probabilities, rows)[0])
+    assert set(by) == {"strong+weak"}
+    assert np.abs(everything.sum(axis=1) - 1).max() < 1e-9
+
+
+def test_each_row_is_answered_by_the_highest_rung_that_it_reaches(built: Path, lmsys: Competition) -> None:
+    merged(built, lmsys)
+    oof, holdout = read_oof(built, MEMBERS, lmsys), read_holdout(built, MEMBERS, lmsys)
+    assert holdout is not None
+    ladder = climb(oof, MEMBERS, "mean", lmsys, 1, 0)
+    available = {name: each.copy() for name, each in holdout.probabilities.items()}
+    available["weak"][::2] = np.nan
+    available["strong"][:4] = np.nan
+    mixed, by = ladder.predict(available, holdout.rows)
+    assert by[:6] == [PRIOR] * 4 + ["strong", "strong+weak"]
+    assert np.allclose(mixed[0], ladder.prior)
+    both = ladder.predict({name: each[5:6] for name, each in available.items()}, holdout.rows[5:6])[0]
+    assert np.allclose(mixed[5], both[0])
+    assert np.allclose(both[0], geometric_mean([available["strong"][5:6], available["weak"][5:6]])[0])
+    nothing, by = ladder.predict({}, holdout.rows)
+    assert set(by) == {PRIOR}
+    assert np.allclose(nothing, ladder.prior)
+
+
+def test_members_without_a_common_fold_cannot_be_stacked(built: Path, lmsys: Competition) -> None:
+    merged(built, lmsys)
+    oof = read_oof(built, MEMBERS, lmsys)
+    first = np.isin(oof.rows["fold"].to_numpy(), [0, 1])
+    oof.probabilities["strong"][first] = np.nan
+    with pytest.raises(PodiumError, match="train no fold in common"):
+        compare(oof, MEMBERS, ("mean",), lmsys, 1, 0)

@@ -1,0 +1,165 @@
+"""A small real package for the tests: generated votes, two tabular members and a teammate's file, two folds each.
+
+It is built once per test run, by the stages' own code. Tests change copies of it only.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from unittest import mock
+
+import polars as pl
+from support import ROOT, write_external
+
+from pipeline.competitions.registry import load_competition
+from pipeline.config import load_params
+from pipeline.data.demo import generate, write
+from pipeline.data.ingest import prepare
+from pipeline.delivery.package import build_package
+from pipeline.delivery.wheels import find_wheels
+from pipeline.files import sha256_file
+from stages import finetune, folds, oof, stack, start
+
+WHEELS, LOCK = ROOT / ".venv" / "wheels", ROOT / "requirements.lock"
+KERNEL = ROOT / "kaggle_kernels" / "inference" / "main.py"
+COMPETITION = "lmsys-chatbot-arena"
+
+PARAMS = """
+data: {path: data, competition: lmsys}
+demo: {train_rows: 260, test_rows: 24, seed: 20}
+folds: {ids: [0, 1], holdout: 0.1, seed: 5}
+threads: 1
+members:
+  words: {kind: tabular, model: logistic, features: false, words: {n: [1, 1], max_features: 500}}
+  shape: {kind: tabular, model: lightgbm, boosting: {max_trees: 20}}
+  friend: {kind: external, file: external/friend.csv}
+stack: {candidates: [mean, logistic], seed: 3}
+package: {owner: somebody, slug: some-package, title: Some package, budget_seconds: 600}
+"""
+
+
+def once(base: Path) -> Path:
+    """The folder of the finished run, below this test run's folder `base`, built on the first call."""
+    root = base / "finished"
+    if not (root / "artifacts" / "package").exists():
+        shutil.rmtree(root, ignore_errors=True)
+        root.mkdir()
+        build(root)
+    return root
+
+
+def build(root: Path) -> None:
+    """The folder of a whole run up to the package: root/data, root/params.yaml, root/artifacts."""
+    (root / "params.yaml").write_text(PARAMS)
+    before = Path.cwd()
+    os.chdir(root)
+    try:
+        params, competition = load_params(), load_competition("lmsys")
+        demo = generate(params.demo.train_rows, params.demo.test_rows, params.demo.seed)
+        write(demo, Path("data"))
+        prepare(Path("data"), competition, Path("artifacts/competition"))
+        train = pl.read_parquet("artifacts/competition/train.parquet").select("id", "label")
+        test = pl.read_parquet("artifacts/competition/test.parquet").select("id", pl.lit(0, pl.Int8).alias("label"))
+        write_external(root, "friend", pl.concat([train, test]), competition, sharpness=1.0)
+        folds.main()
+        for member in params.members:
+            start.main(member)
+            for fold in params.folds.ids:
+                finetune.main(member, fold, None)
+        oof.main()
+        stack.main()
+        # One small wheel stands for all: installing it is as real and a few times as quick.
+        small = [wheel for wheel in find_wheels(WHEELS, LOCK) if wheel.name.startswith("safetensors")]
+        build_package(Path("artifacts"), params.package, small)
+    finally:
+        os.chdir(before)
+
+
+def mount(run: Path, target: Path, package: str = "datasets/somebody/some-package", files: str = COMPETITION) -> Path:
+    """An input tree in `target` with changeable copies of the package and the competition's files of `run`."""
+    shutil.copytree(run / "artifacts" / "package", target / package)
+    (target / files).mkdir(parents=True)
+    for name in ("test.csv", "sample_submission.csv"):
+        shutil.copyfile(run / "data" / name, target / files / name)
+    return target
+
+
+def read_csv(path: Path) -> list[list[str]]:
+    """Header and lines of a CSV file."""
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.reader(stream))
+
+
+def write_csv(path: Path, lines: list[list[str]]) -> None:
+    """Replaces a CSV file."""
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream, lineterminator="\n").writerows(lines)
+
+
+def manifest_of(package: Path) -> dict:
+    """MANIFEST.json."""
+    return json.loads((package / "MANIFEST.json").read_text(encoding="utf-8"))
+
+
+def write_manifest(package: Path, manifest: dict) -> None:
+    """Replaces MANIFEST.json."""
+    (package / "MANIFEST.json").write_text(json.dumps(manifest), encoding="utf-8")
+
+
+def accept(package: Path) -> None:
+    """Enters the files of a changed package into its manifest, so that the check by hash lets them pass."""
+    manifest = manifest_of(package)
+    for name, entry in manifest["files"].items():
+        if (package / name).is_file():
+            entry |= {"sha256": sha256_file(package / name), "bytes": (package / name).stat().st_size}
+    write_manifest(package, manifest)
+
+
+def run_kernel(
+    mounted: Path, working: Path, rerun: bool = False, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """kaggle_kernels/inference/main.py as a plain script, in one of its two manners."""
+    bare = {"PATH": os.environ["PATH"], "PODIUM_INPUT": str(mounted), "PODIUM_WORKING": str(working)} | environment
+    if rerun:
+        bare["KAGGLE_IS_COMPETITION_RERUN"] = "1"
+    command = [sys.executable, str(KERNEL)]
+    return subprocess.run(command, env=bare, cwd=mounted, capture_output=True, text=True, check=False, timeout=300)
+
+
+def run_here(mounted: Path, working: Path, rerun: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The same script in this process, which saves it the seconds that its imports take; with this checkout's code."""
+    spec = importlib.util.spec_from_file_location("kernel_main", KERNEL)
+    assert spec and spec.loader
+    main, log = importlib.util.module_from_spec(spec), io.StringIO()
+    spec.loader.exec_module(main)
+    changed = {"PODIUM_INPUT": str(mounted), "PODIUM_WORKING": str(working)} | environment
+    if rerun:
+        changed["KAGGLE_IS_COMPETITION_RERUN"] = "1"
+    paths = sys.path.copy()
+    with (
+        mock.patch.dict(os.environ, changed),
+        mock.patch.object(sys, "dont_write_bytecode", False),
+        redirect_stdout(log),
+    ):
+        code = main.main()
+    sys.path[:] = paths
+    return subprocess.CompletedProcess([str(KERNEL)], code, log.getvalue(), "")
+
+
+def kernel_error(done: subprocess.CompletedProcess[str]) -> str:
+    """The one error line of a failed dress rehearsal, after checking that it is one, with exit code 2."""
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1, done.stdout
+    assert done.stdout.splitlines()[-1] == lines[0]
+    return lines[0]

@@ -1,0 +1,232 @@
+"""The script before its hand-over: every mount is found, the prior comes first and is valid, a changed file is seen."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from kernel.packaged import (
+    COMPETITION,
+    KERNEL,
+    accept,
+    kernel_error,
+    manifest_of,
+    mount,
+    read_csv,
+    run_kernel,
+    write_csv,
+    write_manifest,
+)
+
+from pipeline.competitions.task import Competition
+from pipeline.imports import libraries
+from pipeline.inference.submission import validate_submission
+
+
+@pytest.fixture(scope="module")
+def main() -> ModuleType:
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location("kernel_main", KERNEL)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+MOUNTS = [
+    ("some-package", COMPETITION),
+    ("datasets/somebody/some-package", f"competitions/{COMPETITION}"),
+    ("some-package", f"competitions/{COMPETITION}"),
+    ("datasets/some-package", "competitions/of-another-name"),
+    ("models/somebody/some-package/1", "a/folder/deeper"),
+]
+
+
+@pytest.mark.parametrize(("place", "files"), MOUNTS)
+def test_package_and_competition_are_found_under_every_mount(
+    main: ModuleType, finished: Path, tmp_path: Path, place: str, files: str
+) -> None:
+    source = mount(finished, tmp_path, place, files)
+    (source / "other-data" / "deep").mkdir(parents=True)
+    (source / "other-data" / "MANIFEST.json").write_text('{"format": 1}')  # somebody else's
+    (source / "other-data" / "deep" / "test.csv").write_text("id\n1\n")  # without a sample beside it
+    package, manifest = main.find_package(source, False)
+    assert package == source / place
+    assert main.find_competition(source, manifest["competition"], False) == source / files
+
+
+def test_sub_folders_may_arrive_as_zip_files(main: ModuleType, finished: Path, tmp_path: Path) -> None:
+    package = mount(finished, tmp_path, "some-package") / "some-package"
+    for folder in [each for each in package.iterdir() if each.is_dir()]:
+        shutil.make_archive(str(folder), "zip", folder)
+        shutil.rmtree(folder)
+    assert not (package / "code").exists()
+    assert main.broken_files(main.unpacked(package), manifest_of(package)["files"]) == {}
+
+
+def test_a_package_in_folders_is_used_where_it_stands(main: ModuleType, package: Path) -> None:
+    assert main.unpacked(package) == package
+
+
+def test_two_packages_are_one_too_many(main: ModuleType, finished: Path, tmp_path: Path) -> None:
+    mount(finished, tmp_path, "first")
+    shutil.copytree(tmp_path / "first", tmp_path / "second")
+    with pytest.raises(main.Problem, match=r"expected one package, found .*first and .*second"):
+        main.find_package(tmp_path, False)
+    assert main.find_package(tmp_path, True)[0] == tmp_path / "first"
+
+
+def test_nothing_mounted_is_one_line_each(mounted: Path, package: Path, files: Path, working: Path) -> None:
+    shutil.rmtree(files)
+    assert "expected the competition's files (test.csv beside sample_submission.csv)" in kernel_error(
+        run_kernel(mounted, working)
+    )
+    shutil.rmtree(package)
+    assert "expected a package (a folder with MANIFEST.json), found none" in kernel_error(run_kernel(mounted, working))
+    assert not working.joinpath("submission.csv").exists()
+
+
+def test_a_broken_manifest_is_named(mounted: Path, package: Path, working: Path) -> None:
+    (package / "MANIFEST.json").write_text('{"format": 1, "comp')
+    line = kernel_error(run_kernel(mounted, working))
+    assert "found none" in line
+    assert str(package / "MANIFEST.json") in line
+
+
+@pytest.mark.parametrize("name", ["parity.parquet", "members/words/fold1/member.json", "stack/ladder.json"])
+def test_every_file_is_checked_to_the_last_byte(
+    main: ModuleType, mounted: Path, package: Path, working: Path, name: str
+) -> None:
+    content = bytearray((package / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (package / name).write_bytes(content)
+    line = kernel_error(run_kernel(mounted, working))
+    assert name in line
+    assert "expected sha256" in line
+    (package / name).write_bytes(content + b" ")
+    assert set(main.broken_files(package, manifest_of(package)["files"])) == {name}
+    assert f"{name}: expected {len(content)} bytes" in kernel_error(run_kernel(mounted, working))
+    (package / name).unlink()
+    assert f"{name}: expected a file of the package, found No such file" in kernel_error(run_kernel(mounted, working))
+
+
+def test_the_prior_stands_before_anything_else_can_fail(
+    mounted: Path, package: Path, files: Path, working: Path, lmsys: Competition
+) -> None:
+    (package / "code/pipeline/inference/kernel.py").write_text("import time\n\ntime.sleep(600)\n")
+    accept(package)
+    environment = {"PATH": os.environ["PATH"], "PODIUM_INPUT": str(mounted), "PODIUM_WORKING": str(working)}
+    command = [sys.executable, str(KERNEL)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        for line in process.stdout:
+            if line.startswith("prior written"):
+                process.kill()
+    assert process.returncode == -9
+    assert validate_submission(working / "submission.csv", files / "sample_submission.csv", lmsys) == 24
+    shares = manifest_of(package)["prior"]
+    for line in read_csv(working / "submission.csv")[1:]:
+        assert [float(cell) for cell in line[1:]] == [shares[name] for name in lmsys.classes]
+
+
+def test_the_samples_order_and_columns_rule(
+    main: ModuleType, mounted: Path, package: Path, files: Path, working: Path, lmsys: Competition
+) -> None:
+    header, *lines = read_csv(files / "sample_submission.csv")
+    order = [2, 0, 3, 1]
+    shuffled = [[line[place] for place in order] for line in [header, *reversed(lines)]]
+    write_csv(files / "sample_submission.csv", shuffled)
+    working.mkdir()
+    main.write_prior(files, manifest_of(package), working / "submission.csv", False)
+    assert validate_submission(working / "submission.csv", files / "sample_submission.csv", lmsys) == len(lines)
+    found = dict(zip(*read_csv(working / "submission.csv")[:2], strict=True))
+    assert {name: float(found[name]) for name in lmsys.classes} == manifest_of(package)["prior"]
+
+
+def test_the_test_files_ids_rule_where_the_sample_has_others(
+    main: ModuleType, package: Path, files: Path, working: Path
+) -> None:
+    write_csv(files / "sample_submission.csv", read_csv(files / "sample_submission.csv")[:-3])
+    working.mkdir()
+    main.write_prior(files, manifest_of(package), working / "submission.csv", False)
+    ids = [line[0] for line in read_csv(files / "test.csv")]
+    assert [line[0] for line in read_csv(working / "submission.csv")] == ids
+
+
+def test_odd_files_give_a_prior_too(main: ModuleType, package: Path, files: Path, working: Path) -> None:
+    cell = "x" * 1_000_000
+    test = f'\ufeffid,prompt,response_a,response_b\r\n"a,""1",{cell},"line\nbreak",\r\n\r\nü2,,,\r\n'
+    (files / "test.csv").write_bytes(test.encode() + b"\xff3,\xff,,\r\n")
+    (files / "sample_submission.csv").write_text("id,winner_model_a,winner_model_b,winner_tie\n")
+    working.mkdir()
+    main.write_prior(files, manifest_of(package), working / "submission.csv", False)
+    written = (working / "submission.csv").read_bytes().splitlines()
+    assert [line.rsplit(b",", 3)[0] for line in written[1:]] == [b'"a,""1"', "ü2".encode(), b"\xff3"]
+
+
+def test_a_sample_with_other_columns_is_an_error_and_in_a_rerun_is_not_followed(
+    main: ModuleType, package: Path, files: Path, working: Path, lmsys: Competition
+) -> None:
+    header, *lines = read_csv(files / "sample_submission.csv")
+    write_csv(files / "sample_submission.csv", [[*header[:-1], "winner_both"], *lines])
+    working.mkdir()
+    with pytest.raises(main.Problem, match=r"expected the columns id, winner_model_a, .*, found .*winner_both"):
+        main.write_prior(files, manifest_of(package), working / "submission.csv", False)
+    main.write_prior(files, manifest_of(package), working / "submission.csv", True)
+    assert read_csv(working / "submission.csv")[0] == [lmsys.id, *lmsys.classes]
+
+
+def test_the_clock_starts_with_the_process(tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text(
+        "import importlib.util, sys, time\ntime.sleep(0.4)\n"
+        "spec = importlib.util.spec_from_file_location('kernel_main', sys.argv[1])\n"
+        "module = importlib.util.module_from_spec(spec)\nspec.loader.exec_module(module)\n"
+        "print(time.monotonic() - module.process_start())\n"
+    )
+    command = [sys.executable, str(tmp_path / "late.py"), str(KERNEL)]
+    age = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert age >= 0.4
+
+
+def test_an_old_process_does_not_use_up_the_budget(main: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    boot = time.clock_gettime(time.CLOCK_BOOTTIME)
+    monkeypatch.setattr(main.time, "clock_gettime", lambda clock: boot + 1000.0)
+    before = time.monotonic()
+    assert before <= main.process_start() <= time.monotonic()
+
+
+def test_the_script_needs_the_standard_library_alone_and_stays_thin() -> None:
+    imported = libraries("main", KERNEL.parent)
+    assert imported == []
+    assert len(KERNEL.read_text().splitlines()) < 200
+
+
+def test_kernel_metadata_follows_kaggles_rules() -> None:
+    metadata = json.loads((KERNEL.parent / "kernel-metadata.json").read_text())
+    owner, slug = metadata["id"].split("/")
+    assert owner
+    assert metadata["title"].lower().replace(" ", "-") == slug  # else Kaggle makes a slug of its own from the title
+    assert 5 <= len(metadata["title"]) <= 50
+    assert (KERNEL.parent / metadata["code_file"]) == KERNEL
+    assert (metadata["language"], metadata["kernel_type"]) == ("python", "script")
+    switches = {key: metadata[key] for key in ("is_private", "enable_gpu", "enable_tpu", "enable_internet")}
+    assert switches == {"is_private": True, "enable_gpu": True, "enable_tpu": False, "enable_internet": False}
+    assert metadata["docker_image_pinning_type"] == "original"
+    assert metadata["machine_shape"] == "NvidiaTeslaT4"
+    assert all(len(source.split("/")) == 2 for source in metadata["dataset_sources"])
+    assert metadata["competition_sources"] == [COMPETITION]
+    assert (metadata["kernel_sources"], metadata["model_sources"]) == ([], [])
+
+
+def test_an_unknown_format_is_no_package(main: ModuleType, mounted: Path, package: Path) -> None:
+    write_manifest(package, manifest_of(package) | {"format": 2})
+    with pytest.raises(main.Problem, match="found none"):
+        main.find_package(mounted, False)

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import ROOT
+
+from pipeline.imports import closure, fingerprint, libraries
+
+LAYERS = ("competitions", "data", "models", "inference", "training")
+ALLOWED = {
+    "competitions": (),
+    "data": ("competitions",),
+    "models": ("competitions", "data"),
+    "ensemble": ("competitions", "data"),
+    "inference": ("competitions", "data", "models", "ensemble"),
+    "training": ("competitions", "data", "models", "ensemble", "inference"),
+}
+
+
+@pytest.mark.parametrize("folder", ALLOWED)
+def test_imports_go_one_way(folder: str) -> None:
+    for file in (ROOT / "pipeline" / folder).glob("*.py"):
+        for imported in closure(f"pipeline.{folder}.{file.stem}"):
+            if len(imported.parts) == 3 and imported.parts[1] != folder and imported.name != "__init__.py":
+                assert imported.parts[1] in ALLOWED[folder], f"{folder}/{file.name} reaches {imported}"
+
+
+def test_the_closure_holds_what_python_really_loads() -> None:
+    script = "import sys, pipeline.ensemble.ladder; print(*(m for m in sys.modules if m.startswith('pipeline')))"
+    loaded = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    found = {
+        str(file.with_suffix("")).replace("/", ".").removesuffix(".__init__")
+        for file in closure("pipeline.ensemble.ladder")
+    }
+    assert set(loaded.stdout.split()) <= found
+
+
+def write(root: Path, name: str, text: str) -> None:
+    path = root / "pipeline" / f"{name}.py"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+
+
+def test_comments_and_docstrings_do_not_change_a_fingerprint(tmp_path: Path) -> None:
+    write(
+        tmp_path, "one", 'import numpy\nfrom pipeline import two\n\nX = 1\ndef f():\n    """Old."""\n    return two.Y\n'
+    )
+    write(tmp_path, "two", "Y = 1\n")
+    write(tmp_path, "three", "Z = 1\n")
+    first = fingerprint("pipeline.one", root=tmp_path)
+    write(
+        tmp_path,
+        "one",
+        '"""New."""\nimport numpy\nfrom pipeline import two\nX = 1  # why\n"""What."""\ndef f():\n    return two.Y\n',
+    )
+    write(tmp_path, "three", "Z = 2\n")
+    assert fingerprint("pipeline.one", root=tmp_path) == first
+    write(tmp_path, "two", "Y = 2\n")
+    assert fingerprint("pipeline.one", root=tmp_path) != first
+    assert libraries("pipeline.one", tmp_path) == ["numpy"]
+
+
+def test_a_file_named_alone_counts_without_its_imports(tmp_path: Path) -> None:
+    write(tmp_path, "one", "X = 1\n")
+    write(tmp_path, "shell", "from pipeline import other\nS = 1\n")
+    write(tmp_path, "other", "O = 1\n")
+    alone = ("pipeline/shell.py",)
+    first = fingerprint("pipeline.one", alone, tmp_path)
+    write(tmp_path, "other", "O = 2\n")
+    assert fingerprint("pipeline.one", alone, tmp_path) == first
+    write(tmp_path, "shell", "from pipeline import other\nS = 2\n")
+    assert fingerprint("pipeline.one", alone, tmp_path) != first

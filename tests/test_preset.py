@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from support import ROOT
+
+from pipeline import preset
+from pipeline.config import Params, load_params
+from pipeline.errors import PodiumError
+from pipeline.prune import remove, strays
+from pipeline.validation import read_yaml, validated
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A git repository with the shipped params.yaml committed, and a data folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(preset, "LAST", tmp_path / "work" / "preset.json")
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    (tmp_path / "votes").mkdir()
+    (tmp_path / "other").mkdir()
+    for command in ("init -q", "add params.yaml", "-c user.name=x -c user.email=x@x commit -qm one"):
+        subprocess.run(["git", *command.split()], check=True, cwd=tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", [file.stem for file in preset.PRESETS.glob("*.yaml")])
+def test_every_preset_fits_the_params(name: str) -> None:
+    text = preset.lay_over((ROOT / "params.yaml").read_text(), read_yaml(preset.PRESETS / f"{name}.yaml"), "votes")
+    params = validated(Params, yaml.safe_load(text), name)
+    assert params.data.path == "votes"
+
+
+def test_a_preset_shows_what_it_changes_and_keeps_comments(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    preset.apply("cpu", "votes")
+    shown = capsys.readouterr().out
+    assert "-  path: data/demo" in shown
+    assert "+  path: votes" in shown
+    assert "# any folder with" in (project / "params.yaml").read_text()
+    assert set(load_params().members) == set(read_yaml(preset.PRESETS / "cpu.yaml")["members"])
+    preset.apply("cpu", "votes")
+    assert capsys.readouterr().out == ""
+
+
+def test_another_folder_starts_from_the_committed_file(project: Path) -> None:
+    preset.apply("cpu", "votes")
+    preset.apply("", "other")
+    committed = load_params(ROOT / "params.yaml")
+    assert load_params().members == committed.members
+    assert load_params().data.path == "other"
+
+
+def test_uncommitted_edits_are_refused_and_kept(project: Path) -> None:
+    file = project / "params.yaml"
+    mine = file.read_text().replace("threads: 2", "threads: 3")
+    file.write_text(mine)
+    with pytest.raises(PodiumError, match=r"params.yaml: has uncommitted edits; `git commit params.yaml` or"):
+        preset.apply("cpu", "votes")
+    assert file.read_text() == mine
+
+
+def test_an_edit_on_top_of_a_preset_is_an_edit(project: Path) -> None:
+    preset.apply("cpu", "votes")
+    file = project / "params.yaml"
+    file.write_text(file.read_text() + "# mine\n")
+    with pytest.raises(PodiumError, match="uncommitted edits"):
+        preset.apply("cpu", "votes")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "expected"),
+    [
+        ("cpuu", "votes", r'no preset "cpuu" \(did you mean "cpu"\?\), known are'),
+        ("cpu", "nowhere", "DATA: nowhere: no such folder"),
+    ],
+)
+def test_an_unknown_preset_or_folder_is_named(project: Path, name: str, data: str, expected: str) -> None:
+    with pytest.raises(PodiumError, match=expected):
+        preset.apply(name, data)
+    assert (project / "params.yaml").read_text() == (ROOT / "params.yaml").read_text()
+
+
+def test_prune_removes_what_params_no_longer_name_and_nothing_else(tmp_path: Path) -> None:
+    params = load_params(ROOT / "params.yaml")
+    member = next(iter(params.members))
+    kept = ["oof/oof.parquet", "oof/holdout.parquet", f"start/{member}.json", f"receipts/{member}-fold0.json"]
+    kept += [f"oof/{member}/fold0.parquet", f"members/{member}/fold0/member.json"]
+    gone = ["start/gone.json", "receipts/gone-fold0.json", "oof/gone/fold0.parquet", "members/gone/fold0/member.json"]
+    gone += [f"oof/{member}/holdout99.parquet", f"members/{member}/fold99/member.json"]
+    for name in kept + gone:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    remove(strays(params, tmp_path))
+    assert sorted(str(f.relative_to(tmp_path)) for f in tmp_path.rglob("*") if f.is_file()) == sorted(kept)
+    assert not (tmp_path / "members" / "gone").exists()
