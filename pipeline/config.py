@@ -48,20 +48,25 @@ class Folds(Section):
 
 
 class Ngrams(Section):
-    """TF-IDF over n-grams of words, or of characters within words."""
+    """TF-IDF over n-grams of words, or of characters (slow on long texts)."""
 
-    n: tuple[int, int]
-    """Shortest and longest n-gram."""
+    longest: int = Field(ge=1, le=8)
+    """N-grams of one up to that many words or characters."""
     max_features: int = Field(ge=1)
+    """The commonest are kept."""
     min_df: int = Field(default=3, ge=1)
     """An n-gram must occur in that many texts of the fold's training rows."""
 
 
 class Logistic(Section):
-    """L2-regularised multinomial logistic regression."""
+    """L2-regularised logistic regression; each number is an inverse strength of the penalty."""
 
-    c: float = Field(default=1.0, gt=0)
-    """Inverse strength of the regularisation."""
+    c: float = Field(default=0.5, gt=0)
+    """On the weights of n-grams."""
+    features_c: float = Field(default=0.002, gt=0)
+    """On the weights of the text features, each of unit variance."""
+    tie_c: float = Field(default=0.01, gt=0)
+    """On the weights of the text features where they tell ties from decisive rows."""
 
 
 class Boosting(Section):
