@@ -73,11 +73,11 @@ class Boosting(Section):
     """LightGBM; the number of trees is found by early stopping on an inner, group-respecting slice."""
 
     learning_rate: float = Field(default=0.05, gt=0)
-    leaves: int = Field(default=15, ge=2)
+    leaves: int = Field(default=8, ge=2)
     min_rows_in_leaf: int = Field(default=40, ge=1)
-    feature_share: float = Field(default=0.7, gt=0, le=1)
-    row_share: float = Field(default=0.8, gt=0, le=1)
-    l2: float = Field(default=5.0, ge=0)
+    feature_share: float = Field(default=0.3, gt=0, le=1)
+    row_share: float = Field(default=0.6, gt=0, le=1)
+    l2: float = Field(default=20.0, ge=0)
     max_trees: int = Field(default=600, ge=1)
     patience: int = Field(default=40, ge=1)
 

@@ -94,7 +94,7 @@ class TabularModel:
         arrays: dict[str, np.ndarray] = {}
         boosters: dict[str, lgb.Booster] = {}
         for unit, vocabulary in self.vocabularies.items():
-            arrays |= {f"{unit}.keys": vocabulary.keys, f"{unit}.idf": vocabulary.idf}
+            arrays[f"{unit}.idf"] = vocabulary.idf
         if self.components is not None:
             arrays["components"] = self.components
         for name, head in self.heads.items():
@@ -105,7 +105,7 @@ class TabularModel:
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / "weights.safetensors")
         for name, booster in boosters.items():
             (folder / f"{name}.txt").write_text(booster.model_to_string(), encoding="utf-8")
-        write_json(folder / "vocabulary.json", {unit: each.tokens for unit, each in self.vocabularies.items()})
+        write_json(folder / "vocabulary.json", {unit: each.ngrams for unit, each in self.vocabularies.items()})
         about = {"kind": "tabular", "trained": True, "format": FORMAT, "settings": self.settings}
         about |= {"classes": self.competition.classes, "shares": self.shares.tolist(), "heads": list(self.heads)}
         write_json(folder / "member.json", about)
@@ -163,11 +163,11 @@ def load_tabular(folder: Path, competition: Competition) -> TabularModel:
                 raise PodiumError(f"{file}: {key}: expected {expected}, found {about.get(key)}")
         settings = about["settings"]
         file = folder / "vocabulary.json"
-        tokens = read_json(file)
+        ngrams = read_json(file)
         file = folder / "weights.safetensors"
         arrays = load_file(file)
         vocabularies = {
-            unit: Tfidf(unit, settings[unit]["longest"], tokens[unit], arrays[f"{unit}.keys"], arrays[f"{unit}.idf"])
+            unit: Tfidf(unit, settings[unit]["longest"], ngrams[unit], arrays[f"{unit}.idf"])
             for unit in UNITS
             if settings[unit]
         }
