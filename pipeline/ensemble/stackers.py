@@ -23,7 +23,7 @@ STRENGTHS = (1.0e-3, 1.0e-2, 1.0e-1, 1.0, 10.0)
 
 BOOSTING: dict[str, Any] = {
     "objective": "multiclass",
-    "learning_rate": 0.03,
+    "learning_rate": 0.06,
     "num_leaves": 7,
     "min_data_in_leaf": 60,
     "feature_fraction": 0.5,
