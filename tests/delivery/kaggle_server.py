@@ -1,0 +1,393 @@
+"""A small Kaggle on the loopback interface, for the real CLI: it keeps state, records every call, and fails on demand.
+
+The CLI can be told to talk to http://localhost, port 80; the proxy settings in `environment` carry that to our port
+without rights on port 80. So a request for any other host arrives here too, and is recorded and refused.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+GUARD = Path(__file__).parent / "guard"
+USER, KEY = "somebody", "5ecre7key5ecre7key5ecre7key00000"
+
+
+@dataclass
+class Fault:
+    """What a call whose path contains `match` gets instead, `times` times; `skip` calls go through before."""
+
+    match: str
+    status: int = 500
+    message: str | None = None
+    """Sent as Kaggle's JSON with code and message; None sends a page without either."""
+    times: int = 1
+    skip: int = 0
+    cut_after: int | None = None
+    """Takes in that many bytes of the body and closes the connection."""
+    hold: threading.Event | None = None
+    """After `cut_after` bytes the connection stays open and silent until this is set."""
+    answer: dict[str, Any] | None = None
+    """A proper answer of status 200 that replaces the usual one."""
+
+
+@dataclass
+class Blob:
+    """One upload: what has arrived of it."""
+
+    name: str
+    size: int
+    data: bytearray = field(default_factory=bytearray)
+    ranges: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Kernel:
+    """A pushed kernel's newest version."""
+
+    version: int
+    body: dict[str, Any]
+    states: list[str]
+    """What status calls say, one after another; the last one stays."""
+    log: str
+    files: dict[str, bytes]
+    failure: str = ""
+
+
+class KaggleServer:
+    """Use it as a context manager; `environment` is what a process needs to talk to it and to nothing else."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.requests: list[str] = []
+        self.foreign: list[str] = []
+        self.faults: list[Fault] = []
+        self.blobs: dict[str, Blob] = {}
+        self.competition_zip = b""
+        self.datasets: dict[str, list[dict[str, Any]]] = {}
+        self.dataset_states: list[str] = ["READY"]
+        self.kernels: dict[str, Kernel] = {}
+        self.submissions: list[dict[str, Any]] = []
+        self.run: Callable[[dict[str, Any]], Kernel] = default_run
+        self.score: Callable[[dict[str, Any]], dict[str, Any]] = lambda submission: {}
+        self.lock = threading.RLock()
+
+    def __enter__(self) -> KaggleServer:
+        server = self
+
+        class Handler(_Handler):
+            kaggle = server
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        self.port = self.http.server_address[1]
+        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.shutdown()
+        self.http.server_close()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Credentials, the way to this server, and a guard in every Python process that refuses all other ways."""
+        proxy = f"http://127.0.0.1:{self.port}"
+        home = self.folder / "home"
+        home.mkdir(parents=True, exist_ok=True)
+        proxies = dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY"), proxy)
+        return proxies | {
+            "NO_PROXY": "127.0.0.1",
+            "no_proxy": "127.0.0.1",
+            "HOME": str(home),
+            "KAGGLE_CONFIG_DIR": str(home / ".kaggle"),
+            "KAGGLE_USERNAME": USER,
+            "KAGGLE_KEY": KEY,
+            "KAGGLE_API_ENVIRONMENT": "LOCALHOST",
+            "PODIUM_GUARD_LOG": str(self.guard_log),
+            "PODIUM_GUARD_PORT": str(self.port),
+            "PYTHONPATH": str(GUARD),
+        }
+
+    @property
+    def guard_log(self) -> Path:
+        """One line for every other address that a Python process tried to reach."""
+        return self.folder / "contacted"
+
+    def contacted(self) -> list[str]:
+        """Everything but this server that was asked for, through the proxy or past it."""
+        past = self.guard_log.read_text().splitlines() if self.guard_log.exists() else []
+        return [*self.foreign, *past]
+
+    def called(self, method: str) -> list[dict[str, Any]]:
+        """Bodies of all calls of an API method, in order."""
+        return [body for name, body in self.calls if name == method]
+
+    def fault(self, match: str, **settings: Any) -> Fault:
+        """Adds a fault; faults are used up in order."""
+        self.faults.append(Fault(match, **settings))
+        return self.faults[-1]
+
+    def take_fault(self, path: str) -> Fault | None:
+        """The fault that strikes a request to `path`, if any."""
+        with self.lock:
+            for fault in self.faults:
+                if fault.match in path and fault.times > 0:
+                    if fault.skip > 0:
+                        fault.skip -= 1
+                        return None
+                    fault.times -= 1
+                    return fault
+        return None
+
+    # Each API method by its name: body -> answer, or (status, message).
+
+    def GetDataset(self, body: dict[str, Any]) -> Any:  # noqa: N802 - Kaggle's name, as with those below
+        versions = self.datasets.get(f"{body['ownerSlug']}/{body['datasetSlug']}")
+        if not versions:
+            return 403, "Permission 'datasets.get' was denied"
+        listed = [{"versionNumber": n, "versionNotes": v["notes"]} for n, v in enumerate(versions, start=1)]
+        return {"currentVersionNumber": len(versions), "versions": listed}
+
+    def GetDatasetStatus(self, body: dict[str, Any]) -> Any:  # noqa: N802
+        if f"{body['ownerSlug']}/{body['datasetSlug']}" not in self.datasets:
+            return 404, "Not found"
+        return {"status": self.dataset_states.pop(0) if len(self.dataset_states) > 1 else self.dataset_states[0]}
+
+    def StartBlobUpload(self, body: dict[str, Any]) -> Any:  # noqa: N802
+        token = f"blob-{len(self.blobs)}"
+        self.blobs[token] = Blob(body.get("name") or body["fileName"], body["contentLength"])
+        return {"token": token, "createUrl": f"http://localhost/upload/{token}?signature=sig-secret"}
+
+    def StartSubmissionUpload(self, body: dict[str, Any]) -> Any:  # noqa: N802
+        return self.StartBlobUpload(body)
+
+    def CreateDataset(self, body: dict[str, Any]) -> Any:  # noqa: N802
+        return self._version(f"{body['ownerSlug']}/{body['slug']}", "", body)
+
+    def CreateDatasetVersion(self, body: dict[str, Any]) -> Any:  # noqa: N802
+        return self._version(f"{body['ownerSlug']}/{body['datasetSlug']}", body["body"]["versionNotes"], body["body"])
+
+    def _version(self, dataset: str, notes: str, body: dict[str, Any]) -> Any:
+        blobs = [self.blobs[file["token"]] for file in body["files"]]
+        files = {blob.name: bytes(blob.data) for blob in blobs}
+        self.datasets.setdefault(dataset, []).append({"notes": notes, "files": files})
+        return {"status": "ok", "url": f"https://www.kaggle.com/datasets/{dataset}"}
+
+    def SaveKernel(self, body: dict[str, Any]) -> Any:  # noqa: N802
+        slug = body["slug"]
+        version = self.kernels[slug].version + 1 if slug in self.kernels else 1
+        kernel = self.run(body)
+        kernel.version = version
+        self.kernels[slug] = kernel
+        unknown = [name for name in body.get("datasetDataSources", []) if name not in self.datasets]
+        found = {"versionNumber": version, "url": f"https://www.kaggle.com/code/{slug}"}
+        return found | ({"invalidDatasetSources": unknown} if unknown else {})
+
+    def GetKernelSessionStatus(self, body: dict[str, Any]) -> Any:  # noqa: N802
+        kernel = self.kernels.get(f"{body['userName']}/{body['kernelSlug']}")
+        if kernel is None:
+            return 403, "Permission 'kernels.get' was denied"
+        state = kernel.states.pop(0) if len(kernel.states) > 1 else kernel.states[0]
+        return {"status": state} | ({"failureMessage": kernel.failure} if state == "ERROR" and kernel.failure else {})
+
+    def ListKernelSessionOutput(self, body: dict[str, Any]) -> Any:  # noqa: N802
+        slug = f"{body['userName']}/{body['kernelSlug']}"
+        files = [{"fileName": n, "url": f"http://localhost/output/{slug}/{n}"} for n in self.kernels[slug].files]
+        return {"files": files, "log": self.kernels[slug].log, "nextPageToken": ""}
+
+    def CreateCodeSubmission(self, body: dict[str, Any]) -> Any:  # noqa: N802
+        return self._submission(body | {"fileName": body.get("fileName", "submission.csv")})
+
+    def CreateSubmission(self, body: dict[str, Any]) -> Any:  # noqa: N802
+        blob = self.blobs[body["blobFileTokens"]]
+        return self._submission(body | {"fileName": blob.name, "content": bytes(blob.data)})
+
+    def _submission(self, body: dict[str, Any]) -> Any:
+        made = {
+            "ref": 100 + len(self.submissions),
+            "date": f"2026-03-{len(self.submissions) + 1:02}T12:00:00.000Z",
+            "description": body.get("submissionDescription", ""),
+            "fileName": body["fileName"],
+            "status": "PENDING",
+            "publicScore": "",
+            "privateScore": "",
+        }
+        self.submissions.append(made | self.score(body))
+        return {"message": f"Successfully submitted to {body['competitionName']}", "ref": made["ref"]}
+
+    def GetSubmissionLimits(self, body: dict[str, Any]) -> Any:  # noqa: N802
+        return {"numAllowedNow": 4, "numToday": 1, "numTotal": 1}
+
+    def ListSubmissions(self, body: dict[str, Any]) -> Any:  # noqa: N802
+        return {"submissions": list(reversed(self.submissions))}
+
+    def IntrospectToken(self, body: dict[str, Any]) -> Any:  # noqa: N802
+        return {"active": True, "username": USER}
+
+
+def default_run(body: dict[str, Any]) -> Kernel:
+    """A kernel that finishes at once and leaves what the real one's dress rehearsal leaves."""
+    log = json.dumps([{"stream_name": "stdout", "time": 1.5, "data": "dress rehearsal on Python 3.11\n"}])
+    return Kernel(0, body, ["QUEUED", "COMPLETE"], log, {"rehearsal.json": json.dumps(REHEARSAL).encode()})
+
+
+REHEARSAL = {
+    "budget_seconds": 600.0,
+    "elapsed_seconds": 20.0,
+    "rungs": ["prior", "words"],
+    "rows": 3,
+    "rows_per_rung": {"words": 3},
+    "parity": {"words": {"max": 0.0, "mean": 0.0}},
+    "parity_max_abs_diff": 0.0,
+    "plan": [{"member": "words", "fold": fold, "status": "done", "seconds": 3.5} for fold in (0, 1)],
+}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    kaggle: KaggleServer
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_CONNECT(self) -> None:  # noqa: N802 - the name that the base class looks for, as with those below
+        self.kaggle.foreign.append(f"CONNECT {self.path}")
+        self._send(403, b"refused", "text/plain")
+        self.close_connection = True
+
+    def _path(self) -> str | None:
+        """The path of a request that is for us; None, recorded and refused, for one to another host."""
+        parts = urlsplit(self.path)
+        if parts.hostname not in ("localhost", None):
+            self.kaggle.foreign.append(f"{self.command} {self.path}")
+            self._send(403, b"refused", "text/plain")
+            return None
+        self.kaggle.requests.append(f"{self.command} {parts.path}")
+        return parts.path
+
+    def do_POST(self) -> None:  # noqa: N802
+        path = self._path()
+        if path is None:
+            return
+        raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body, method = json.loads(raw or b"{}"), path.rsplit("/", 1)[1]
+        with self.kaggle.lock:
+            self.kaggle.calls.append((method, body))
+            if self._struck(path, raw):
+                return
+            if method in ("DownloadDataFiles", "DownloadDataset"):
+                name = "archive.zip" if method == "DownloadDataFiles" else body["fileName"]
+                slug = "/" if method == "DownloadDataFiles" else f"/{body['ownerSlug']}/{body['datasetSlug']}/"
+                self._send(302, b"", "text/plain", Location=f"http://localhost/file{slug}{name}")
+                return
+            answer = getattr(self.kaggle, method)(body)
+        if isinstance(answer, tuple):
+            self._refuse(*answer)
+        else:
+            self._send(200, json.dumps(answer).encode(), "application/json")
+
+    def do_GET(self) -> None:  # noqa: N802
+        path = self._path()
+        if path is None or self._struck(path, b""):
+            return
+        parts = path.strip("/").split("/")
+        if parts[0] == "output":
+            data = self.kaggle.kernels["/".join(parts[1:3])].files["/".join(parts[3:])]
+        elif parts == ["file", "archive.zip"]:
+            data = self.kaggle.competition_zip
+        else:
+            data = self.kaggle.datasets["/".join(parts[1:3])][-1]["files"][parts[3]]
+        modified = formatdate(1_700_000_000, usegmt=True)
+        wanted = self.headers.get("Range")
+        if wanted:
+            start = int(wanted.removeprefix("bytes=").rstrip("-"))
+            self._send(206, data[start:], "application/zip", **{"Last-Modified": modified, "Accept-Ranges": "bytes"})
+        else:
+            self._send(200, data, "application/zip", **{"Last-Modified": modified, "Accept-Ranges": "bytes"})
+
+    def do_PUT(self) -> None:  # noqa: N802
+        path = self._path()
+        if path is None:
+            return
+        length = int(self.headers.get("Content-Length", 0))
+        blob = self.kaggle.blobs[path.rsplit("/", 1)[1]]
+        span = self.headers.get("Content-Range", "")
+        if span:
+            blob.ranges.append(span)
+        fault = self.kaggle.take_fault(path)
+        if fault and fault.cut_after is not None:
+            blob.data = bytearray(self.rfile.read(min(fault.cut_after, length)))
+            if fault.hold:
+                fault.hold.wait(30)
+            self.close_connection = True
+            return
+        data = self.rfile.read(length)
+        if fault:
+            self._refuse(fault.status, fault.message)
+            return
+        if span.startswith("bytes */"):
+            pass
+        elif span:
+            start = int(span.split()[1].split("-")[0])
+            blob.data[start:] = data
+        else:
+            blob.data = bytearray(data)
+        if len(blob.data) == blob.size:
+            self._send(200, b"{}", "application/json")
+        else:
+            held = {"Range": f"bytes=0-{len(blob.data) - 1}"} if blob.data else {}
+            self._send(308, b"", "text/plain", **held)
+
+    def _struck(self, path: str, raw: bytes) -> bool:
+        fault = self.kaggle.take_fault(path)
+        if fault is None:
+            return False
+        if fault.answer is not None:
+            self._send(200, json.dumps(fault.answer).encode(), "application/json")
+        elif fault.hold:
+            fault.hold.wait(30)
+            self.close_connection = True
+        elif fault.cut_after is not None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(fault.cut_after + 1000))
+            self.send_header("Last-Modified", formatdate(1_700_000_000, usegmt=True))
+            self.send_header("Accept-Ranges", "bytes")
+            self.end_headers()
+            self.wfile.write(self.kaggle.competition_zip[: fault.cut_after])
+            self.close_connection = True
+        else:
+            self._refuse(fault.status, fault.message)
+        return True
+
+    def _refuse(self, status: int, message: str | None) -> None:
+        if message is None:
+            self._send(status, b"<html>sorry</html>", "text/html")
+        else:
+            self._send(status, json.dumps({"code": status, "message": message}).encode(), "application/json")
+
+    def _send(self, status: int, data: bytes, kind: str, **headers: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data)))
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+    """Polls until `condition` holds; fails the test where it never does."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+    return found
