@@ -9,7 +9,6 @@ import argparse
 import csv
 import json
 import os
-import platform
 import random
 import resource
 import subprocess
@@ -18,6 +17,8 @@ import tempfile
 import time
 from datetime import date
 from pathlib import Path
+
+from benchmarks.machine import machine
 
 RESULT = Path("benchmarks/results/prepare.json")
 GOAL = {"rows": 57_000, "seconds": 5, "peak_mb": 1_000}
@@ -28,6 +29,8 @@ TURN_CHARACTERS = 640
 CHILD = """
 import sys
 from pathlib import Path
+
+from benchmarks.machine import machine
 from pipeline.competitions.registry import load_competition
 from pipeline.data.ingest import prepare
 prepare(Path(sys.argv[1]), load_competition("lmsys"), Path(sys.argv[1]) / "competition")
@@ -85,14 +88,6 @@ def measure(folder: Path) -> dict[str, float]:
     }
 
 
-def processor() -> str:
-    """The processor's model name where the system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return (names or [platform.processor() or platform.machine()])[0]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=GOAL["rows"])
@@ -108,8 +103,7 @@ def main() -> None:
     print(f"{arguments.rows:>10,} {csv_mb:>10.0f} {numbers}")
     print(f"goal: {GOAL['rows']:,} rows in at most {GOAL['seconds']} s and {GOAL['peak_mb']:,} MB")
     if not arguments.no_write:
-        machine = {"cpus": os.cpu_count(), "processor": processor()}
-        result = {"date": date.today().isoformat(), "machine": machine, "threads": THREADS, "rows": arguments.rows}
+        result = {"date": date.today().isoformat(), "machine": machine(), "threads": THREADS, "rows": arguments.rows}
         RESULT.parent.mkdir(parents=True, exist_ok=True)
         RESULT.write_text(
             json.dumps({**result, "csv_mb": round(csv_mb, 1), **found}, indent=2) + "\n", encoding="utf-8"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -59,8 +60,11 @@ def read_json(path: Path) -> Any:
 
 def write_parquet(frame: pl.DataFrame, path: Path) -> None:
     """Writes a parquet file, whole or not at all."""
+    buffer = io.BytesIO()
+    # Through memory: where the disk fills up while polars writes, its error does not say so, Python's does.
+    frame.write_parquet(buffer, compression="zstd")
     with atomic_file(path) as partial:
-        frame.write_parquet(partial, compression="zstd")
+        partial.write_bytes(buffer.getbuffer())
 
 
 def sha256_file(path: Path) -> str:
