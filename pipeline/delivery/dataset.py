@@ -1,4 +1,4 @@
-"""The package as a Kaggle dataset: created, or a new version of it, or left alone where Kaggle has this content already.
+"""The package as a Kaggle dataset: created, or a new version of it, or left alone where Kaggle has it already.
 
 A version's notes say `podium <hash> commit <sha>`. The hash is that of MANIFEST.json, which holds the hashes of all
 other files. Version 1, to which the CLI gives no notes, is recognised by its MANIFEST.json itself.
@@ -6,7 +6,6 @@ other files. Version 1, to which the CLI gives no notes, is recognised by its MA
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import tempfile
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import Package
-from pipeline.delivery.kaggle import STATE, KaggleError, Patience, kaggle
+from pipeline.delivery.kaggle import STATE, KaggleError, Patience, json_in, kaggle
 from pipeline.delivery.manifest import MANIFEST, write_metadata
 from pipeline.delivery.upload import stage_upload
 from pipeline.delivery.waiting import wait
@@ -45,7 +44,7 @@ def content_hash(package: Path) -> str:
 def look_up(dataset: str, patience: Patience) -> Remote | None:
     """The dataset's current version; None where it does not exist, or is not ours to see."""
     try:
-        found = json.loads(kaggle("versions", dataset, patience=patience))
+        found = json_in(kaggle("versions", dataset, patience=patience))
     except KaggleError as error:
         if error.status in (403, 404):  # Kaggle gives either answer for a private dataset that is not there
             return None
@@ -81,7 +80,8 @@ def upload(package: Path, settings: Package, commit: str, limit: float, patience
     remote = look_up(dataset, patience)
     if remote and up_to_date(dataset, remote, wanted, patience):
         print(f"dataset {dataset}: version {remote.current} holds this package, nothing to upload", flush=True)
-        return _wait_ready(dataset, remote.current, limit, patience)
+        wait(f"dataset {dataset}", lambda: _ready(dataset, patience), limit, patience.poll)
+        return remote.current
     folder = stage_upload(package, STATE / "upload" / wanted[:16])
     write_metadata(folder, settings)
     size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
@@ -134,15 +134,21 @@ def _wait_ready(dataset: str, version: int, limit: float, patience: Patience) ->
     """Waits until `version` or a later one is the current version, and ready to be mounted."""
 
     def look() -> tuple[str, int | None]:
-        state = _status(dataset, patience)
-        if state in ("failed", "deleted"):
-            raise PodiumError(f"dataset {dataset}: Kaggle says {state}; see https://www.kaggle.com/datasets/{dataset}")
-        now = look_up(dataset, patience) if state == "ready" else None
-        if now is None or now.current >= version:
-            return state, now.current if now else None
-        return f"ready, but version {version} is not there yet", None
+        state, ready = _ready(dataset, patience)
+        now = look_up(dataset, patience) if ready else None
+        if now is not None and now.current >= version:
+            return state, now.current
+        return (f"version {version} is not there yet" if ready else state), None
 
     return wait(f"dataset {dataset}", look, limit, patience.poll)
+
+
+def _ready(dataset: str, patience: Patience) -> tuple[str, bool | None]:
+    """Kaggle's word for the state of the dataset's newest version, and True where it can be mounted."""
+    state = _status(dataset, patience)
+    if state in ("failed", "deleted"):
+        raise PodiumError(f"dataset {dataset}: Kaggle says {state}; see https://www.kaggle.com/datasets/{dataset}")
+    return state, True if state == "ready" else None
 
 
 def _status(dataset: str, patience: Patience) -> str:

@@ -6,6 +6,7 @@ failures against a server of its own.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.delivery.credentials import Credentials, require_credentials
 from pipeline.delivery.follow import Finished, follow
@@ -91,6 +93,16 @@ def kaggle(
         print(f"{message}; attempt {attempt + 1} of {patience.attempts} in {pause:g} s", flush=True)
         time.sleep(pause)
     raise AssertionError("unreachable")
+
+
+def json_in(printed: str) -> Any:
+    """The JSON that a command printed, after whatever warnings. Raises: KaggleError where there is none."""
+    lines = printed.splitlines()
+    starts = [number for number, line in enumerate(lines) if line.startswith(("[", "{"))]
+    try:
+        return json.loads("\n".join(lines[starts[0] :])) if starts else json.loads(printed)
+    except ValueError:
+        raise KaggleError(f"kaggle: expected JSON, found {printed.strip()[-200:]!r}", 0) from None
 
 
 def _once(

@@ -1,7 +1,7 @@
 """The package as the files that are sent: what lies at its top, and one archive for each folder.
 
-The CLI would pack folders itself, under a new temporary name each time, so that an upload which was cut off could never
-go on. Archives at a place of their own keep their name, size and time, by which the CLI finds its half-finished uploads.
+The CLI would pack folders itself, under a new temporary name each time, so that an upload which was cut off could
+never go on. Archives at a place of their own keep name, size and time, by which the CLI finds a half-finished upload.
 """
 
 from __future__ import annotations

@@ -150,30 +150,33 @@ class KaggleServer:
 
     # Each API method by its name: body -> answer, or (status, message).
 
-    def GetDataset(self, body: dict[str, Any]) -> Any:  # noqa: N802 - Kaggle's name, as with those below
+    def GetDataset(self, body: dict[str, Any]) -> Any:
         versions = self.datasets.get(f"{body['ownerSlug']}/{body['datasetSlug']}")
         if not versions:
             return 403, "Permission 'datasets.get' was denied"
         listed = [{"versionNumber": n, "versionNotes": v["notes"]} for n, v in enumerate(versions, start=1)]
         return {"currentVersionNumber": len(versions), "versions": listed}
 
-    def GetDatasetStatus(self, body: dict[str, Any]) -> Any:  # noqa: N802
+    def GetDatasetMetadata(self, body: dict[str, Any]) -> Any:
+        return {"info": {"datasetSlug": body["datasetSlug"], "ownerUser": body["ownerSlug"], "licenses": []}}
+
+    def GetDatasetStatus(self, body: dict[str, Any]) -> Any:
         if f"{body['ownerSlug']}/{body['datasetSlug']}" not in self.datasets:
             return 404, "Not found"
         return {"status": self.dataset_states.pop(0) if len(self.dataset_states) > 1 else self.dataset_states[0]}
 
-    def StartBlobUpload(self, body: dict[str, Any]) -> Any:  # noqa: N802
+    def StartBlobUpload(self, body: dict[str, Any]) -> Any:
         token = f"blob-{len(self.blobs)}"
         self.blobs[token] = Blob(body.get("name") or body["fileName"], body["contentLength"])
         return {"token": token, "createUrl": f"http://localhost/upload/{token}?signature=sig-secret"}
 
-    def StartSubmissionUpload(self, body: dict[str, Any]) -> Any:  # noqa: N802
+    def StartSubmissionUpload(self, body: dict[str, Any]) -> Any:
         return self.StartBlobUpload(body)
 
-    def CreateDataset(self, body: dict[str, Any]) -> Any:  # noqa: N802
+    def CreateDataset(self, body: dict[str, Any]) -> Any:
         return self._version(f"{body['ownerSlug']}/{body['slug']}", "", body)
 
-    def CreateDatasetVersion(self, body: dict[str, Any]) -> Any:  # noqa: N802
+    def CreateDatasetVersion(self, body: dict[str, Any]) -> Any:
         return self._version(f"{body['ownerSlug']}/{body['datasetSlug']}", body["body"]["versionNotes"], body["body"])
 
     def _version(self, dataset: str, notes: str, body: dict[str, Any]) -> Any:
@@ -182,7 +185,7 @@ class KaggleServer:
         self.datasets.setdefault(dataset, []).append({"notes": notes, "files": files})
         return {"status": "ok", "url": f"https://www.kaggle.com/datasets/{dataset}"}
 
-    def SaveKernel(self, body: dict[str, Any]) -> Any:  # noqa: N802
+    def SaveKernel(self, body: dict[str, Any]) -> Any:
         slug = body["slug"]
         version = self.kernels[slug].version + 1 if slug in self.kernels else 1
         kernel = self.run(body)
@@ -192,22 +195,22 @@ class KaggleServer:
         found = {"versionNumber": version, "url": f"https://www.kaggle.com/code/{slug}"}
         return found | ({"invalidDatasetSources": unknown} if unknown else {})
 
-    def GetKernelSessionStatus(self, body: dict[str, Any]) -> Any:  # noqa: N802
+    def GetKernelSessionStatus(self, body: dict[str, Any]) -> Any:
         kernel = self.kernels.get(f"{body['userName']}/{body['kernelSlug']}")
         if kernel is None:
             return 403, "Permission 'kernels.get' was denied"
         state = kernel.states.pop(0) if len(kernel.states) > 1 else kernel.states[0]
         return {"status": state} | ({"failureMessage": kernel.failure} if state == "ERROR" and kernel.failure else {})
 
-    def ListKernelSessionOutput(self, body: dict[str, Any]) -> Any:  # noqa: N802
+    def ListKernelSessionOutput(self, body: dict[str, Any]) -> Any:
         slug = f"{body['userName']}/{body['kernelSlug']}"
         files = [{"fileName": n, "url": f"http://localhost/output/{slug}/{n}"} for n in self.kernels[slug].files]
         return {"files": files, "log": self.kernels[slug].log, "nextPageToken": ""}
 
-    def CreateCodeSubmission(self, body: dict[str, Any]) -> Any:  # noqa: N802
+    def CreateCodeSubmission(self, body: dict[str, Any]) -> Any:
         return self._submission(body | {"fileName": body.get("fileName", "submission.csv")})
 
-    def CreateSubmission(self, body: dict[str, Any]) -> Any:  # noqa: N802
+    def CreateSubmission(self, body: dict[str, Any]) -> Any:
         blob = self.blobs[body["blobFileTokens"]]
         return self._submission(body | {"fileName": blob.name, "content": bytes(blob.data)})
 
@@ -224,13 +227,13 @@ class KaggleServer:
         self.submissions.append(made | self.score(body))
         return {"message": f"Successfully submitted to {body['competitionName']}", "ref": made["ref"]}
 
-    def GetSubmissionLimits(self, body: dict[str, Any]) -> Any:  # noqa: N802
+    def GetSubmissionLimits(self, body: dict[str, Any]) -> Any:
         return {"numAllowedNow": 4, "numToday": 1, "numTotal": 1}
 
-    def ListSubmissions(self, body: dict[str, Any]) -> Any:  # noqa: N802
+    def ListSubmissions(self, body: dict[str, Any]) -> Any:
         return {"submissions": list(reversed(self.submissions))}
 
-    def IntrospectToken(self, body: dict[str, Any]) -> Any:  # noqa: N802
+    def IntrospectToken(self, body: dict[str, Any]) -> Any:
         return {"active": True, "username": USER}
 
 
@@ -259,7 +262,7 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
 
-    def do_CONNECT(self) -> None:  # noqa: N802 - the name that the base class looks for, as with those below
+    def do_CONNECT(self) -> None:
         self.kaggle.foreign.append(f"CONNECT {self.path}")
         self._send(403, b"refused", "text/plain")
         self.close_connection = True
@@ -274,7 +277,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.kaggle.requests.append(f"{self.command} {parts.path}")
         return parts.path
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         path = self._path()
         if path is None:
             return
@@ -289,13 +292,13 @@ class _Handler(BaseHTTPRequestHandler):
                 slug = "/" if method == "DownloadDataFiles" else f"/{body['ownerSlug']}/{body['datasetSlug']}/"
                 self._send(302, b"", "text/plain", Location=f"http://localhost/file{slug}{name}")
                 return
-            answer = getattr(self.kaggle, method)(body)
+            answer = getattr(self.kaggle, method, lambda body: (501, f"{method}: not played here"))(body)
         if isinstance(answer, tuple):
             self._refuse(*answer)
         else:
             self._send(200, json.dumps(answer).encode(), "application/json")
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         path = self._path()
         if path is None or self._struck(path, b""):
             return
@@ -314,7 +317,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send(200, data, "application/zip", **{"Last-Modified": modified, "Accept-Ranges": "bytes"})
 
-    def do_PUT(self) -> None:  # noqa: N802
+    def do_PUT(self) -> None:
         path = self._path()
         if path is None:
             return
