@@ -31,6 +31,8 @@ INCOMPLETE = STATE / "incomplete.json"
 class Remote:
     """A dataset as Kaggle has it."""
 
+    state: str
+    """`ready` where its newest version can be mounted."""
     current: int
     notes: str
     """Notes of the current version; empty where there are none."""
@@ -44,14 +46,14 @@ def content_hash(package: Path) -> str:
 def look_up(dataset: str, patience: Patience) -> Remote | None:
     """The dataset's current version; None where it does not exist, or is not ours to see."""
     try:
-        found = json_in(kaggle("versions", dataset, patience=patience))
+        found = json_in(kaggle("look", dataset, patience=patience))
     except KaggleError as error:
         if error.status in (403, 404):  # Kaggle gives either answer for a private dataset that is not there
             return None
         raise
-    notes = {each["version"]: each["notes"] or "" for each in found["versions"]}
+    notes = {int(version): note or "" for version, note in found["notes"].items()}
     current = found["current"] or max(notes, default=1)
-    return Remote(current, notes.get(current, ""))
+    return Remote(found["state"], current, notes.get(current, ""))
 
 
 def up_to_date(dataset: str, remote: Remote | None, wanted: str, patience: Patience) -> bool:
@@ -80,8 +82,10 @@ def upload(package: Path, settings: Package, commit: str, limit: float, patience
     remote = look_up(dataset, patience)
     if remote and up_to_date(dataset, remote, wanted, patience):
         print(f"dataset {dataset}: version {remote.current} holds this package, nothing to upload", flush=True)
-        wait(f"dataset {dataset}", lambda: _ready(dataset, patience), limit, patience.poll)
-        return remote.current
+        return remote.current if remote.state == "ready" else _wait_ready(dataset, remote.current, limit, patience)
+    for stale in (STATE / "upload").glob("*"):
+        if stale.name != wanted[:16]:
+            shutil.rmtree(stale)
     folder = stage_upload(package, STATE / "upload" / wanted[:16])
     write_metadata(folder, settings)
     size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
@@ -134,34 +138,17 @@ def _wait_ready(dataset: str, version: int, limit: float, patience: Patience) ->
     """Waits until `version` or a later one is the current version, and ready to be mounted."""
 
     def look() -> tuple[str, int | None]:
-        state, ready = _ready(dataset, patience)
-        now = look_up(dataset, patience) if ready else None
-        if now is not None and now.current >= version:
-            return state, now.current
-        return (f"version {version} is not there yet" if ready else state), None
+        now = look_up(dataset, patience)
+        if now is None:
+            return "not there yet", None
+        if now.state in ("failed", "deleted"):
+            page = f"https://www.kaggle.com/datasets/{dataset}"
+            raise PodiumError(f"dataset {dataset}: Kaggle says {now.state}; see {page}")
+        if now.state == "ready" and now.current < version:
+            return f"version {version} is not there yet", None
+        return now.state, now.current if now.state == "ready" else None
 
     return wait(f"dataset {dataset}", look, limit, patience.poll)
-
-
-def _ready(dataset: str, patience: Patience) -> tuple[str, bool | None]:
-    """Kaggle's word for the state of the dataset's newest version, and True where it can be mounted."""
-    state = _status(dataset, patience)
-    if state in ("failed", "deleted"):
-        raise PodiumError(f"dataset {dataset}: Kaggle says {state}; see https://www.kaggle.com/datasets/{dataset}")
-    return state, True if state == "ready" else None
-
-
-def _status(dataset: str, patience: Patience) -> str:
-    try:
-        printed = kaggle("datasets", "status", dataset, patience=patience)
-    except KaggleError as error:
-        # The CLI stumbles over a status that is newer than itself, and shows nothing but its name.
-        if unknown := re.search(r": '(\w+)'$", str(error)):
-            return unknown[1].lower()
-        if error.status in (403, 404):  # a dataset is not there at once
-            return "not there yet"
-        raise
-    return (printed.split() or ["unknown"])[-1].lower()
 
 
 def _incomplete() -> list[list[str]]:

@@ -32,6 +32,9 @@ LOST = re.compile(
 )
 """A connection that was lost or never came about: there is no HTTP status to go by."""
 
+PROBE = "/GetDatasetStatus"
+"""`kaggle datasets create` goes on where this is not found."""
+
 NOT_SIGNED_IN = "Authentication required to call the Kaggle API."
 
 
@@ -78,8 +81,8 @@ def kaggle(
     """
     credentials = require_credentials()
     for attempt in range(1, patience.attempts + 1):
-        done, statuses = _once(arguments, credentials, patience.silence, stop_at, echo)
-        problem, status = _judged(done, statuses, patience.silence, judge)
+        done, answers = _once(arguments, credentials, patience.silence, stop_at, echo)
+        problem, status = _judged(done, answers, patience.silence, judge)
         if problem is None:
             return done.out
         problem = credentials.mask(problem)
@@ -108,7 +111,7 @@ def json_in(printed: str) -> Any:
 def _once(
     arguments: tuple[str, ...], credentials: Credentials, silence: float, stop_at: str | None, echo: bool
 ) -> tuple[Finished, list[int]]:
-    """One run of the CLI, and the HTTP status of every answer that it got."""
+    """One run of the CLI, and the HTTP status of every answer that it got; what it only probes for is left out."""
     (STATE / "tmp").mkdir(parents=True, exist_ok=True, mode=0o700)
     hidden = {"VERBOSE", "VERBOSE_OUTPUT"}  # with these the CLI prints the key
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
@@ -119,24 +122,24 @@ def _once(
         show = (lambda line: print(f"  {credentials.mask(line)}", flush=True)) if echo else None
         done = follow([*CLI, *arguments], environment, silence, stop_at, show)
         logged = answers.read_text(encoding="utf-8").splitlines() if answers.is_file() else []
-    return done, [int(line[:3]) for line in logged]
+    return done, [int(line[:3]) for line in logged if PROBE not in line]
 
 
-def _judged(done: Finished, statuses: list[int], silence: float, judge: Judge) -> tuple[str | None, int | None]:
+def _judged(done: Finished, answers: list[int], silence: float, judge: Judge) -> tuple[str | None, int | None]:
     """What went wrong (None: nothing), and the HTTP status behind it (0: none explains it; None: a lost connection)."""
-    bad = [status for status in statuses if status >= 400]
     if done.code is None:
         return f"no sign of life for {silence:g} s, stopped", 0
     if done.code == 0 or done.stopped:
-        cancelled = "cancelled" if "User cancelled operation" in done.out else None
-        return cancelled or judge(done.out), (bad or [0])[-1]
-    problem = _said(done)
-    if 401 in bad or problem == NOT_SIGNED_IN:
-        return f"{'401: ' if 401 in bad else ''}Kaggle does not accept these credentials (expired, mistyped?)", 401
-    status = statuses[-1] if statuses and statuses[-1] >= 400 else 0
-    if status:
-        return problem if str(status) in problem else f"{status}: {problem}", status
-    return problem, None if LOST.search(done.errors) else 0
+        problem = "cancelled" if "User cancelled operation" in done.out else judge(done.out)
+        status = ([status for status in answers if status >= 400] or [0])[-1]
+    else:
+        problem = _said(done)
+        status = answers[-1] if answers and answers[-1] >= 400 else 0
+        if status == 401 or problem == NOT_SIGNED_IN:
+            return f"{'401: ' if status else ''}Kaggle does not accept these credentials (expired, mistyped?)", 401
+        if not status and LOST.search(done.errors):
+            return problem, None
+    return problem if not status or problem is None or str(status) in problem else f"{status}: {problem}", status
 
 
 def _said(done: Finished) -> str:

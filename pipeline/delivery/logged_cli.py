@@ -1,8 +1,8 @@
-"""The kaggle command as it is, with two additions: a log of the answers' HTTP status, and `versions owner/dataset`.
+"""The kaggle command as it is, with two additions: a log of the answers' HTTP status, and `look owner/dataset`.
 
 The CLI prints the server's message without its status, so nobody could tell "wait a little" from "never". Its HTTP
 library logs each answer; here this goes to the file that PODIUM_ANSWERS names, as lines of `429 POST /api/v1/...`.
-`versions` prints a dataset's versions and their notes as JSON, which no command of the CLI does.
+`look` prints a dataset's state with the notes of its versions as JSON; no command of the CLI shows the notes.
 
 Run as a file, not as a module, and with `python -P`: a folder of ours has a file kaggle.py in it.
 """
@@ -39,8 +39,8 @@ def log_answers() -> None:
     logger.addHandler(Answers(os.environ["PODIUM_ANSWERS"]))
 
 
-def versions(dataset: str) -> None:
-    """Prints [{"version", "notes"}] of a dataset, through the library that the CLI itself uses."""
+def look(dataset: str) -> None:
+    """Prints a dataset's state, current version and all versions' notes, through the library that the CLI uses."""
     from kaggle import api
     from kagglesdk.datasets.types.dataset_api_service import ApiGetDatasetRequest
 
@@ -50,16 +50,20 @@ def versions(dataset: str) -> None:
     request.owner_slug, request.dataset_slug = dataset.split("/")
     with api.build_kaggle_client() as client:
         found = client.datasets.dataset_api_client.get_dataset(request)
-    known = [{"version": each.version_number, "notes": each.version_notes} for each in found.versions or ()]
-    print(json.dumps({"current": found.current_version_number, "versions": known}))
+    try:
+        state = api.dataset_status(dataset)
+    except KeyError as unknown:  # a state that is newer than this library
+        state = unknown.args[0].lower()
+    notes = {each.version_number: each.version_notes for each in found.versions or ()}
+    print(json.dumps({"state": state, "current": found.current_version_number, "notes": notes}))
 
 
 def main() -> None:
     log_answers()
     sys.argv[0] = "kaggle"
-    if sys.argv[1] == "versions":
+    if sys.argv[1] == "look":
         try:
-            versions(sys.argv[2])
+            look(sys.argv[2])
         except OSError as error:  # what the CLI does with its own commands
             sys.exit(str(error))
     else:

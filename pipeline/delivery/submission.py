@@ -130,10 +130,12 @@ def _send(
         return of_commit(submissions(competition, patience), commit)
 
     arguments = command(competition, record, message)
-    said = kaggle(*arguments, patience=patience, judge=judge, finished=lambda: listed() is not None)
-    print(f"kaggle: {' '.join(said.split())}", flush=True)
+    printed = kaggle(*arguments, patience=patience, judge=judge, finished=lambda: listed() is not None)
+    said = " ".join(printed.split())
 
     def look() -> tuple[str, dict[str, Any] | None]:
-        return ("listed", found) if (found := listed()) else ("not listed yet", None)
+        found = listed()
+        return ("listed" if found else f"not listed, Kaggle said: {said}"), found
 
-    return wait(f"submission of {commit[:8]}", look, LISTED_SECONDS, min(patience.poll, 5.0))
+    hint = f"see https://www.kaggle.com/competitions/{competition.name}/submissions before you submit again"
+    return wait(f"submission of {commit[:8]}", look, LISTED_SECONDS, min(patience.poll, 5.0), hint)

@@ -40,13 +40,10 @@ def check_sizes(package: Path, script: Path) -> None:
 
 
 def stage_upload(package: Path, folder: Path) -> Path:
-    """Fills `folder` with what is sent, unless an earlier run has done so; other such folders beside it are deleted.
+    """Fills `folder` with what is sent, unless an earlier run has done so; returns its absolute path.
 
     Every file is compared with the manifest on the way. Raises: PodiumError for one that differs.
     """
-    for other in folder.parent.glob("*"):
-        if other != folder:
-            shutil.rmtree(other, ignore_errors=True)
     if folder.is_dir():
         return folder.resolve()
     files = read_json(package / MANIFEST)["files"]

@@ -9,14 +9,15 @@ from typing import TypeVar
 from pipeline.errors import PodiumError
 
 T = TypeVar("T")
+AGAIN = "run the same command again to go on waiting"
 LINE_SECONDS = 60.0
 """A line at every change, and at least that often."""
 
 
-def wait(what: str, look: Callable[[], tuple[str, T | None]], limit: float, poll: float) -> T:
+def wait(what: str, look: Callable[[], tuple[str, T | None]], limit: float, poll: float, hint: str = AGAIN) -> T:
     """Calls `look` every `poll` seconds until its second value is there; the first says how things stand.
 
-    Raises: PodiumError after `limit` seconds.
+    Raises: PodiumError after `limit` seconds, with `hint` at its end.
     """
     started, shown, last = time.monotonic(), -LINE_SECONDS, ""
     while True:
@@ -28,9 +29,7 @@ def wait(what: str, look: Callable[[], tuple[str, T | None]], limit: float, poll
         if result is not None:
             return result
         if waited + poll > limit:
-            raise PodiumError(
-                f"{what}: still {state} after {clock(waited)}; run the same command again to go on waiting"
-            )
+            raise PodiumError(f"{what}: still {state} after {clock(waited)}; {hint}")
         time.sleep(poll)
 
 

@@ -37,6 +37,8 @@ class Fault:
     """After `cut_after` bytes the connection stays open and silent until this is set."""
     answer: dict[str, Any] | None = None
     """A proper answer of status 200 that replaces the usual one."""
+    least: int = 0
+    """Strikes only requests whose body has that many bytes."""
 
 
 @dataclass
@@ -136,11 +138,11 @@ class KaggleServer:
         self.faults.append(Fault(match, **settings))
         return self.faults[-1]
 
-    def take_fault(self, path: str) -> Fault | None:
+    def take_fault(self, path: str, length: int) -> Fault | None:
         """The fault that strikes a request to `path`, if any."""
         with self.lock:
             for fault in self.faults:
-                if fault.match in path and fault.times > 0:
+                if fault.match in path and fault.times > 0 and length >= fault.least:
                     if fault.skip > 0:
                         fault.skip -= 1
                         return None
@@ -322,13 +324,19 @@ class _Handler(BaseHTTPRequestHandler):
         if path is None:
             return
         length = int(self.headers.get("Content-Length", 0))
-        blob = self.kaggle.blobs[path.rsplit("/", 1)[1]]
+        blob = self.kaggle.blobs.get(path.rsplit("/", 1)[1])
+        if blob is None:
+            self.rfile.read(length)
+            self._refuse(404, None)
+            return
         span = self.headers.get("Content-Range", "")
         if span:
             blob.ranges.append(span)
-        fault = self.kaggle.take_fault(path)
+        fault = self.kaggle.take_fault(path, length)
         if fault and fault.cut_after is not None:
-            blob.data = bytearray(self.rfile.read(min(fault.cut_after, length)))
+            # Piece by piece, so that what a killed client had sent is kept.
+            while len(blob.data) < min(fault.cut_after, length):
+                blob.data += self.rfile.read(min(100_000, fault.cut_after - len(blob.data)))
             if fault.hold:
                 fault.hold.wait(30)
             self.close_connection = True
@@ -351,7 +359,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(308, b"", "text/plain", **held)
 
     def _struck(self, path: str, raw: bytes) -> bool:
-        fault = self.kaggle.take_fault(path)
+        fault = self.kaggle.take_fault(path, len(raw))
         if fault is None:
             return False
         if fault.answer is not None:
