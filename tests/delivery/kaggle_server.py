@@ -75,6 +75,7 @@ class KaggleServer:
         self.faults: list[Fault] = []
         self.blobs: dict[str, Blob] = {}
         self.competition_zip = b""
+        self.ranges: list[str] = []
         self.datasets: dict[str, list[dict[str, Any]]] = {}
         self.dataset_states: list[str] = ["READY"]
         self.kernels: dict[str, Kernel] = {}
@@ -302,7 +303,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self._path()
-        if path is None or self._struck(path, b""):
+        if path is None:
+            return
+        if wanted := self.headers.get("Range"):
+            self.kaggle.ranges.append(wanted)
+        if self._struck(path, b""):
             return
         parts = path.strip("/").split("/")
         if parts[0] == "output":
@@ -312,7 +317,6 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             data = self.kaggle.datasets["/".join(parts[1:3])][-1]["files"][parts[3]]
         modified = formatdate(1_700_000_000, usegmt=True)
-        wanted = self.headers.get("Range")
         if wanted:
             start = int(wanted.removeprefix("bytes=").rstrip("-"))
             self._send(206, data[start:], "application/zip", **{"Last-Modified": modified, "Accept-Ranges": "bytes"})
@@ -364,16 +368,18 @@ class _Handler(BaseHTTPRequestHandler):
             return False
         if fault.answer is not None:
             self._send(200, json.dumps(fault.answer).encode(), "application/json")
-        elif fault.hold:
+        elif fault.hold and fault.cut_after is None:
             fault.hold.wait(30)
             self.close_connection = True
         elif fault.cut_after is not None:
             self.send_response(200)
-            self.send_header("Content-Length", str(fault.cut_after + 1000))
+            self.send_header("Content-Length", str(len(self.kaggle.competition_zip)))
             self.send_header("Last-Modified", formatdate(1_700_000_000, usegmt=True))
             self.send_header("Accept-Ranges", "bytes")
             self.end_headers()
             self.wfile.write(self.kaggle.competition_zip[: fault.cut_after])
+            if fault.hold:
+                fault.hold.wait(30)
             self.close_connection = True
         else:
             self._refuse(fault.status, fault.message)

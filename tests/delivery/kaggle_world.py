@@ -30,7 +30,7 @@ demo: {train_rows: 100, test_rows: 10, seed: 20}
 folds: {ids: [0, 1], holdout: 0.1, seed: 5}
 threads: 1
 members:
-  words: {kind: tabular, model: logistic, features: false, words: {n: [1, 1], max_features: 500}}
+  shape: {kind: tabular, model: lightgbm, seed: 500}
 stack: {candidates: [mean, logistic], seed: 3}
 package: {owner: your-kaggle-name, slug: some-package, title: Some package, budget_seconds: 600}
 """
@@ -126,7 +126,7 @@ def head(root: Path) -> str:
 def experiment(root: Path, number: int, cv: float) -> str:
     """What a user does between two submissions: other params, `dvc repro`, a commit."""
     text = (root / "params.yaml").read_text()
-    (root / "params.yaml").write_text(text.replace("max_features: 500", f"max_features: {500 + 100 * number}"))
+    (root / "params.yaml").write_text(text.replace("seed: 500", f"seed: {500 + 100 * number}"))
     make_package(root / "artifacts" / "package", seed=number)
     write_cv(root, cv)
     dvc("commit", "-f", "-q", cwd=root)

@@ -89,10 +89,12 @@ def test_an_interrupted_upload_goes_on(server: KaggleServer, folder: Path) -> No
     paths = [os.environ["PYTHONPATH"], str(ROOT), str(ROOT / "tests")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     process = subprocess.Popen([sys.executable, "-c", script], env=environment, start_new_session=True)
-    wait_for(lambda: any(len(blob.data) == 2_000_000 for blob in server.blobs.values()))
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    hold.set()
+    try:
+        wait_for(lambda: any(len(blob.data) == 2_000_000 for blob in server.blobs.values()))
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        hold.set()
     assert server.datasets == {}
 
     assert send() == 1
