@@ -19,24 +19,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline.competitions.metrics import METRICS, Metric
 from pipeline.competitions.task import Competition, competition_from_json
+from pipeline.delivery.ledger import LEDGER, Entry, parse_ledger
 from pipeline.errors import PodiumError
 from pipeline.files import read_json
 from pipeline.report import charts
 from pipeline.report.charts import known, score_text
+from pipeline.report.leaderboard import leaderboard
 
-STAGES = (
-    "demo",
-    "prepare",
-    "folds",
-    "backbone",
-    "pretrain",
-    "start",
-    "finetune",
-    "oof",
-    "stack",
-    "package",
-    "rehearse",
-)
+STAGES = tuple("demo prepare folds backbone pretrain start finetune oof stack package rehearse".split())
 
 
 @dataclass(frozen=True)
@@ -50,6 +40,7 @@ class Evidence:
     oof: pl.DataFrame
     level2: pl.DataFrame
     seconds: dict[str, float]
+    ledger: tuple[Entry, ...] = ()
 
     @property
     def metric(self) -> Metric:
@@ -78,6 +69,7 @@ def load_evidence(root: Path) -> Evidence:
         _read(root, "artifacts/oof/oof.parquet", "oof"),
         _read(root, "artifacts/stack/level2.parquet", "stack"),
         {path.stem: _seconds(path) for path in sorted((root / "work/seconds").glob("*.json"))},
+        tuple(parse_ledger(text.read_text(encoding="utf-8"))) if (text := root / LEDGER).is_file() else (),
     )
 
 
@@ -240,6 +232,7 @@ def spent(evidence: Evidence) -> dict[str, Any]:
 SECTIONS = {
     "members": members,
     "stack": lambda evidence: evidence.cv,
+    "leaderboard": lambda evidence: leaderboard(evidence.ledger, known(evidence.cv["stack"]["score"])),
     "decisive": lambda evidence: evidence.cv.get("decisive"),
     "alike": alike,
     "calibration": calibration,
