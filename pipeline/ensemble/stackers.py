@@ -23,7 +23,7 @@ STRENGTHS = (1.0e-3, 1.0e-2, 1.0e-1, 1.0, 10.0)
 
 BOOSTING: dict[str, Any] = {
     "objective": "multiclass",
-    "learning_rate": 0.03,
+    "learning_rate": 0.06,
     "num_leaves": 7,
     "min_data_in_leaf": 60,
     "feature_fraction": 0.5,
@@ -112,19 +112,18 @@ def _fit_logistic(level1: Level1, labels: np.ndarray, parts: np.ndarray, competi
 def _logistic(level1: Level1, labels: np.ndarray, competition: Competition, strength: float) -> Logistic:
     logits, _, classes = _both_orders(level1, labels, competition)
     table = logits.reshape(len(logits), -1)
-    model = LogisticRegression(C=strength, max_iter=1000).fit(table, classes)
-    return Logistic(*_for_all_classes(model, table.shape[1], len(competition.classes)))
-
-
-def _for_all_classes(model: LogisticRegression, inputs: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Weights and bias with a column for every class; one that never occurred gets a bias that makes it all but 0."""
-    weights, bias = np.zeros((inputs, classes)), np.full(classes, -14.0)
-    coefficients, intercept = model.coef_, model.intercept_
-    if len(model.classes_) == 2:  # scikit-learn keeps the second class only
-        coefficients, intercept = np.vstack([-coefficients, coefficients]) / 2, np.array([-1, 1]) * intercept / 2
-    weights[:, model.classes_] = coefficients.T
-    bias[model.classes_] = intercept
-    return weights, bias
+    # A class that never occurred has a column too, with a bias that makes it all but 0.
+    weights, bias = np.zeros((table.shape[1], len(competition.classes))), np.full(len(competition.classes), -14.0)
+    present = np.unique(classes)
+    bias[present] = 0.0
+    if len(present) > 1:
+        model = LogisticRegression(C=strength, max_iter=1000).fit(table, classes)
+        coefficients, intercept = model.coef_, model.intercept_
+        if len(present) == 2:  # scikit-learn keeps the second class only
+            coefficients, intercept = np.vstack([-coefficients, coefficients]) / 2, np.array([-1, 1]) * intercept / 2
+        weights[:, present] = coefficients.T
+        bias[present] = intercept
+    return Logistic(weights, bias)
 
 
 def _fit_boosted(
