@@ -26,7 +26,10 @@ from pipeline.report import charts
 from pipeline.report.charts import known, score_text
 from pipeline.report.leaderboard import leaderboard
 
-STAGES = tuple("demo prepare folds backbone pretrain start finetune oof stack package rehearse".split())
+STAGES = (
+    *("demo", "prepare", "folds", "backbone", "pretrain", "start"),
+    *("finetune", "oof", "stack", "package", "rehearse"),
+)
 
 
 @dataclass(frozen=True)
