@@ -63,7 +63,7 @@ COMMITS: list[tuple[str, dict[str, Any]]] = [
 
 
 def set_aside(arena: Path, folder: Path) -> dict[str, int]:
-    """Writes folder/competition (what a competitor gets) and folder/hidden (test.csv, solution.csv); returns row counts."""
+    """Writes folder/competition (what a competitor gets) and folder/hidden, with its solution; returns row counts."""
     rows = pl.read_csv(arena / "train.csv", infer_schema=False)
     first = pl.col("prompt").str.json_decode(pl.List(pl.String)).list.first().fill_null("")
     rows = rows.with_columns(first.str.to_lowercase().str.replace_all(r"\s+", " ").str.slice(0, 400).alias("group"))
