@@ -29,8 +29,9 @@ def scatter(entries: Sequence[Entry], found: Agreement) -> Markup:
     expected for the present CV.
     """
     points = [(one.submission, one.cv or 0.0, one.public or 0.0) for one in entries]
-    xs = [x for _, x, _ in points] + ([found.cv] if found.interval and found.cv is not None else [])
-    ys = [y for _, _, y in points]
+    xs, ys = [x for _, x, _ in points], [y for _, _, y in points]
+    if found.interval and found.cv is not None:  # a bar that is longer than the frame ends at its edges
+        xs, ys = [*xs, found.cv], [*ys, sum(found.interval) / 2]
     span = 1.25 * max(max(xs) - min(xs), max(ys) - min(ys)) or 0.01
     left, low = (max(xs) + min(xs) - span) / 2, (max(ys) + min(ys) - span) / 2
 
