@@ -1,6 +1,6 @@
 """Submits the commit that was published, and tags it sub-N.
 
-python -m stages.submit                # a commit is submitted once, however often this runs
+python -m stages.submit                # the same thing is submitted once, however often this runs
 python -m stages.submit --dry-run      # what would be sent
 """
 
@@ -17,6 +17,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dry-run", action="store_true", help="say what would be sent, contact nobody")
     parser.add_argument("--allow-dirty", action="store_true", help="submit although files are in no commit")
+    parser.add_argument("--again", action="store_true", help="spend a submission on what has been submitted before")
     arguments = parser.parse_args()
     with stage("submit", keep_seconds=False):
         params = load_params()
@@ -24,4 +25,4 @@ if __name__ == "__main__":
         if arguments.dry_run:
             print(preview_submit(params.package, competition))
         else:
-            submit(params.package, competition, arguments.allow_dirty, Patience())
+            submit(params.package, competition, arguments.allow_dirty, arguments.again, Patience())

@@ -15,7 +15,7 @@ from pipeline.delivery.agreement import agreement, in_words
 from pipeline.delivery.git import numbered_tags
 from pipeline.delivery.history import changed_params, dvc_repository, metrics_of
 from pipeline.delivery.leaderboard import read_ledger
-from pipeline.delivery.ledger import Entry
+from pipeline.delivery.ledger import Entry, decimals
 from pipeline.delivery.waiting import clock
 from pipeline.errors import PodiumError
 
@@ -57,19 +57,14 @@ def present_cv(path: Path = Path("metrics/cv.json")) -> float | None:
 
 def cells(entry: Entry) -> tuple[str, ...]:
     """One entry as the table shows it, without the column of changes."""
-    cv = number(entry.cv) + (f" ± {entry.cv_error:.5f}" if entry.cv_error is not None else "")
-    public = number(entry.public) if entry.status == "complete" else entry.status
+    cv = decimals(entry.cv) + (f" ± {entry.cv_error:.5f}" if entry.cv_error is not None else "")
+    public = decimals(entry.public) if entry.status == "complete" else entry.status
     gap = "–" if entry.gap is None else f"{entry.gap:+.5f}"
     time = "–"
     if entry.runtime_seconds is not None and entry.budget_seconds:
         share = entry.runtime_seconds / entry.budget_seconds
         time = f"{clock(entry.runtime_seconds)} / {clock(entry.budget_seconds)} ({share:.1%})"
-    return str(entry.submission), entry.commit[:8], cv, public, number(entry.private), gap, time
-
-
-def number(value: float | None) -> str:
-    """A score with five decimals, a dash where there is none."""
-    return "–" if value is None else f"{value:.5f}"
+    return str(entry.submission), entry.commit[:8], cv, public, decimals(entry.private), gap, time
 
 
 def table(entries: list[Entry], markdown: bool) -> list[str]:

@@ -16,7 +16,7 @@ from pipeline.competitions.task import Competition
 from pipeline.delivery.git import commit_here, commit_of, commit_on, file_at, git, numbered_tags, tag_message
 from pipeline.delivery.history import changed_params, dvc_repository
 from pipeline.delivery.kaggle import Patience
-from pipeline.delivery.ledger import LB, LEDGER, Entry, lb_text, ledger_text, parse_ledger, with_entries
+from pipeline.delivery.ledger import LB, LEDGER, Entry, decimals, lb_text, ledger_text, parse_ledger, with_entries
 from pipeline.delivery.submission import of_commit, submissions
 from pipeline.delivery.waiting import wait
 from pipeline.errors import PodiumError
@@ -111,7 +111,8 @@ def record(fresh: list[Entry], tags: dict[int, str]) -> None:
         files = {str(LB): lb_text(vars(entry)), str(LEDGER): ledger_text(lines)}
         made = commit_here(files, message) if here else commit_on(base, files, message)
         git("tag", "-f", "-a", tag, made, "-m", message)
-        print(f"{tag}: {entry.status}, public {entry.public}, private {entry.private}, CV {entry.cv}", flush=True)
+        said = f"public {decimals(entry.public)}, private {decimals(entry.private)}, CV {decimals(entry.cv)}"
+        print(f"{tag}: {entry.status}, {said}", flush=True)
         moved.append(tag)
     text = ledger_text(with_entries(read_ledger("HEAD"), fresh))
     if file_at("HEAD", str(LEDGER)) != text:

@@ -95,3 +95,8 @@ def with_entries(entries: list[Entry], new: list[Entry]) -> list[Entry]:
     """`entries` with `new` in place of those of the same submission, ordered by submission."""
     merged = {entry.submission: entry for entry in [*entries, *new]}
     return [merged[number] for number in sorted(merged)]
+
+
+def decimals(value: float | None) -> str:
+    """A score with five decimals, a dash where there is none."""
+    return "–" if value is None else f"{value:.5f}"

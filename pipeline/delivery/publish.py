@@ -19,7 +19,7 @@ from pipeline.competitions.task import Competition
 from pipeline.config import Package
 from pipeline.delivery.credentials import require_credentials
 from pipeline.delivery.dataset import content_hash, upload
-from pipeline.delivery.git import commit_here, commit_of, file_at, refuse_dirty
+from pipeline.delivery.git import commit_here, commit_of, file_at, numbered_tags, refuse_dirty, tag_message
 from pipeline.delivery.kaggle import STATE, Patience
 from pipeline.delivery.kernel import (
     FOLDER,
@@ -102,8 +102,8 @@ def check_fresh() -> None:
 def publish(settings: Package, competition: Competition, allow_dirty: bool, again: bool, patience: Patience) -> None:
     """Brings package and kernel to Kaggle and waits for the kernel's dress rehearsal; safe to repeat.
 
-    Commits kernel-metadata.json with the user's name, and lb.json without a score, where they were not so before.
-    `again` pushes although the same code and data have been pushed.
+    Commits kernel-metadata.json with the user's name, and lb.json without a score, where they were not so before; a
+    score of this very push stays. `again` pushes although the same code and data have been pushed.
 
     Raises: PodiumError in one line for whatever is wrong.
     """
@@ -113,8 +113,8 @@ def publish(settings: Package, competition: Competition, allow_dirty: bool, agai
     check_package()
     dataset_version = upload(PACKAGE, settings, commit_of("HEAD"), HOUR, patience)
     metadata = filled_metadata(read_json(METADATA), settings, competition)
-    commit_published(metadata)
     made_of = fingerprint(metadata, settings.budget_seconds, dataset_version)
+    commit_published(metadata, keep_score=not again and submitted_as(made_of) is not None)
     record = published()
     if record is None or again or record.made_of != made_of:
         version = push(metadata["id"], settings.budget_seconds, patience)
@@ -142,9 +142,17 @@ def published() -> Published | None:
     return Published(**read_json(RECORD)) if RECORD.is_file() else None
 
 
-def commit_published(metadata: dict[str, Any] | None) -> None:
+def submitted_as(content: str) -> str | None:
+    """The tag sub-N of the submission that sent the very same `content` (the hash of a push, or of a file)."""
+    for number in numbered_tags("sub"):
+        if content in tag_message(f"sub-{number}"):
+            return f"sub-{number}"
+    return None
+
+
+def commit_published(metadata: dict[str, Any] | None, keep_score: bool = False) -> None:
     """Commits lb.json as one without a score, and kernel-metadata.json as given, as far as HEAD has them otherwise."""
-    wanted = {LB.name: NOTHING}
+    wanted = {} if keep_score else {LB.name: NOTHING}
     if metadata is not None:
         wanted[METADATA.as_posix()] = json.dumps(metadata, indent=2, ensure_ascii=False) + "\n"
     if changed := {path: text for path, text in wanted.items() if file_at("HEAD", path) != text}:

@@ -29,10 +29,11 @@ from pipeline.delivery.publish import (
     owned,
     prospect,
     published,
+    submitted_as,
 )
 from pipeline.delivery.waiting import wait
 from pipeline.errors import PodiumError
-from pipeline.files import read_json
+from pipeline.files import read_json, sha256_file
 
 FILE = Path("artifacts/rehearsal/submission.csv")
 CV = Path("metrics/cv.json")
@@ -53,33 +54,35 @@ def of_commit(listed: list[dict[str, Any]], commit: str) -> dict[str, Any] | Non
     return max(found, key=lambda each: each.get("date") or "", default=None)
 
 
-def submit(settings: Package, competition: Competition, allow_dirty: bool, patience: Patience) -> str:
-    """Submits HEAD and returns its tag; where HEAD has been submitted before, only the tag is looked up or made up for.
+def submit(settings: Package, competition: Competition, allow_dirty: bool, again: bool, patience: Patience) -> str:
+    """Submits HEAD and returns its tag; what has been submitted before is not, unless `again` says so.
 
     Raises: PodiumError where the tree is dirty, nothing fitting has been published, or Kaggle does not list it after.
     """
     require_credentials()
     refuse_dirty(allow_dirty)
-    for number, commit in numbered_tags("sub").items():
-        if commit == commit_of("HEAD"):
-            print(f"commit {commit[:8]} has been submitted as sub-{number}", flush=True)
-            return f"sub-{number}"
-    record = None
+    record, content = None, ""
     if competition.submission == "code":
         settings = owned(settings)
-        record = check_published(settings, competition)
+        record = check_run(settings, competition)
+        content = record.made_of
         print(prospect(record, settings, competition), flush=True)
     else:
         check_file()
-        commit_published(None)
+        content = sha256_file(FILE)
+    if (known := submitted_as(content)) and not again:
+        what = f"kernel version {record.version}" if record else str(FILE)
+        print(f"{what} has been submitted as {known}, commit {commit_of(known)[:8]}", flush=True)
+        return known
+    check_score() if record else commit_published(None)
     commit = commit_of("HEAD")
     tag = f"sub-{max(numbered_tags('sub'), default=0) + 1}"
-    found = of_commit(submissions(competition, patience), commit)
+    found = None if again else of_commit(submissions(competition, patience), commit)
     if found is None:
         found = _send(competition, record, commit, description(tag, commit), patience)
     else:
         print(f"Kaggle lists a submission of commit {commit[:8]} already", flush=True)
-    facts = {"ref": found.get("ref"), "budget_seconds": settings.budget_seconds}
+    facts = {"ref": found.get("ref"), "content": content, "budget_seconds": settings.budget_seconds}
     facts |= asdict(record) if record else {"elapsed_seconds": read_json(METRICS)["elapsed_seconds"]}
     git("tag", "-a", tag, commit, "-m", json.dumps(facts, indent=2))
     print(f"{tag}: commit {commit[:8]} submitted to {competition.name}; `make sync-lb` fetches its score", flush=True)
@@ -100,16 +103,20 @@ def command(competition: Competition, record: Published | None, message: str) ->
     return ["competitions", "submit", competition.name, *sent, "-m", message]
 
 
-def check_published(settings: Package, competition: Competition) -> Published:
+def check_run(settings: Package, competition: Competition) -> Published:
     """The push that holds what is here now. Raises: PodiumError where there is none, or its run has not succeeded."""
     record, metadata = published(), filled_metadata(read_json(METADATA), settings, competition)
     if record is None or not record.complete:
         raise PodiumError("no kernel has finished its dress rehearsal on Kaggle; run `make publish`")
     if record.made_of != fingerprint(metadata, settings.budget_seconds, record.dataset_version):
         raise PodiumError(f"kernel version {record.version} is older than the package or its code; run `make publish`")
-    if file_at("HEAD", str(LB)) != NOTHING:
-        raise PodiumError(f"{LB}: expected nulls until there is a score, found another commit's; run `make publish`")
     return record
+
+
+def check_score() -> None:
+    """Raises: PodiumError where HEAD has the score of another commit."""
+    if file_at("HEAD", str(LB)) != NOTHING:
+        raise PodiumError(f"{LB}: expected nulls, found a score; run `make publish`")
 
 
 def check_file() -> None:

@@ -109,20 +109,27 @@ def test_an_interrupted_wait_goes_on_without_another_push(
     uploaded(server)
     server.fault("GetKernelSessionStatus", status=403, message="not now")
     assert refusal(lmsys).startswith("kaggle kernels status: 403: ")
-    run = server.kernels[KERNEL]
-    run.states, whole = ["COMPLETE"], run.files
+    kernel_run = server.kernels[KERNEL]
+    kernel_run.states, whole = ["COMPLETE"], kernel_run.files
 
-    run.files = {"rehearsal.json": json.dumps(REHEARSAL | {"rungs": ["prior"]}).encode()}
+    kernel_run.files = {"rehearsal.json": json.dumps(REHEARSAL | {"rungs": ["prior"]}).encode()}
     assert "rungs: expected ['prior', 'words'], found ['prior']" in refusal(lmsys)
     assert read_json(RECORD)["complete"] is False
-    run.files = whole
+    kernel_run.files = whole
     go(lmsys)
     assert read_json(RECORD)["complete"] is True
     assert len(server.called("SaveKernel")) == 1
 
+    # The score of this very push stays, and goes where it is pushed again.
+    run("git", "tag", "-a", "sub-1", "-m", json.dumps({"content": read_json(RECORD)["made_of"]}), cwd=repository)
+    (repository / "lb.json").write_text(NOTHING.replace("null", "1", 1))
+    scored = commit(repository, "its score")
+    go(lmsys)
+    assert head(repository) == scored
     server.fault("SaveKernel", status=400, message="here it is pushed again")
     with pytest.raises(PodiumError, match="here it is pushed again"):
         go(lmsys, again=True)
+    assert (repository / "lb.json").read_text() == NOTHING
 
 
 def test_a_dirty_tree_is_refused_unless_allowed(server: KaggleServer, repository: Path, lmsys: Competition) -> None:

@@ -34,8 +34,8 @@ def published(lmsys: Competition, version: int = 3) -> None:
     write_json(RECORD, asdict(record))
 
 
-def go(competition: Competition) -> str:
-    return submit(load_params().package, competition, False, IMPATIENT)
+def go(competition: Competition, again: bool = False) -> str:
+    return submit(load_params().package, competition, False, again, IMPATIENT)
 
 
 def refusal(competition: Competition) -> str:
@@ -119,6 +119,14 @@ def test_a_commit_is_submitted_once_and_its_score_comes_home(
     assert parent(repository, "lb-1") == done
     assert len(ledger(repository, "HEAD")) == 1
 
+    # HEAD is another commit now, with a score; but nothing that would score differently.
+    calls = len(server.calls)
+    assert go(lmsys) == "sub-1"
+    assert len(server.calls) == calls
+    assert f"kernel version 3 has been submitted as sub-1, commit {first[:8]}" in capsys.readouterr().out
+    with pytest.raises(PodiumError, match=r"lb\.json: expected nulls, found a score"):
+        go(lmsys, again=True)
+
 
 def test_work_that_goes_on_meanwhile_stays_as_it_is(server: KaggleServer, repository: Path, lmsys: Competition) -> None:
     published(lmsys)
@@ -148,12 +156,12 @@ def test_what_has_not_been_published_is_not_submitted(
     published(lmsys)
     (repository / "lb.json").write_text(NOTHING.replace("null", "1", 1))
     commit(repository, "a score of another commit")
-    assert "lb.json: expected nulls until there is a score" in refusal(lmsys)
+    assert "lb.json: expected nulls, found a score" in refusal(lmsys)
     experiment(repository, 1, 1.02)
     assert refusal(lmsys) == "kernel version 3 is older than the package or its code; run `make publish`"
     (repository / "params.yaml").write_text("x")
     with pytest.raises(PodiumError, match=r"but params\.yaml changed since the last one"):
-        submit(SETTINGS, lmsys, False, IMPATIENT)
+        submit(SETTINGS, lmsys, False, False, IMPATIENT)
     assert server.calls == []
 
 
@@ -169,6 +177,8 @@ def test_a_file_competition_gets_its_file(server: KaggleServer, repository: Path
     assert body["submissionDescription"] == f"podium sub-1 commit {head(repository)} cv 1.05000"
     assert server.blobs[body["blobFileTokens"]].data == FILE.read_bytes()
     assert json.loads(tag_message("sub-1"))["elapsed_seconds"] == 12.5
+    assert go(spooky) == "sub-1"
+    assert len(server.submissions) == 1
 
 
 def test_without_a_submission_there_is_nothing_to_sync(
