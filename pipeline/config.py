@@ -124,7 +124,7 @@ Member = Annotated[Tabular | External, Field(discriminator="kind")]
 
 
 class Stack(Section):
-    candidates: tuple[Literal["mean", "logistic", "lightgbm"], ...] = Field(min_length=1)
+    candidates: tuple[Literal["mean", "greedy", "weights", "logistic", "lightgbm"], ...] = Field(min_length=1)
     """From the simplest to the most flexible; the simplest within one paired standard error of the best is chosen."""
     seed: int
 

@@ -27,7 +27,7 @@ def main() -> None:
     ladder, held = calibrate(climb(oof, members, comparison.chosen, competition, threads, seed), holdout, seed)
     truth = read_truth(ARTIFACTS, oof, competition)
     seconds = {name: seconds_of(f"finetune@{name}-") for name in members}
-    scores = cv_scores(oof, holdout, truth, comparison, ladder, held, seconds)
+    scores = cv_scores(oof, holdout, truth, comparison, ladder, held, seconds, seed)
     with atomic_folder(ARTIFACTS / "stack") as folder:
         save_ladder(ladder, folder)
         write_parquet(level2_frame(comparison, competition), folder / "level2.parquet")

@@ -56,9 +56,19 @@ def _texts(rows: pl.DataFrame, fields):
     frame = rows.select(
         *[pl.col(f).list.drop_nulls().list.join("\n\n").fill_null("").alias(f) for f in fields],
         *[pl.col(f).list.len().fill_null(0).alias(f + " turns") for f in fields],
-        *[(pl.col(f).list.len() - pl.col(f).list.drop_nulls().list.len()).fill_null(0).alias(f + " nulls") for f in fields],
+        *[
+            (pl.col(f).list.len() - pl.col(f).list.drop_nulls().list.len()).fill_null(0).alias(f + " nulls")
+            for f in fields
+        ],
         *[pl.col(f).list.last().fill_null("").alias(f + " last") for f in fields],
-        *[pl.col(f).list.eval(pl.element().fill_null("").str.strip_chars() == "").list.sum().fill_null(0).alias(f + " empty") for f in fields],
+        *[
+            pl.col(f)
+            .list.eval(pl.element().fill_null("").str.strip_chars() == "")
+            .list.sum()
+            .fill_null(0)
+            .alias(f + " empty")
+            for f in fields
+        ],
     )
     frame = frame.with_columns(pl.col(f).str.to_lowercase().alias(f + " low") for f in fields)
     frame = frame.with_columns(pl.col(f + " low").str.extract_all(r"[\w']+").alias(f + " words") for f in fields)
@@ -72,7 +82,9 @@ def _measures(field: str):
     some = chars.clip(1).cast(pl.Float64)
     somew = n.clip(1).cast(pl.Float64)
     out = {
-        "characters": chars, "words": n, "lines": text.str.count_matches("\n") + 1,
+        "characters": chars,
+        "words": n,
+        "lines": text.str.count_matches("\n") + 1,
         "turns_empty": pl.col(field + " empty"),
         "last_characters": pl.col(field + " last").str.len_chars(),
         "distinct_words": pl.col(field + " set").list.len(),
@@ -114,7 +126,10 @@ def text_features(rows: pl.DataFrame, task: Task) -> pl.DataFrame:
     names = [c[2:] for c in both.columns if c.startswith("a_")]
     both = both.with_columns(
         *[(pl.col("a_" + k) - pl.col("b_" + k)).alias("diff_" + k) for k in names],
-        *[((pl.col("a_" + k)).log1p() - (pl.col("b_" + k)).log1p()).alias("logratio_" + k) for k in ("characters", "words", "lines", "last_characters")],
+        *[
+            ((pl.col("a_" + k)).log1p() - (pl.col("b_" + k)).log1p()).alias("logratio_" + k)
+            for k in ("characters", "words", "lines", "last_characters")
+        ],
         gap_characters=(pl.col("a_characters") - pl.col("b_characters")).abs(),
         gap_words=(pl.col("a_words") - pl.col("b_words")).abs(),
     )
