@@ -149,6 +149,8 @@ class Params(Section):
     """CPU threads of every stage; results are the same for a given number."""
     members: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Member] = Field(min_length=1)
     stack: Stack
+    refit: bool = False
+    """Train one more model per member on every row, holdout included, and let it join the kernel's average."""
     package: Package
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 python -m pipeline.preset cpu ../shared/data/arena_real      # what `make repro PRESET=cpu DATA=...` does first
 python -m pipeline.preset "" path/to/competition             # the data folder only
+python -m pipeline.preset "" "" 1                            # `refit: true`: what `make repro REFIT=1` does first
 
 The base is always the committed params.yaml, so that presets do not pile up; `git checkout params.yaml` restores it.
 """
@@ -32,14 +33,16 @@ REPLACED = ("members",)
 """Sections that a preset replaces as a whole; all others are merged key by key."""
 
 
-def lay_over(base: str, preset: Mapping[str, Any], data: str) -> str:
-    """The text of params.yaml with `preset` and `data.path` laid over it, comments kept."""
+def lay_over(base: str, preset: Mapping[str, Any], data: str, refit: bool = False) -> str:
+    """The text of params.yaml with `preset`, `data.path` and `refit` laid over it, comments kept."""
     yaml = YAML()
     yaml.preserve_quotes, yaml.width = True, 120
     params = yaml.load(base)
     _merge(params, preset)
     if data:
         params["data"]["path"] = data
+    if refit:
+        params["refit"] = True
     text = io.StringIO()
     yaml.dump(params, text)
     return text.getvalue()
@@ -53,7 +56,7 @@ def _merge(target: Any, preset: Mapping[str, Any]) -> None:
             target[key] = value
 
 
-def apply(name: str, data: str, params: Path = Path("params.yaml")) -> None:
+def apply(name: str, data: str, refit: bool = False, params: Path = Path("params.yaml")) -> None:
     """Rewrites params.yaml and prints the difference to what stood there.
 
     Raises: PodiumError for an unknown preset, a missing data folder, or edits of params.yaml that are not committed.
@@ -69,7 +72,7 @@ def apply(name: str, data: str, params: Path = Path("params.yaml")) -> None:
         raise PodiumError(
             f"{params}: has edits that are not committed; `git commit {params}` or `git checkout {params}` first"
         )
-    text = lay_over(committed, read_yaml(PRESETS / f"{name}.yaml") if name else {}, data)
+    text = lay_over(committed, read_yaml(PRESETS / f"{name}.yaml") if name else {}, data, refit)
     validated(Params, YAML(typ="safe").load(text), f"{params} under preset {name}" if name else str(params))
     print(
         "".join(difflib.unified_diff(now.splitlines(True), text.splitlines(True), "params.yaml", "params.yaml now")),
@@ -88,5 +91,5 @@ def _committed(params: Path) -> str:
 
 if __name__ == "__main__":
     with stage("preset", keep_seconds=False):
-        preset, folder = sys.argv[1:]
-        apply(preset, folder)
+        preset, folder, *wanted = sys.argv[1:]
+        apply(preset, folder, wanted == ["1"])

@@ -22,8 +22,9 @@ def strays(params: Params, artifacts: Path) -> list[Path]:
     wanted |= {
         artifacts / "oof" / m / f"{part}{k}.parquet" for m in members for k in folds for part in ("fold", "holdout")
     }
+    wanted |= {artifacts / "refit" / m for m in members}
     found: list[Path] = []
-    for pattern in ("start/*.json", "receipts/*.json", "members/*/fold*", "oof/*/*.parquet"):
+    for pattern in ("refit/*", "start/*.json", "receipts/*.json", "members/*/fold*", "oof/*/*.parquet"):
         found += sorted(set(artifacts.glob(pattern)) - wanted)
     return found
 

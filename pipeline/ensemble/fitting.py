@@ -2,7 +2,7 @@
 
 From the simplest: `mean`, `greedy` (forward selection of members with replacement, Caruana et al. 2004, "Ensemble
 selection from libraries of models"), `weights` (one non-negative weight per member, their sum free), `logistic`
-(multinomial logistic regression) and `lightgbm` (trees that correct `weights`, on logits and text features).
+(multinomial logistic regression) and `lightgbm` (trees that correct `logistic`, on logits and text features).
 """
 
 from __future__ import annotations
@@ -122,8 +122,8 @@ def greedy_weights(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def _fit_boosted(
     level1: Level1, labels: np.ndarray, parts: np.ndarray, competition: Competition, threads: int, seed: int
 ) -> Fit:
-    """Trees that start from what `weights`, fitted on the other inner parts, says about each row."""
-    base = fit("weights", level1, labels, parts, competition, threads, seed)
+    """Trees that start from what `logistic`, fitted on the other inner parts, says about each row."""
+    base = fit("logistic", level1, labels, parts, competition, threads, seed)
     assert isinstance(base.model, Linear)
     table, start, classes = tree_inputs(level1.logits, level1.features), to_logits(base.inner), labels
     mirror = competition.kind.mirror

@@ -45,7 +45,7 @@ def compare(
     table = oof.covered_by(members)
     if not len(table.labels):
         raise PodiumError(f"params.yaml: members {', '.join(members)} train no fold in common, nothing can be stacked")
-    rows = _second(table, members, competition, "lightgbm" in candidates, seed)
+    rows = second_level(table, members, competition, "lightgbm" in candidates, seed)
     nested = {}
     for name in candidates:
         print(f"stack: {name} on {len(table.labels)} rows in {len(np.unique(rows.parts))} outer folds", flush=True)
@@ -67,13 +67,14 @@ def climb(oof: Table, members: list[str], chosen: str, competition: Competition,
         here, name = members[:count], chosen if count == len(members) else ON_THE_WAY
         table = oof.covered_by(here)
         print(f"stack: rung {'+'.join(here)}, {name} on {len(table.labels)} rows", flush=True)
-        rows = _second(table, here, competition, name == "lightgbm", seed)
+        rows = second_level(table, here, competition, name == "lightgbm", seed)
         model, calibration = fit_calibrated(name, rows, competition, threads, seed)
         rungs.append(Rung("+".join(here), tuple(here), model, calibration))
     return Ladder(tuple(rungs), tuple(prior.tolist()), competition)
 
 
-def _second(table: Table, members: list[str], competition: Competition, with_features: bool, seed: int) -> Second:
+def second_level(table: Table, members: list[str], competition: Competition, with_features: bool, seed: int) -> Second:
+    """What stackers learn from: rows that `members` cover, with text features only where LightGBM asks for them."""
     level1 = build_level1([table.probabilities[m] for m in members], table.rows, competition, with_features)
     return Second(level1, table.labels, table.parts(competition, seed), table.groups(competition))
 

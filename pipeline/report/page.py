@@ -21,7 +21,7 @@ from pipeline.competitions.metrics import METRICS, Metric
 from pipeline.competitions.task import Competition, competition_from_json
 from pipeline.errors import PodiumError
 from pipeline.files import read_json
-from pipeline.report import charts
+from pipeline.report import charts, diagnostics
 from pipeline.report.charts import known, score_text
 
 STAGES = (
@@ -32,8 +32,11 @@ STAGES = (
     "pretrain",
     "start",
     "finetune",
+    "refit",
+    "probe",
     "oof",
     "stack",
+    "diagnostics",
     "package",
     "rehearse",
 )
@@ -50,6 +53,8 @@ class Evidence:
     oof: pl.DataFrame
     level2: pl.DataFrame
     seconds: dict[str, float]
+    probe: dict[str, Any]
+    diagnostics: dict[str, Any]
 
     @property
     def metric(self) -> Metric:
@@ -78,6 +83,8 @@ def load_evidence(root: Path) -> Evidence:
         _read(root, "artifacts/oof/oof.parquet", "oof"),
         _read(root, "artifacts/stack/level2.parquet", "stack"),
         {path.stem: _seconds(path) for path in sorted((root / "work/seconds").glob("*.json"))},
+        _read(root, "metrics/probe.json", "probe"),
+        _read(root, "artifacts/diagnostics.json", "diagnostics"),
     )
 
 
@@ -131,6 +138,10 @@ def head(evidence: Evidence) -> dict[str, Any]:
     score, prior, bayes = known(stack["score"]), known(cv["prior"]), known(cv.get("bayes"))
     members = {name: known(member["score"]) for name, member in cv["members"].items()}
     warnings = [] if evidence.rehearsal["valid"] else ["The rehearsal's submission.csv is not valid: do not submit."]
+    if evidence.probe["leak"]:
+        warnings.append(
+            "The leak probe gains on shuffled labels: some labels reach their own predictions. Trust no score."
+        )
     found = {
         "name": evidence.competition.name,
         "metric": evidence.competition.metric.replace("_", " "),
@@ -227,7 +238,7 @@ def spent(evidence: Evidence) -> dict[str, Any]:
     for run, seconds in evidence.seconds.items():
         stage, _, item = run.partition("@")
         member = item.rpartition("-")[0] if stage == "finetune" else item
-        gone = stage in ("start", "finetune") and member not in evidence.cv["members"]
+        gone = stage in ("start", "finetune", "refit") and member not in evidence.cv["members"]
         if not gone and stage != "report":  # the page's own time is known only after it is written
             groups.setdefault((stage, member), []).append(seconds)
     place = dict(zip(STAGES, range(len(STAGES)), strict=True))
@@ -243,6 +254,10 @@ SECTIONS = {
     "decisive": lambda evidence: evidence.cv.get("decisive"),
     "alike": alike,
     "calibration": calibration,
+    "checks": lambda evidence: diagnostics.checks(evidence.cv, evidence.probe, evidence.diagnostics),
+    "marginal": lambda evidence: diagnostics.marginal(evidence.diagnostics),
+    "slices": lambda evidence: diagnostics.slices(evidence.cv, evidence.diagnostics),
+    "disagreements": lambda evidence: diagnostics.disagreements(evidence.competition, evidence.diagnostics),
     "rehearsal": rehearsal,
     "spent": spent,
     "words": lambda evidence: evidence.cv,

@@ -14,10 +14,14 @@ import polars as pl
 
 from pipeline.competitions.metrics import METRICS
 from pipeline.competitions.task import Competition, competition_from_json
+from pipeline.data.features import swapped
 from pipeline.data.folds import Split
 from pipeline.files import atomic_folder, sha256_file, write_json, write_parquet
 from pipeline.inference.predict import predict_member
 from pipeline.training.progress import track
+
+SWAPPED_ROWS = 64
+"""So many rows of the fold are asked in both orders of their sides."""
 
 
 def train_fold(kind: ModuleType, split: Split, start: dict[str, Any], fold: int, artifacts: Path) -> float | None:
@@ -45,11 +49,25 @@ def train_fold(kind: ModuleType, split: Split, start: dict[str, Any], fold: int,
     files = {"oof": f"fold{fold}.parquet", "holdout": f"holdout{fold}.parquet"}
     for name, frame in predicted.items():
         write_parquet(frame, artifacts / "oof" / member / files[name])
-    write_json(artifacts / "receipts" / f"{member}-fold{fold}.json", _receipt(start, fold, trained, files, artifacts))
+    receipt = _receipt(start, fold, trained, files, artifacts)
+    receipt["swap"] = swap_difference(folder, split.fold, settings["kind"], competition) if trained else None
+    write_json(artifacts / "receipts" / f"{member}-fold{fold}.json", receipt)
     if not trained or not len(split.fold):
         return None
     probabilities = predicted["oof"].select(list(competition.classes)).to_numpy()
     return METRICS[competition.metric].score(split.fold["label"].to_numpy(), probabilities)
+
+
+def swap_difference(folder: Path, rows: pl.DataFrame, kind: str, competition: Competition) -> float | None:
+    """The largest difference between what the model says of some rows and of their mirror images, brought back.
+
+    None where the task has no sides, and for a file of predictions, which knows rows by their ids alone.
+    """
+    asked = rows.head(SWAPPED_ROWS)
+    if not competition.kind.mirror or kind == "external" or not len(asked):
+        return None
+    turned = predict_member(folder, swapped(asked, competition.kind), competition)
+    return float(np.abs(competition.mirrored(turned) - predict_member(folder, asked, competition)).max())
 
 
 def quick_look(kind: ModuleType, split: Split, start: dict[str, Any], rows: int, folder: Path) -> float:

@@ -1,0 +1,35 @@
+"""Trains one member on every labelled row, where params.yaml says `refit: true`; else it only writes that it did not.
+
+python -m stages.refit --member words
+"""
+
+import argparse
+from pathlib import Path
+
+import polars as pl
+from threadpoolctl import threadpool_limits
+
+from pipeline.config import load_params
+from pipeline.files import read_json
+from pipeline.stage import stage
+from pipeline.training.refit import refit
+from stages.finetune import KINDS
+
+ARTIFACTS = Path("artifacts")
+
+
+def main(member: str) -> None:
+    start = read_json(ARTIFACTS / "start" / f"{member}.json")
+    rows = pl.read_parquet(ARTIFACTS / "competition" / "train.parquet")
+    kind = KINDS[start["settings"]["kind"]]
+    with threadpool_limits(start["threads"]):
+        trained = refit(kind, rows, start, load_params().refit, ARTIFACTS / "refit" / member)
+    print(f"{member}: " + (f"trained on all {len(rows)} rows" if trained else "no refit"))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--member", required=True, help="a key of `members` in params.yaml")
+    arguments = parser.parse_args()
+    with stage(f"refit@{arguments.member}"):
+        main(arguments.member)
