@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
 # The stages say `python`, which is then the environment's.
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" DVC_NO_ANALYTICS=1
 # What the kernel brings along, because Kaggle's image has other versions; see pipeline/delivery/wheels.py.
-KERNEL_WHEELS := lightgbm polars polars-runtime-32 safetensors
+KERNEL_WHEELS := lightgbm narwhals polars polars-runtime-32 safetensors
 
 .PHONY: help setup repro test test-slow lint bench prune lock
 

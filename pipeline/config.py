@@ -48,31 +48,36 @@ class Folds(Section):
 
 
 class Ngrams(Section):
-    """TF-IDF over n-grams of words, or of characters within words."""
+    """TF-IDF over n-grams of words, or of characters (slow on long texts)."""
 
-    n: tuple[int, int]
-    """Shortest and longest n-gram."""
+    longest: int = Field(ge=1, le=8)
+    """N-grams of one up to that many words or characters."""
     max_features: int = Field(ge=1)
+    """The commonest are kept."""
     min_df: int = Field(default=3, ge=1)
     """An n-gram must occur in that many texts of the fold's training rows."""
 
 
 class Logistic(Section):
-    """L2-regularised multinomial logistic regression."""
+    """L2-regularised logistic regression; each number is an inverse strength of the penalty."""
 
-    c: float = Field(default=1.0, gt=0)
-    """Inverse strength of the regularisation."""
+    c: float = Field(default=0.5, gt=0)
+    """On the weights of n-grams."""
+    features_c: float = Field(default=0.002, gt=0)
+    """On the weights of the text features, each of unit variance."""
+    tie_c: float = Field(default=0.01, gt=0)
+    """On the weights of the text features where they tell ties from decisive rows."""
 
 
 class Boosting(Section):
     """LightGBM; the number of trees is found by early stopping on an inner, group-respecting slice."""
 
     learning_rate: float = Field(default=0.05, gt=0)
-    leaves: int = Field(default=15, ge=2)
+    leaves: int = Field(default=8, ge=2)
     min_rows_in_leaf: int = Field(default=40, ge=1)
-    feature_share: float = Field(default=0.7, gt=0, le=1)
-    row_share: float = Field(default=0.8, gt=0, le=1)
-    l2: float = Field(default=5.0, ge=0)
+    feature_share: float = Field(default=0.3, gt=0, le=1)
+    row_share: float = Field(default=0.6, gt=0, le=1)
+    l2: float = Field(default=20.0, ge=0)
     max_trees: int = Field(default=600, ge=1)
     patience: int = Field(default=40, ge=1)
 

@@ -17,13 +17,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from ruamel.yaml import YAML
 
 from pipeline.config import Params
 from pipeline.errors import PodiumError, nearest
 from pipeline.files import read_json, sha256_file, write_json, write_text
 from pipeline.stage import stage
-from pipeline.validation import read_yaml, validated
+from pipeline.validation import validated
 
 PRESETS = Path(__file__).parent / "presets"
 LAST = Path("work/preset.json")
@@ -33,18 +34,18 @@ REPLACED = ("members",)
 """Sections that a preset replaces as a whole; all others are merged key by key."""
 
 
-def lay_over(base: str, preset: Mapping[str, Any], data: str, refit: bool = False) -> str:
-    """The text of params.yaml with `preset`, `data.path` and `refit` laid over it, comments kept."""
-    yaml = YAML()
-    yaml.preserve_quotes, yaml.width = True, 120
-    params = yaml.load(base)
-    _merge(params, preset)
+def lay_over(base: str, preset: str, data: str, refit: bool = False) -> str:
+    """The text of params.yaml with the preset's text, `data.path` and `refit` laid over it, comments kept."""
+    editor = YAML()
+    editor.preserve_quotes, editor.width = True, 120
+    params = editor.load(base)
+    _merge(params, editor.load(preset))
     if data:
         params["data"]["path"] = data
     if refit:
         params["refit"] = True
     text = io.StringIO()
-    yaml.dump(params, text)
+    editor.dump(params, text)
     return text.getvalue()
 
 
@@ -69,15 +70,10 @@ def apply(name: str, data: str, refit: bool = False, params: Path = Path("params
     committed = _committed(params)
     now = params.read_text(encoding="utf-8")
     if now != committed and not (LAST.exists() and read_json(LAST) == sha256_file(params)):
-        raise PodiumError(
-            f"{params}: has edits that are not committed; `git commit {params}` or `git checkout {params}` first"
-        )
-    text = lay_over(committed, read_yaml(PRESETS / f"{name}.yaml") if name else {}, data, refit)
-    validated(Params, YAML(typ="safe").load(text), f"{params} under preset {name}" if name else str(params))
-    print(
-        "".join(difflib.unified_diff(now.splitlines(True), text.splitlines(True), "params.yaml", "params.yaml now")),
-        end="",
-    )
+        raise PodiumError(f"{params}: has uncommitted edits; `git commit {params}` or `git checkout {params}` first")
+    text = lay_over(committed, (PRESETS / f"{name}.yaml").read_text(encoding="utf-8") if name else "{}", data, refit)
+    validated(Params, yaml.safe_load(text), f"{params} under preset {name}" if name else str(params))
+    print("".join(difflib.unified_diff(now.splitlines(True), text.splitlines(True), "before", "after")), end="")
     write_text(params, text)
     write_json(LAST, sha256_file(params))
 

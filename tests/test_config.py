@@ -39,7 +39,7 @@ def test_params_are_frozen() -> None:
     [
         (changed("fold", value=3), 'unknown key "fold" (did you mean "folds"?)'),
         (a_member(featurs=True), 'unknown key "members.one.featurs" (did you mean "features"?)'),
-        (a_member(words={"nn": 1}), 'missing key "members.one.words.n"'),
+        (a_member(words={"nn": 1}), 'missing key "members.one.words.longest"'),
         (a_member(logistic={"see": 1.0}), 'unknown key "members.one.logistic.see"'),
         (changed("threads", value="2"), 'threads: input should be a valid integer, found "2"'),
         (changed("threads", value=True), "threads: input should be a valid integer, found true"),

@@ -29,7 +29,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("name", [file.stem for file in preset.PRESETS.glob("*.yaml")])
 def test_every_preset_fits_the_params(name: str) -> None:
-    text = preset.lay_over((ROOT / "params.yaml").read_text(), read_yaml(preset.PRESETS / f"{name}.yaml"), "votes")
+    text = preset.lay_over((ROOT / "params.yaml").read_text(), (preset.PRESETS / f"{name}.yaml").read_text(), "votes")
     params = validated(Params, yaml.safe_load(text), name)
     assert params.data.path == "votes"
 

@@ -1,8 +1,8 @@
-"""Text features: counts, shares and overlaps that need no training and are the same in training and in the kernel.
+"""Text features: counts, shares and overlaps. Nothing is fitted, so that training and kernel compute the same numbers.
 
-Preference rows get, for each measure of an answer, `a_*` and `b_*` (the two sides) and `diff_*` (a minus b), beside
-columns about the prompt and about the pair. Where the two sides change places, `a_*` and `b_*` change places, `diff_*`
-changes sign, and nothing else changes: test_features.py holds this to the last bit.
+A row of two sides gets, for every measure of an answer, `a_*` and `b_*`, their difference `diff_*` and their log ratio
+`ratio_*`, beside columns about the prompt and about the pair. When the sides change places, `a_*` and `b_*` change
+places, `diff_*` and `ratio_*` change sign, and nothing else changes: to the last bit.
 """
 
 from __future__ import annotations
@@ -11,126 +11,181 @@ import polars as pl
 
 from pipeline.competitions.task import Task
 
-# Regular expressions counted in each text; those of the second group see the text in lower case.
-COUNTS = {
-    "list_items": r"(?m)^[ \t]*[-*•][ \t]",
+# Counted in the text as it stands (Rust regular expressions; `(?m)` makes ^ and $ match at line ends).
+MARKS = {
+    "list_items": r"(?m)^[ \t]*[-*•+][ \t]",
     "numbered_items": r"(?m)^[ \t]*\d{1,3}[.)][ \t]",
-    "code_fences": r"```",
-    "code_spans": r"`",
     "table_rows": r"(?m)^[ \t]*\|",
     "headings": r"(?m)^#{1,6}[ \t]",
+    "paragraph_breaks": r"\n[ \t]*\n",
+    "code_blocks": r"```",
+    "code_spans": r"`",
     "bold": r"\*\*",
-    "quotes": r"[\"“”«»]",
-    "question_marks": r"[?？]",
+    "quotes": r"[\"“”«»„]",
+    "question_marks": r"[?？؟]",
     "exclamation_marks": r"[!！]",
     "commas": r"[,，、]",
     "colons": r"[:：]",
-    "brackets": r"[(（\[{]",
-    "full_stops": r"[.。](\s|$)",
-    "paragraphs": r"\n[ \t]*\n",
+    "brackets": r"[(\[{（]",
+    "sentence_ends": r"[.!?](?:\s|$)|[。！？]",
     "digits": r"\d",
-    "capitals": r"[A-Z]",
-    "emoji": r"[\x{2600}-\x{27BF}\x{1F300}-\x{1FAFF}]|\?\?",
+    "capitals": r"\p{Lu}",
+    "emoji": r"[\x{2600}-\x{27BF}\x{1F300}-\x{1FAFF}]",
 }
+# Counted in the text in lower case.
 PHRASES = {
-    "refusals": r"\b(i'm sorry|i am sorry|i cannot|i can't|i can not|i'm unable|i am unable|not able to|i am not able"
-    r"|as an ai|as a language model|language model|i don't have|i do not have|not appropriate|against my)\b",
-    "apologies": r"\b(sorry|apologi[sz]e|apologies|unfortunately|mistake|confusion)\b",
-    "hedges": r"\b(may|might|perhaps|possibly|could|seems?|likely|generally|typically|usually|often|depends?|however)\b",
-    "connectives": r"\b(therefore|because|additionally|furthermore|moreover|overall|finally|first|second|example|for instance"
-    r"|in conclusion|in summary|also|while)\b",
-    "first_person": r"\b(i|my|me|i'm|i've|i'll)\b",
-    "second_person": r"\b(you|your|you're|yours)\b",
-    "offers": r"\b(let me know|feel free|hope this helps|happy to help|can i help|assist you|would you like)\b",
-    "english": r"\b(the|of|and|to|in|is|that|for|it|with|as|on|are|this|be|by|an|or)\b",
+    "refusals": r"\b(?:i'm sorry|i am sorry|i cannot|i can't|i can not|unable to|not able to|as an ai|language model"
+    r"|i do not have|i don't have|not appropriate|i'm just an)\b",
+    "apologies": r"\b(?:sorry|apologi[sz]e|apologies|unfortunately|mistake|confusion)\b",
+    "hedges": r"\b(?:may|might|perhaps|possibly|could|seems?|likely|generally|typically|usually|often|depends?"
+    r"|however)\b",
+    "connectives": r"\b(?:therefore|because|additionally|furthermore|moreover|overall|finally|first|second|example"
+    r"|instance|conclusion|summary|also|while)\b",
+    "first_person": r"\b(?:i|my|me|i'm|i've|i'll)\b",
+    "second_person": r"\b(?:you|your|yours|you're)\b",
+    "offers": r"\b(?:let me know|feel free|hope this helps|happy to help|i help you|assist you|would you like)\b",
 }
+# Shares of the characters of a text.
 SCRIPTS = {
     "latin": r"\p{Latin}",
     "cyrillic": r"\p{Cyrillic}",
     "cjk": r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]",
-    "other_script": r"[\p{Arabic}\p{Hebrew}\p{Devanagari}\p{Thai}\p{Greek}\p{Bengali}\p{Tamil}\p{Georgian}\p{Armenian}]",
+    "other_script": r"[\p{Arabic}\p{Hebrew}\p{Devanagari}\p{Bengali}\p{Tamil}\p{Thai}\p{Greek}\p{Georgian}]",
 }
+ENGLISH = r"\b(?:the|of|and|to|in|is|that|for|it|with|as|on|are|this|be|by|an|or)\b"
+EAGER = r"^\s*(?:sure|certainly|of course|absolutely|great|yes|hello|hi\b|thank)"
+FINISHED = r"[.!?。！？:;)\]}\"'`”’|*>]\s*$"
+NOT_OF_PROMPTS = ("refusals", "apologies", "offers", "headings", "table_rows", "finished", "eager")
 
 
-def _texts(rows: pl.DataFrame, fields):
-    frame = rows.select(
-        *[pl.col(f).list.drop_nulls().list.join("\n\n").fill_null("").alias(f) for f in fields],
-        *[pl.col(f).list.len().fill_null(0).alias(f + " turns") for f in fields],
-        *[
-            (pl.col(f).list.len() - pl.col(f).list.drop_nulls().list.len()).fill_null(0).alias(f + " nulls")
-            for f in fields
-        ],
-        *[pl.col(f).list.last().fill_null("").alias(f + " last") for f in fields],
-        *[
-            pl.col(f)
-            .list.eval(pl.element().fill_null("").str.strip_chars() == "")
-            .list.sum()
-            .fill_null(0)
-            .alias(f + " empty")
-            for f in fields
-        ],
+def swapped(rows: pl.DataFrame, task: Task) -> pl.DataFrame:
+    """The mirror image of every row: the two sides have changed places, all else stands. Only where `task.sides`."""
+    assert task.sides, "this task has no sides to swap"
+    first, second = task.sides
+    return rows.with_columns(pl.col(second).alias(first), pl.col(first).alias(second))
+
+
+def mirrored_features(features: pl.DataFrame, task: Task) -> pl.DataFrame:
+    """`text_features(swapped(rows))`, computed from `text_features(rows)` without reading the texts again."""
+    first, second = (f"{side}_" for side in task.sides or ())
+    exchanged = {name: second + name.removeprefix(first) for name in features.columns if name.startswith(first)}
+    exchanged |= {other: name for name, other in exchanged.items()}
+    return features.select(
+        -pl.col(name) if name.startswith(("diff_", "ratio_")) else pl.col(exchanged.get(name, name)).alias(name)
+        for name in features.columns
     )
-    frame = frame.with_columns(pl.col(f).str.to_lowercase().alias(f + " low") for f in fields)
-    frame = frame.with_columns(pl.col(f + " low").str.extract_all(r"[\w']+").alias(f + " words") for f in fields)
-    return frame.with_columns(pl.col(f + " words").list.unique().alias(f + " set") for f in fields)
 
 
-def _measures(field: str):
-    text, low, words = pl.col(field), pl.col(field + " low"), pl.col(field + " words")
-    chars = text.str.len_chars()
-    n = words.list.len()
-    some = chars.clip(1).cast(pl.Float64)
-    somew = n.clip(1).cast(pl.Float64)
-    out = {
-        "characters": chars,
-        "words": n,
-        "lines": text.str.count_matches("\n") + 1,
-        "turns_empty": pl.col(field + " empty"),
-        "last_characters": pl.col(field + " last").str.len_chars(),
-        "distinct_words": pl.col(field + " set").list.len(),
-        "distinct_share": pl.col(field + " set").list.len() / somew,
-        "word_length": chars / somew,
-        "ends_whole": text.str.contains(r"[.!?。！？:)\"'`”|*][\s]*$"),
-        "starts_capital": text.str.contains(r"^\s*[A-Z]"),
-        "opens_eagerly": low.str.contains(r"^\s*(sure|certainly|of course|great|absolutely|yes|hello|hi\b|thank)"),
-        "longest_line": text.str.split("\n").list.eval(pl.element().str.len_chars()).list.max().fill_null(0),
-    }
-    for k, p in COUNTS.items():
-        out[k] = text.str.count_matches(p)
-    for k, p in PHRASES.items():
-        out[k] = low.str.count_matches(p)
-    letters = {k: text.str.count_matches(p) for k, p in SCRIPTS.items()}
-    for k, e in letters.items():
-        out[k] = e / some
-    return out
+def joined_turns(rows: pl.DataFrame, field: str) -> pl.Series:
+    """The turns of `field` as one String per row, with an empty line between them; null turns are left out."""
+    return rows.select(_joined(field)).to_series()
 
 
 def text_features(rows: pl.DataFrame, task: Task) -> pl.DataFrame:
-    fields = list(task.fields)
-    frame = _texts(rows, fields)
-    parts = frame.select(*[e.cast(pl.Float64).alias(f"{f}_{k}") for f in fields for k, e in _measures(f).items()])
-    if task.sides is None:
-        return parts.cast(pl.Float32)
-    inter = lambda x, y: pl.col(x + " set").list.set_intersection(y + " set").list.len()
-    ln = lambda x: pl.col(x + " set").list.len()
-    pair = frame.select(
-        turns=pl.col("prompt turns"),
-        jaccard=inter("a", "b") / (ln("a") + ln("b") - inter("a", "b")).clip(1),
-        a_prompt_overlap=inter("prompt", "a") / ln("prompt").clip(1),
-        b_prompt_overlap=inter("prompt", "b") / ln("prompt").clip(1),
-        a_new=inter("a", "b") / ln("a").clip(1),
-        b_new=inter("b", "a") / ln("b").clip(1),
-        same_start=(pl.col("a").str.head(20) == pl.col("b").str.head(20)),
-    ).cast(pl.Float64)
-    both = pl.concat([parts, pair], how="horizontal")
-    names = [c[2:] for c in both.columns if c.startswith("a_")]
-    both = both.with_columns(
-        *[(pl.col("a_" + k) - pl.col("b_" + k)).alias("diff_" + k) for k in names],
-        *[
-            ((pl.col("a_" + k)).log1p() - (pl.col("b_" + k)).log1p()).alias("logratio_" + k)
-            for k in ("characters", "words", "lines", "last_characters")
-        ],
-        gap_characters=(pl.col("a_characters") - pl.col("b_characters")).abs(),
-        gap_words=(pl.col("a_words") - pl.col("b_words")).abs(),
+    """One row of Float32 features per row of `rows`, which has a List(String) column for each of `task.fields`.
+
+    No value is null, NaN or infinite: a null turn counts as an empty text. A single text gets its own measures only.
+    """
+    texts = _texts(rows, task.fields)
+    sides = task.sides or ()
+    measures = {field: _measures(field) for field in task.fields}
+    alone = [
+        value.cast(pl.Float64).alias(f"{field}_{name}")
+        for field in task.fields
+        for name, value in measures[field].items()
+        if not sides or field in sides or name not in NOT_OF_PROMPTS
+    ]
+    if not sides:
+        return texts.select(alone).cast(pl.Float32)
+    about_pair = [value.cast(pl.Float64).alias(name) for name, value in _pair(*sides, task.group).items()]
+    features = texts.select(*alone, *about_pair)
+    first, second = (f"{side}_" for side in sides)
+    names = [name.removeprefix(first) for name in features.columns if name.startswith(first)]
+    logarithms = {side: {name: pl.col(side + name).log1p() for name in names} for side in (first, second)}
+    return features.with_columns(
+        *[(pl.col(first + name) - pl.col(second + name)).alias(f"diff_{name}") for name in names],
+        *[(logarithms[first][name] - logarithms[second][name]).alias(f"ratio_{name}") for name in names],
+        **_closeness(*sides),
+    ).cast(pl.Float32)
+
+
+def _joined(field: str) -> pl.Expr:
+    return pl.col(field).fill_null([]).list.join("\n\n", ignore_nulls=True)
+
+
+def _texts(rows: pl.DataFrame, fields: tuple[str, ...]) -> pl.DataFrame:
+    """Per field: its text `f` (turns joined by an empty line), in lower case, its words, and facts about its turns."""
+    columns: list[pl.Expr] = []
+    for field in fields:
+        turns = pl.col(field).fill_null([])
+        columns += [
+            _joined(field).alias(field),
+            turns.list.len().alias(f"{field} turns"),
+            turns.list.eval(pl.element().is_null()).list.sum().alias(f"{field} nulls"),
+            turns.list.eval(pl.element().str.strip_chars() == "").list.sum().alias(f"{field} empties"),
+            turns.list.last().fill_null("").str.len_chars().alias(f"{field} last"),
+        ]
+    texts = rows.select(columns)
+    texts = texts.with_columns(pl.col(field).str.to_lowercase().alias(f"{field} lower") for field in fields)
+    texts = texts.with_columns(
+        pl.col(f"{field} lower").str.extract_all(r"[\w']+").alias(f"{field} words") for field in fields
     )
-    return both.cast(pl.Float32)
+    return texts.with_columns(pl.col(f"{field} words").list.unique().alias(f"{field} set") for field in fields)
+
+
+def _measures(field: str) -> dict[str, pl.Expr]:
+    """Every measure of one text, as expressions over the columns of `_texts`."""
+    text, lower = pl.col(field), pl.col(f"{field} lower")
+    characters = text.str.len_chars().cast(pl.Float64)
+    words = pl.col(f"{field} words").list.len().cast(pl.Float64)
+    distinct = pl.col(f"{field} set").list.len()
+    lengths = text.str.split("\n").list.eval(pl.element().str.len_chars())
+    counts = {name: text.str.count_matches(pattern) for name, pattern in MARKS.items()}
+    phrases = {name: lower.str.count_matches(pattern) for name, pattern in PHRASES.items()}
+    scripts = {name: text.str.count_matches(pattern) / characters.clip(1) for name, pattern in SCRIPTS.items()}
+    return {
+        "characters": characters,
+        "words": words,
+        "lines": text.str.count_matches("\n") + 1,
+        "longest_line": lengths.list.max().fill_null(0),
+        "last_turn_characters": pl.col(f"{field} last"),
+        "null_turns": pl.col(f"{field} nulls"),
+        "empty_turns": pl.col(f"{field} empties"),
+        "distinct_words": distinct,
+        "distinct_share": distinct / words.clip(1),
+        "characters_per_word": characters / words.clip(1),
+        "english_share": lower.str.count_matches(ENGLISH) / words.clip(1),
+        "eager": lower.str.contains(EAGER),
+        "finished": text.str.contains(FINISHED),
+        **counts,
+        **phrases,
+        **scripts,
+    }
+
+
+def _pair(first: str, second: str, prompt: str) -> dict[str, pl.Expr]:
+    """What the words of the two sides have in common, with each other and with the prompt."""
+
+    def size(field: str) -> pl.Expr:
+        return pl.col(f"{field} set").list.len().cast(pl.Float64)
+
+    def shared(one: str, other: str) -> pl.Expr:
+        return pl.col(f"{one} set").list.set_intersection(pl.col(f"{other} set")).list.len().cast(pl.Float64)
+
+    both = shared(first, second)
+    values = {
+        "turns": pl.col(f"{prompt} turns"),
+        "equal_texts": pl.col(first) == pl.col(second),
+        "equal_starts": pl.col(first).str.head(20) == pl.col(second).str.head(20),
+        "word_overlap": both / (size(first) + size(second) - both).clip(1),
+    }
+    for side in (first, second):
+        values[f"{side}_prompt_words_used"] = shared(prompt, side) / size(prompt).clip(1)
+        values[f"{side}_words_shared"] = both / size(side).clip(1)
+    return values
+
+
+def _closeness(first: str, second: str) -> dict[str, pl.Expr]:
+    """1 where the two lengths are equal, about 0 once they differ by twice the scale: lets linear models see ties."""
+    gap = (pl.col(f"{first}_characters") - pl.col(f"{second}_characters")).abs()
+    return {f"closeness_{scale}": (-(gap / scale).pow(2)).exp() for scale in (10, 30, 100)}

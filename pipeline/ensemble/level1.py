@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.competitions.task import Competition
-from pipeline.data.features import swapped, text_features
+from pipeline.data.features import mirrored_features, text_features
 from pipeline.ensemble.logits import to_logits
 
 
@@ -48,6 +48,6 @@ def build_level1(
     none = np.empty((len(rows), 0), dtype=np.float32)
     if not with_features:
         return Level1(logits, mirrored, none, none)
-    features = text_features(rows, competition.kind).to_numpy()
-    other = text_features(swapped(rows, competition.kind), competition.kind).to_numpy() if mirror else features
-    return Level1(logits, mirrored, features, other)
+    features = text_features(rows, competition.kind)
+    other = mirrored_features(features, competition.kind) if mirror else features
+    return Level1(logits, mirrored, features.to_numpy(), other.to_numpy())

@@ -1,100 +1,45 @@
-"""prepare and read_test: what comes back is what was written, and every fault is one line."""
+"""prepare and read_test: what comes back is what was written, to the byte."""
+
+from __future__ import annotations
 
 import csv
-import errno
 import json
 import os
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import polars as pl
 import pytest
 import yaml
+from competition_files import (
+    FIELDS,
+    LMSYS,
+    SINGLE,
+    TEST_HEADER,
+    TRAIN_HEADER,
+    WINNERS,
+    preference,
+    prepared,
+    single,
+    train_row,
+    write,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support import ROOT, SHARED
 
 from pipeline.competitions.registry import load_competition
-from pipeline.competitions.task import Competition, Label, competition_from_json
+from pipeline.competitions.task import Label, competition_from_json
 from pipeline.data.ingest import prepare, read_test
-from pipeline.errors import PodiumError
 
-ROOT = Path(__file__).parents[2]
-SHARED = ROOT / "../shared/data"
-LMSYS = load_competition("lmsys")
-SINGLE = Competition(
-    name="authors",
-    task="single",
-    metric="log_loss",
-    id="id",
-    texts={"text": "text"},
-    classes=("EAP", "HPL", "MWS"),
-    label=Label(column="author"),
-)
-FIELDS = ["prompt", "a", "b"]
-WINNERS = ["winner_model_a", "winner_model_b", "winner_tie"]
-TRAIN_HEADER = ["id", "model_a", "model_b", "prompt", "response_a", "response_b", *WINNERS]
-TEST_HEADER = ["id", "prompt", "response_a", "response_b"]
 GIVEN = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.sampled_from(
     ['"', '""', ",", "\n", "\r\n", "\r", "\t", "\\", "\\ud83d", "[]", "null", "\x00", "\u2028", "😀", "\ufeff", " ", ""]
 )
 turns = st.lists(st.none() | texts, max_size=4)
-
-
-def write(path, rows, **options):
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream, **options).writerows(rows)
-
-
-def train_row(identity, cell='["x"]', label=(1, 0, 0)):
-    return [identity, "m", "n", cell, cell, cell, *label]
-
-
-def preference(folder, train=None, test=None, sample=None):
-    """A small, right competition; `train`, `test` and `sample` replace its data rows."""
-    labels = [(1, 0, 0), (0, 1, 0), (0, 0, 1)]
-    train = [train_row(f"r{i}", label=labels[i % 3]) for i in range(6)] if train is None else train
-    test = [[f"t{i}", *['["y"]'] * 3] for i in range(2)] if test is None else test
-    sample = [[row[0], 0.3, 0.3, 0.4] for row in test] if sample is None else sample
-    folder.mkdir(exist_ok=True)
-    write(folder / "train.csv", [TRAIN_HEADER, *train])
-    write(folder / "test.csv", [TEST_HEADER, *test])
-    write(folder / "sample_submission.csv", [["id", *WINNERS], *sample])
-    return folder
-
-
-def single(folder, train=None, test=None):
-    train = [["a", "one", "EAP"], ["b", "two", "HPL"], ["c", "three", "MWS"]] if train is None else train
-    test = [["d", "four"]] if test is None else test
-    folder.mkdir(exist_ok=True)
-    write(folder / "train.csv", [["id", "text", "author"], *train])
-    write(folder / "test.csv", [["id", "text"], *test])
-    write(folder / "sample_submission.csv", [["id", "EAP", "HPL", "MWS"], *[[row[0], 0.3, 0.3, 0.4] for row in test]])
-    return folder
-
-
-def prepared(source, competition=LMSYS):
-    target = source / "out" / "competition"
-    prepare(source, competition, target)
-    facts = json.loads((target / "competition.json").read_text(encoding="utf-8"))
-    return pl.read_parquet(target / "train.parquet"), pl.read_parquet(target / "test.parquet"), facts
-
-
-def fault(source, competition=LMSYS):
-    """The one line that prepare ends with; it must leave nothing behind."""
-    with pytest.raises(PodiumError) as caught:
-        prepare(source, competition, source / "out" / "competition")
-    line = str(caught.value)
-    assert len(line.splitlines()) == 1
-    assert not (source / "out").exists() or not os.listdir(source / "out")
-    return line
-
-
-# What comes back
 
 
 @GIVEN
@@ -316,298 +261,6 @@ def test_the_hash_is_over_what_training_reads(tmp_path):
         hash_of(replace(LMSYS, name="other"), train=rows),
     ]
     assert len({first, *changed}) == 1 + len(changed)
-
-
-# One line for each fault
-
-
-def test_missing_files(tmp_path):
-    for name in ("train.csv", "test.csv", "sample_submission.csv"):
-        source = preference(tmp_path)
-        (source / name).unlink()
-        assert fault(source) == f"{source / name}: no such file"
-    assert fault(tmp_path / "nowhere") == f"{tmp_path / 'nowhere/train.csv'}: no such file"
-
-
-@pytest.mark.parametrize("name", ["train.csv", "test.csv", "sample_submission.csv"])
-def test_empty_files(tmp_path, name):
-    source = preference(tmp_path)
-    header = (source / name).read_text(encoding="utf-8").splitlines()[0]
-    (source / name).write_text(header + "\n", encoding="utf-8")
-    assert fault(source) == f"{source / name}: expected rows below the header, found none"
-    (source / name).write_bytes(b"")
-    assert fault(source) == f"{source / name}: expected a line of column names, found an empty file"
-    (source / name).write_bytes(b"\n\n")
-    assert fault(source) == f"{source / name}: expected a line of column names, found an empty line"
-
-
-def test_columns(tmp_path):
-    source = preference(tmp_path)
-    good = (source / "train.csv").read_text(encoding="utf-8")
-    (source / "train.csv").write_text(good.replace("response_a", "responce_a"), encoding="utf-8")
-    assert 'train.csv: missing column "response_a" (did you mean "responce_a"?), found "id", ' in fault(source)
-    (source / "train.csv").write_text(good.replace("model_b,prompt", "judge,prompt"), encoding="utf-8")
-    line = fault(source)
-    assert 'train.csv: unexpected column "judge"' in line and "`ignored`" in line
-    (source / "train.csv").write_text(good.replace("model_b,prompt", "model_a,prompt"), encoding="utf-8")
-    assert 'train.csv: column "model_a" stands twice' in fault(source)
-    preference(source)
-    write(source / "test.csv", [[*TEST_HEADER, "winner_tie"], ["t0", *['["y"]'] * 3, 1]])
-    assert 'test.csv: unexpected column "winner_tie"' in fault(source)
-    assert "separator: expected one ASCII character" in fault(source, replace(LMSYS, separator="\\t"))
-
-
-BAD_ROWS = {
-    "broken JSON": (
-        train_row("q", '["x'),
-        'column "prompt": expected a JSON list of turns, found "["x": broken JSON, ',
-    ),
-    "empty cell": (train_row("q", ""), 'column "prompt": expected a JSON list of turns, found "": broken JSON, '),
-    "no list": (train_row("q", '{"a": 1}'), 'found "{"a": 1}": not a list'),
-    "null": (train_row("q", "null"), 'found "null": not a list'),
-    "a string": (train_row("q", '"x"'), "not a list"),
-    "a number": (train_row("q", '["x", 1]'), "turn 2 is neither a string nor null"),
-    "a list": (train_row("q", '[["x"]]'), "turn 1 is neither a string nor null"),
-    "too deep": (train_row("q", "[" * 100_000), "expected a JSON list of turns"),
-    "two lines": (train_row("q", "no\njson"), r"found 'no\njson': broken JSON, "),
-    "lengths": (
-        ["q", "m", "n", '["x"]', '["x", "y"]', '["x"]', 1, 0, 0],
-        "expected as many turns in every text column, found 1 in prompt, 2 in response_a, 1 in response_b",
-    ),
-    "no winner": (train_row("q", label=(0, 0, 0)), f"expected exactly one 1 among {', '.join(WINNERS)}, found 0, 0, 0"),
-    "two winners": (train_row("q", label=(0, "1.0", 1)), "expected exactly one 1 among"),
-    "label 2": (train_row("q", label=(2, 0, 0)), 'column "winner_model_a": expected one of 0, 0.0, 1, 1.0, found "2"'),
-    "no label": (train_row("q", label=(1, "", 0)), 'column "winner_model_b": expected one of 0, 0.0, 1, 1.0, found ""'),
-}
-
-
-@pytest.mark.parametrize("kind", BAD_ROWS)
-def test_bad_rows_are_named(tmp_path, kind):
-    row, words = BAD_ROWS[kind]
-    later = train_row("later", "also broken", (0, 0, 0))
-    source = preference(tmp_path, [train_row("a"), train_row("b", '["two\nlines"]'), row, train_row("c"), later])
-    line = fault(source)
-    assert line.startswith(f'{source / "train.csv"}: row 3 (id "q"): ')
-    assert words in line
-
-
-def test_bad_cells_in_test(tmp_path):
-    source = preference(tmp_path, test=[["t0", *['["y"]'] * 3], ["t1", '["y"]', "y", '["y"]']])
-    line = fault(source)
-    assert line.startswith(f'{source / "test.csv"}: row 2 (id "t1"): column "response_a": expected a JSON list')
-    with pytest.raises(PodiumError, match="row 2"):
-        read_test(source / "test.csv", LMSYS, strict=True)
-
-
-def test_an_unknown_class(tmp_path):
-    line = fault(single(tmp_path, [["a", "one", "EAP"], ["b", "two", "HPl"]]), SINGLE)
-    assert line.endswith(
-        'row 2 (id "b"): column "author": expected one of EAP, HPL, MWS, found "HPl" (did you mean "HPL"?)'
-    )
-    assert 'found ""' in fault(single(tmp_path, [["a", "one", ""]]), SINGLE)
-    many = replace(SINGLE, classes=tuple(map(str, range(128))))
-    assert "classes: expected at most 127, found 128" in fault(single(tmp_path), many)
-
-
-@pytest.mark.parametrize("empty", ["", '""'])
-def test_missing_ids(tmp_path, empty):
-    source = single(tmp_path)
-    (source / "train.csv").write_text(f"id,text,author\na,t,EAP\n{empty},t,HPL\n", encoding="utf-8")
-    assert fault(source, SINGLE).endswith('train.csv: row 2: column "id": expected an id, found nothing')
-    (source / "train.csv").write_text("id,text,author\na,t,EAP\n,,\n", encoding="utf-8")
-    assert "row 2" in fault(source, SINGLE)
-
-
-def test_repeated_ids(tmp_path):
-    source = preference(tmp_path, [train_row("a"), train_row("b"), train_row("c"), train_row("b")])
-    assert fault(source).endswith('train.csv: rows 2 and 4 have the same id "b"')
-    source = preference(tmp_path, test=[["t", *['["y"]'] * 3]] * 2, sample=[["t", 0, 0, 1]])
-    assert fault(source).endswith('test.csv: rows 1 and 2 have the same id "t"')
-    with pytest.raises(PodiumError, match="same id"):
-        read_test(source / "test.csv", LMSYS, strict=True)
-    assert read_test(source / "test.csv", LMSYS, strict=False).height == 2
-
-
-def test_an_id_in_both_files(tmp_path):
-    source = preference(tmp_path, [train_row("a"), train_row("b")], test=[[i, *['["y"]'] * 3] for i in "tub"])
-    line = fault(source)
-    assert line == f'{source / "test.csv"}: row 3: id "b" is also in {source / "train.csv"}, row 2 (1 in all)'
-
-
-@pytest.mark.parametrize("name", ["train.csv", "test.csv", "sample_submission.csv"])
-def test_not_utf8(tmp_path, name):
-    source = preference(tmp_path)
-    good = (source / name).read_bytes().splitlines(keepends=True)
-    (source / name).write_bytes(good[0] + b'"\xe9",' + good[1] + b"".join(good[2:]))
-    assert fault(source) == f"{source / name}: line 2: expected UTF-8, found the byte 0xe9"
-    (source / name).write_bytes(b"".join(good).decode().encode("utf-16"))
-    assert fault(source) == f"{source / name}: line 1: expected UTF-8, found the byte 0xff"
-
-
-def test_not_utf8_in_an_ignored_column(tmp_path):
-    source = preference(tmp_path)
-    good = (source / "train.csv").read_bytes()
-    (source / "train.csv").write_bytes(good.replace(b"r3,m,", b"r3,\xe9,"))
-    assert "train.csv: line 5: expected UTF-8" in fault(source)
-
-
-@pytest.mark.parametrize(("row", "found"), [("q,short", 2), ("q,too,long,EAP", 4)])
-def test_ragged_rows(tmp_path, row, found):
-    source = single(tmp_path)
-    (source / "train.csv").write_text(f'id,text,author\na,"two\nlines",EAP\n{row}\nb,t,HPL\n', encoding="utf-8")
-    assert fault(source, SINGLE).endswith(f"train.csv: row 2 (up to line 4): expected 3 fields, found {found}")
-
-
-def test_a_short_row_is_no_empty_text(tmp_path):
-    source = single(tmp_path)
-    (source / "test.csv").write_text("id,text\nd,x\ne\n", encoding="utf-8")
-    assert "test.csv: row 2 (up to line 3): expected 2 fields, found 1" in fault(source, SINGLE)
-    assert read_test(source / "test.csv", SINGLE, strict=False).rows() == [("d", ["x"]), ("e", [""])]
-
-
-@pytest.mark.parametrize("rows", ['a,"open,EAP\nb,t,HPL\n', 'a,"shut"too early,EAP\n'])
-def test_broken_quoting(tmp_path, rows):
-    source = single(tmp_path)
-    (source / "train.csv").write_text("id,text,author\n" + rows, encoding="utf-8")
-    assert "train.csv: row 1 (up to line " in fault(source, SINGLE)
-    assert "expected quotes as in RFC 4180" in fault(source, SINGLE)
-
-
-def test_sample_submission(tmp_path):
-    source = preference(tmp_path, sample=[["t0", 0, 0, 1]])
-    sample, test = source / "sample_submission.csv", source / "test.csv"
-    assert fault(source) == f'{sample}: expected the ids of {test}, "t1" is missing (1 in all)'
-    preference(source, sample=[[identity, 0, 0, 1] for identity in ("t1", "t0", "t2", "t3")])
-    assert fault(source) == f'{test}: expected the ids of {sample}, "t2" is missing (2 in all)'
-    preference(source, sample=[[identity, 0, 0, 1] for identity in ("t0", "t1", "t0")])
-    assert fault(source) == f'{sample}: rows 1 and 3 have the same id "t0"'
-    write(sample, [["id", "winner_model_b", "winner_model_a", "winner_tie"], ["t0", 0, 0, 1], ["t1", 0, 0, 1]])
-    line = fault(source)
-    assert line.startswith(f"{sample}: expected the columns id, {', '.join(WINNERS)}, found ")
-    preference(source, sample=[[identity, 0, 0, 1] for identity in ("t1", "t0")])
-    assert prepared(source)[1]["id"].to_list() == ["t0", "t1"]
-
-
-def test_truth(tmp_path):
-    source = preference(tmp_path, [train_row("a"), train_row("b")])
-    write(source / "truth.csv", [["id", *WINNERS], ["b", 0.2, 0.3, 0.5]])
-    assert (
-        fault(source)
-        == f'{source / "truth.csv"}: expected the ids of {source / "train.csv"}, "a" is missing (1 in all)'
-    )
-    for wrong in ("x", "", "0.4", "-0.3", "nan"):
-        write(source / "truth.csv", [["id", *WINNERS], ["a", 0.2, 0.3, 0.5], ["b", 0.5, 0.2, wrong]])
-        assert fault(source).endswith('truth.csv: id "b": expected probabilities of the classes, with sum 1')
-    write(source / "truth.csv", [["id", *WINNERS[:2]], ["a", 0.2, 0.3]])
-    assert 'truth.csv: missing column "winner_tie"' in fault(source)
-
-
-def test_a_fault_leaves_the_former_folder(tmp_path):
-    source = preference(tmp_path)
-    train, _, _ = prepared(source)
-    write(source / "train.csv", [TRAIN_HEADER, train_row("q", "broken")])
-    with pytest.raises(PodiumError):
-        prepare(source, LMSYS, source / "out/competition")
-    assert os.listdir(source / "out") == ["competition"]
-    assert pl.read_parquet(source / "out/competition/train.parquet").equals(train)
-
-
-def test_the_kernel_survives_a_damaged_file(tmp_path):
-    path = tmp_path / "test.csv"
-    path.write_bytes(
-        b'id,prompt,response_a,response_b,new\nt0,"[""caf\xe9""]",[1],"[""b""]"\nt1,"[""p""]"\nt2,a,b,c,d,e,f\n'
-    )
-    assert read_test(path, LMSYS, strict=False).rows() == [
-        ("t0", ["caf\ufffd"], ["[1]"], ["b"]),
-        ("t1", ["p"], [""], [""]),
-        ("t2", ["a"], ["b"], ["c"]),
-    ]
-    path.write_text("id,prompt,response_a\n", encoding="utf-8")
-    with pytest.raises(PodiumError, match='missing column "response_b"'):
-        read_test(path, LMSYS, strict=False)
-
-
-# Through the stage script
-
-
-def workplace(folder, source, competition="lmsys"):
-    """A folder with a params.yaml that points at `source`, for a stage to run in."""
-    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    params["data"] = {"path": str(source), "competition": str(competition)}
-    folder.mkdir(exist_ok=True)
-    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
-    return folder
-
-
-def run(command, folder):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    environment.pop("PODIUM_DEBUG", None)
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
-
-
-STAGE = [sys.executable, "-m", "stages.prepare"]
-
-
-def test_the_stage_says_what_it_found(tmp_path):
-    folder = workplace(tmp_path / "work", preference(tmp_path / "data"))
-    done = run(STAGE, folder)
-    assert (done.returncode, done.stderr) == (0, "")
-    shares = ", ".join(f"{name} 33.3%" for name in WINNERS)
-    lengths = "prompt 1 (at most 1), a 1 (at most 1), b 1 (at most 1)"
-    assert done.stdout == f"{LMSYS.name}: 6 train and 2 test rows; {shares}; median characters: {lengths}\n"
-    assert os.listdir(folder / "artifacts") == ["competition"]
-
-
-def test_the_stage_ends_with_one_line(tmp_path):
-    source = preference(tmp_path / "data", [train_row("q", "broken")])
-    done = run(STAGE, workplace(tmp_path / "work", source))
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"error: {source / 'train.csv'}: row 1 ") and done.stderr.count("\n") == 1
-    assert os.listdir(tmp_path / "work/artifacts") == []
-
-
-def can_mount():
-    if not shutil.which("unshare"):
-        return False
-    return (
-        subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True).returncode == 0
-    )
-
-
-# 16k: the disk fills up in the footer of the parquet file, which polars calls a transport error.
-@pytest.mark.parametrize(("size", "rows"), [("16k", 4), ("400k", 600)])
-def test_a_full_disk(tmp_path, size, rows):
-    if not can_mount():
-        pytest.skip("this system does not let a user mount a file system of their own (unshare -rm)")
-    noise = [os.urandom(500).hex() for _ in range(rows)]
-    source = preference(
-        tmp_path / "data",
-        [train_row(f"r{i}", f'["{text}"]') for i, text in enumerate(noise)],
-        [[f"t{i}", *[f'["{text[::-1]}"]'] * 3] for i, text in enumerate(noise)],
-    )
-    folder = workplace(tmp_path / "work", source)
-    (folder / "artifacts").mkdir()
-    script = f'mount -t tmpfs -o size={size} none artifacts && "$@"; code=$?; ls -A artifacts; exit $code'
-    done = run(["unshare", "-rm", "sh", "-c", script, "sh", *STAGE], folder)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: the disk is full: ") and done.stderr.count("\n") == 1
-
-
-def test_a_full_disk_is_no_fault_of_the_files(tmp_path, monkeypatch):
-    source = preference(tmp_path)
-
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr("pipeline.data.ingest.write_json", full)
-    with pytest.raises(OSError, match="No space left"):
-        prepare(source, LMSYS, source / "out/competition")
-    assert os.listdir(source / "out") == []
-
-
-# Real competitions
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     edit(target, "demo", value={"train_rows": 400, "test_rows": 60, "seed": 1})
     edit(target, "folds", value={"ids": [0, 1], "holdout": 0.2, "seed": 1})
     members = {
-        "words": {"kind": "tabular", "model": "logistic", "words": {"n": [1, 1], "max_features": 2000}},
+        "words": {"kind": "tabular", "model": "logistic", "words": {"longest": 1, "max_features": 2000}},
         "shape": {"kind": "tabular", "model": "lightgbm", "boosting": {"max_trees": 60}},
     }
     edit(target, "members", value=members)

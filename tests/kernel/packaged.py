@@ -39,7 +39,7 @@ demo: {train_rows: 260, test_rows: 24, seed: 20}
 folds: {ids: [0, 1], holdout: 0.1, seed: 5}
 threads: 1
 members:
-  words: {kind: tabular, model: logistic, features: false, words: {n: [1, 1], max_features: 500}}
+  words: {kind: tabular, model: logistic, features: false, words: {longest: 1, max_features: 500}}
   shape: {kind: tabular, model: lightgbm, boosting: {max_trees: 20}}
   friend: {kind: external, file: external/friend.csv}
 stack: {candidates: [mean, logistic], seed: 3}

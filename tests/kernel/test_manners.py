@@ -110,7 +110,7 @@ IDS = [fault.name.replace(" ", "-") for fault in FAULTS]
 def test_a_whole_package_passes_its_dress_rehearsal(
     mounted: Path, package: Path, files: Path, working: Path, lmsys: Competition
 ) -> None:
-    done = run_kernel(mounted, working)
+    done = run_here(mounted, working)
     assert done.returncode == 0, done.stdout + done.stderr
     assert validate_submission(working / "submission.csv", files / "sample_submission.csv", lmsys) == 24
     report = read_json(working / "rehearsal.json")
