@@ -262,7 +262,7 @@ def test_checks_and_diagnostics_are_those_of_the_files(run: Path) -> None:
         assert [name, *tested, "looks leaky" if name == "shape" else "sound"] in page.rows
         assert page.row(name, "0.0123", "") == [name, "0.0123", "", "−0.0006", ""]
         assert page.row(name, "0.33", "0.33") == [name, "0.33", "0.33", "0.33"]
-    assert page.row("the members' equal mean") == ["the members' equal mean", "0.0321 (0.0123 to 0.0456)", "–"]
+    assert page.row("the members' equal mean") == ["the members' equal mean", "0.0321(0.0123 to 0.0456)", "–"]
     assert page.row("two turns") == ["two turns", "321", "1.0412", "0.9123", "0.9011", "0.0112 ± 0.0034"]
     assert "r17: Is 1 < 2 & 3?" in page.text
     assert "No leak found. On shuffled labels" in page.text
