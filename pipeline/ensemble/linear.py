@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import Bounds, minimize
-from scipy.special import log_softmax
 
 LARGEST_BIAS = 10.0
 """Of a stacker; a class that never occurs would otherwise drive it to minus infinity."""
@@ -67,25 +66,30 @@ def fit_linear(
     """
     rows, members, classes = logits.shape
     table = np.ascontiguousarray(logits.reshape(rows, -1))
-    truth = np.eye(classes)[labels]
-    sizes = form.ties.sum(axis=(1, 2))
+    everyone, truth = np.arange(rows), np.eye(classes)[labels]
+    ties = form.ties.reshape(len(form.ties), -1)
+    sizes = ties.sum(axis=1)
     diagonal = (form.ties * np.eye(classes)).any(axis=(1, 2))
     goal = np.where(diagonal, centre[:, None], 0.0)  # (members, free)
     split = goal.size
 
     def unfold(free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        weights = np.tensordot(free[:split].reshape(goal.shape), form.ties, axes=1)
-        return weights, free[split:] @ form.bias_ties
+        weights = free[:split].reshape(goal.shape) @ ties
+        return weights.reshape(members, classes, classes), free[split:] @ form.bias_ties
 
     def loss(free: np.ndarray) -> tuple[float, np.ndarray]:
         weights, bias = unfold(free)
-        logs = log_softmax(table @ weights.reshape(-1, classes) + bias, axis=1)
+        answers = table @ weights.reshape(-1, classes) + bias
+        answers -= answers.max(axis=1, keepdims=True)
+        of_truth = answers[everyone, labels]
+        np.exp(answers, out=answers)
+        total = answers.sum(axis=1)
         away = free[:split].reshape(goal.shape) - goal
-        value = -(logs * truth).sum() / rows + 0.5 * strength * (sizes * away**2).sum()
-        residual = (np.exp(logs) - truth) / rows
-        slope = (table.T @ residual).reshape(members, classes, classes)
-        pulled = np.tensordot(slope, form.ties, axes=([1, 2], [1, 2])) + strength * sizes * away
-        return value, np.concatenate([pulled.ravel(), form.bias_ties @ residual.sum(axis=0)])
+        value = (np.log(total) - of_truth).mean() + 0.5 * strength * (sizes * away**2).sum()
+        answers /= total[:, None]
+        answers -= truth
+        slope = (table.T @ answers).reshape(members, -1) @ ties.T / rows + strength * sizes * away
+        return value, np.concatenate([slope.ravel(), form.bias_ties @ answers.mean(axis=0)])
 
     found = _minimum(loss, np.concatenate([goal.ravel(), np.zeros(len(form.bias_ties))]), split, form)
     weights, bias = unfold(found)
@@ -97,5 +101,5 @@ def _minimum(
 ) -> np.ndarray:
     low = np.concatenate([np.full(split, form.low), np.full(len(start) - split, -form.largest_bias)])
     high = np.concatenate([np.full(split, form.high), np.full(len(start) - split, form.largest_bias)])
-    options = {"maxiter": 500, "ftol": 1.0e-12, "gtol": 1.0e-7}
+    options = {"maxiter": 500, "ftol": 1.0e-12, "gtol": 1.0e-6}
     return minimize(loss, start, jac=True, method="L-BFGS-B", bounds=Bounds(low, high), options=options).x
