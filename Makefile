@@ -41,7 +41,7 @@ repro: setup ## run every stale stage, from raw data to the rehearsed kernel and
 	$(RUN) dvc repro
 	@echo "open reports/index.html"
 
-test: setup ## run the tests (about 5 minutes on two cores)
+test: setup ## run the tests (about 3 minutes on two cores)
 	$(RUN) python -m pytest -q
 
 test-slow: setup ## run the slow tests too

@@ -1,29 +1,10 @@
-"""One small finished run with its package, for all tests of the kernel."""
+"""What only the tests of the kernel need."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from kernel.packaged import mount, once
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run: data/, params.yaml, artifacts/ with the package. Not to be changed."""
-    return once(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture
-def mounted(finished: Path, tmp_path: Path) -> Path:
-    """An input tree with copies of package and competition files, which a test may change."""
-    return mount(finished, tmp_path / "input")
-
-
-@pytest.fixture
-def package(mounted: Path) -> Path:
-    """The package in `mounted`."""
-    return mounted / "datasets" / "somebody" / "some-package"
 
 
 @pytest.fixture
