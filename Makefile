@@ -62,4 +62,5 @@ prune: setup ## remove what params.yaml no longer names, and cached files of no 
 lock: setup ## resolve requirements.lock anew from pyproject.toml
 	$(VENV)/bin/python -m pip install -q uv
 	$(VENV)/bin/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --upgrade -q \
-		--no-emit-index-url --no-emit-find-links --no-header --no-annotate -o requirements.lock
+		--no-emit-index-url --no-emit-find-links --no-emit-package torch --no-emit-package sympy --no-emit-package mpmath \
+		--no-header --no-annotate -o requirements.lock
