@@ -49,3 +49,5 @@ def _check(competition: Competition, source: str) -> None:
     named = label.one_hot or label.values or competition.classes
     if len(named) != len(competition.classes):
         raise PodiumError(f"{source}: label: {len(named)} entries for {len(competition.classes)} classes")
+    if competition.hidden_rows is not None and competition.hidden_rows < 1:
+        raise PodiumError(f"{source}: hidden_rows: expected a positive number, found {competition.hidden_rows}")

@@ -63,6 +63,10 @@ class Competition:
     """`json`: a text cell is a JSON list of turns; `plain`: it is the text."""
     ignored: tuple[str, ...] = ()
     """Columns that may stand in the files and are not read (model names, running numbers)."""
+    submission: Literal["code", "file"] = "code"
+    """`code`: a kernel is submitted, and run by Kaggle on the hidden rows; `file`: a submission.csv is uploaded."""
+    hidden_rows: int | None = None
+    """About how many rows the hidden test file has, where that is known."""
     separator: str = ","
     train: str = "train.csv"
     test: str = "test.csv"

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.competitions.task import Competition
 from pipeline.config import Package
-from pipeline.ensemble.ladder import Ladder
 from pipeline.files import sha256_file, write_json
 from pipeline.inference.submission import to_distribution
+
+if TYPE_CHECKING:
+    from pipeline.ensemble.ladder import Ladder  # the names of the files are needed where no model is
 
 FORMAT = 1
 MANIFEST = "MANIFEST.json"

@@ -27,8 +27,6 @@ from pipeline.imports import ROOT, closure
 ENTRY = "pipeline.inference.kernel"
 """The kernel's code is what this module imports, and nothing else."""
 
-PRECISION = {"tabular": "fp32", "external": "fp32"}
-
 
 def build_package(artifacts: Path, settings: Package, wheels: list[Path]) -> None:
     """Writes `artifacts`/package from the stack, the members that it uses, the code of the kernel and `wheels`.
@@ -44,6 +42,11 @@ def build_package(artifacts: Path, settings: Package, wheels: list[Path]) -> Non
             for fold in member["folds"]:
                 place = Path("members", name, f"fold{fold}")
                 _link_all(artifacts / place, folder / place)
+            if member["kind"] in ("encoder", "decoder"):
+                from pipeline.delivery.backbones import pack_backbone  # torch is slow to load
+
+                saved = read_json(artifacts / "members" / name / f"fold{member['folds'][0]}" / "member.json")
+                pack_backbone(artifacts, saved["settings"]["backbone"], member["kind"], member["precision"], folder)
         for file in sorted((artifacts / "stack").iterdir()):
             if file.suffix in (".json", ".txt"):  # not level2.parquet, which holds labels and serves the report
                 _link(file, folder / "stack" / file.name)
@@ -74,7 +77,8 @@ def _members(folder: Path, ladder: Ladder, folds: list[int]) -> dict[str, dict[s
             saved = read_json(file)
             if saved["trained"]:
                 trained.append(fold)
-        members[name] = {"kind": saved["kind"], "folds": trained, "precision": PRECISION[saved["kind"]]}
+        precision = saved.get("settings", {}).get("inference", {}).get("precision", "fp32")
+        members[name] = {"kind": saved["kind"], "folds": trained, "precision": precision}
     return members
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import polars as pl
 
 from pipeline.competitions.task import Competition
-from pipeline.inference.parity import parity_differences
+from pipeline.inference.parity import parity_differences, parity_part
+from pipeline.inference.predict import predict_member
 
 ROWS_PER_FOLD = 32
 SEED = 41
@@ -18,7 +19,8 @@ SEED = 41
 def parity_rows(train: pl.DataFrame, oof: pl.DataFrame, members: list[str], competition: Competition) -> pl.DataFrame:
     """Up to 32 rows of each fold, its longest among them: id, fold, the text fields, "<member>/<class>" out-of-fold.
 
-    `train` has id and the text fields; `oof` has id, fold and the members' columns for every row outside the holdout.
+    `train` has id and the text fields; `oof` has id, fold and the members' columns for every row outside the
+    holdout.
     """
     fields = list(competition.kind.fields)
     columns = [f"{member}/{name}" for member in members for name in competition.classes]
@@ -48,6 +50,7 @@ def reload_and_compare(folder: Path, members: dict[str, dict[str, Any]], competi
         largest = 0.0
         for fold in member["folds"]:
             place = folder / "members" / name / f"fold{fold}"
-            differences = parity_differences(place, name, fold, parity, member["precision"], competition)
+            predicted = predict_member(place, parity_part(parity, fold, competition), competition)
+            differences = parity_differences(predicted, name, fold, parity, member["precision"], competition)
             largest = max(largest, float(differences.max(initial=0.0)))
         print(f"package: {name}: {len(member['folds'])} fold models reloaded, parity {largest:.1e}", flush=True)

@@ -6,26 +6,35 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.errors import PodiumError
 
 LIBRARIES = ("lightgbm", "narwhals", "polars", "polars-runtime-32", "safetensors")
-"""narwhals is here because LightGBM imports it and the image's scikit-learn need not have brought it."""
+"""For every package. narwhals is here because LightGBM imports it and the image's scikit-learn need not have it."""
+HUB = ("anyio", "h11", "httpcore2", "httpx2", "huggingface-hub", "truststore")
+"""transformers imports huggingface-hub, and that its HTTP client, also where nothing is ever downloaded."""
+KINDS = {
+    "encoder": (*HUB, "tokenizers", "transformers"),
+    "decoder": (*HUB, "accelerate", "bitsandbytes", "peft", "tokenizers", "transformers"),
+}
+"""More for the kinds of members that a package holds; regex, PyYAML, psutil and torch are the image's."""
 
 FITTING = re.compile(r"-(py3-none|(cp3\d+|py3)-abi3)-(any|\S*manylinux\S*x86_64)\.whl$")
 """Wheels for every supported Python on Kaggle's machines."""
 
 
-def find_wheels(folder: Path, lock: Path) -> list[Path]:
-    """The wheel of each library at the version that `lock` pins, sorted by name.
+def find_wheels(folder: Path, lock: Path, kinds: Iterable[str] = ()) -> list[Path]:
+    """The wheel of each library that members of these kinds need, at the version that `lock` pins, sorted by name.
 
     Raises: PodiumError that says what to do where one is missing or fits one Python only.
     """
     if not lock.is_file():
         raise PodiumError(f"{lock}: no such file; `make lock` writes it")
     pins = dict(re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;]+)", lock.read_text(encoding="utf-8"), flags=re.MULTILINE))
-    return sorted(_wheel(folder, name, pins, lock) for name in LIBRARIES)
+    names = {*LIBRARIES, *(name for kind in kinds for name in KINDS.get(kind, ()))}
+    return sorted(_wheel(folder, name, pins, lock) for name in names)
 
 
 def _wheel(folder: Path, name: str, pins: dict[str, str], lock: Path) -> Path:

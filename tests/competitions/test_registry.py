@@ -37,6 +37,8 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
         ({"texts": {"prompt": "prompt"}}, "texts: a preference task needs exactly prompt, a, b, found prompt"),
         ({"classes": ["x", "x"]}, "classes: expected at least two different names"),
         ({"classes": ["x", "y"]}, "classes: a preference task has 3"),
+        ({"submission": "notebook"}, "submission: input should be 'code' or 'file', found \"notebook\""),
+        ({"hidden_rows": 0}, "hidden_rows: expected a positive number, found 0"),
         ({"label": {}}, "label: give either one_hot or column"),
         ({"label": {"one_hot": ["x"]}}, "label: 1 entries for 3 classes"),
         ({"label": {"colum": "x"}}, 'unknown key "label.colum" (did you mean "column"?)'),
@@ -50,6 +52,11 @@ def test_an_inconsistent_file_is_refused(change: dict, expected: str, tmp_path: 
         load_competition(str(file))
     assert expected in str(caught.value)
     assert str(caught.value).startswith(str(file))
+
+
+def test_how_a_competition_is_submitted_to(lmsys: Competition, spooky: Competition) -> None:
+    assert (lmsys.submission, spooky.submission) == ("code", "file")
+    assert competition_from_json({**asdict(spooky), "submission": "code"}).submission == "code"
 
 
 def test_log_loss_and_accuracy_are_the_librarys() -> None:

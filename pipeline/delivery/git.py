@@ -1,0 +1,110 @@
+"""The few things that are asked of git: is the tree clean, which commit is submitted, and a commit of single files.
+
+Such a commit is made from objects, without the index: what a user has staged or edited meanwhile stays as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+
+from pipeline.errors import PodiumError
+
+
+def git(*arguments: str, stdin: str | None = None, **environment: str) -> str:
+    """What `git ARGUMENTS` prints, without the final newline. Raises: PodiumError with git's own words."""
+    done = subprocess.run(
+        ["git", *arguments],
+        input=stdin,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode:
+        said = " ".join((done.stderr or done.stdout).split()) or f"exit code {done.returncode}"
+        raise PodiumError(f"git {arguments[0]}: {said}")
+    return done.stdout.rstrip("\n")
+
+
+def commit_of(name: str) -> str:
+    """The full hash of the commit that a branch, a tag or HEAD names."""
+    return git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+
+
+def changed_files() -> list[str]:
+    """Files that differ from HEAD, new ones that git does not ignore among them."""
+    listed = git("status", "--porcelain=v1", "-z", "--untracked-files=all", "--no-renames").split("\0")
+    return [entry[3:] for entry in listed if entry]
+
+
+def refuse_dirty(allow: bool) -> None:
+    """Raises: PodiumError with the commands to type, where the tree differs from its commit and that is not allowed."""
+    if not (changed := changed_files()):
+        return
+    some = ", ".join(changed[:4]) + (f" and {len(changed) - 4} more" if len(changed) > 4 else "")
+    if not allow:
+        raise PodiumError(
+            f"a submission is a commit, but {some} changed since the last one: "
+            "`git add -A && git commit -m 'what is new'` (or ARGS=--allow-dirty)"
+        )
+    print(f"warning: not in the commit: {some}", flush=True)
+
+
+def numbered_tags(prefix: str) -> dict[int, str]:
+    """{number: full commit hash} of the tags `prefix`-1, `prefix`-2 and so on, in rising order."""
+    listed = git("for-each-ref", "--format=%(refname:short) %(objectname) %(*objectname)", f"refs/tags/{prefix}-*")
+    found = {}
+    for line in listed.splitlines():
+        name, made, target = line.split(" ")
+        if number := re.fullmatch(rf"{re.escape(prefix)}-(\d+)", name):
+            found[int(number[1])] = target or made  # an annotated tag is an object that names its commit
+    return dict(sorted(found.items()))
+
+
+def tag_message(name: str) -> str:
+    """The message of an annotated tag."""
+    return git("for-each-ref", "--format=%(contents)", f"refs/tags/{name}")
+
+
+def file_at(revision: str, path: str) -> str | None:
+    """A file's text in a commit; None where the commit has none."""
+    try:
+        return git("show", f"{revision}:./{path}") + "\n"
+    except PodiumError:
+        return None
+
+
+def commit_on(base: str, files: dict[str, str], message: str) -> str:
+    """Makes a commit on top of `base` in which `files` (path -> text) are as given; returns its hash.
+
+    No branch moves. Paths are relative to the working directory.
+    """
+    prefix = git("rev-parse", "--show-prefix")
+    with tempfile.TemporaryDirectory() as folder:
+        index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+        git("read-tree", base, **index)
+        for path, text in files.items():
+            blob = git("hash-object", "-w", "--stdin", stdin=text)
+            git("update-index", "--add", "--cacheinfo", f"100644,{blob},{prefix}{path}", **index)
+        tree = git("write-tree", **index)
+    return git("commit-tree", tree, "-p", base, "-m", message)
+
+
+def commit_here(files: dict[str, str], message: str) -> str:
+    """The same on top of HEAD, which moves; the files are written to the working tree too. Returns the new commit.
+
+    Raises: PodiumError where one of the files has edits that are not committed; they would be lost.
+    """
+    edited = sorted(set(changed_files()) & {git("rev-parse", "--show-prefix") + path for path in files})
+    if edited:
+        raise PodiumError(f"{edited[0]}: has edits that are not committed; `git checkout {edited[0]}` first")
+    head = commit_of("HEAD")
+    made = commit_on(head, files, message)
+    git("update-ref", "-m", message, "HEAD", made, head)
+    git("checkout", made, "--", *files)
+    return made

@@ -1,0 +1,115 @@
+"""lb.json, the score of one submitted commit, and ledger.csv, one line for each commit that was ever scored."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import PodiumError
+
+LB = Path("lb.json")
+LEDGER = Path("ledger.csv")
+CV = Path("metrics/cv.json")
+
+KEYS = ("submission", "commit", "public", "private", "runtime_seconds", "status")
+"""lb.json's keys. `runtime_seconds` is the dress rehearsal's on Kaggle: nobody is told that of the scored rerun."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of one submission."""
+
+    submission: int
+    commit: str
+    date: str = ""
+    status: str = ""
+    """`complete` or `error`; `pending` where no score has been synced."""
+    cv: float | None = None
+    """The chosen stack's level-2 nested score."""
+    cv_error: float | None = None
+    """Its standard error."""
+    public: float | None = None
+    private: float | None = None
+    runtime_seconds: float | None = None
+    predicted_seconds: float | None = None
+    budget_seconds: float | None = None
+    changes: str = ""
+    """The params that differ from those of the submission before, in words."""
+
+    @property
+    def gap(self) -> float | None:
+        """Public score minus CV."""
+        return None if self.public is None or self.cv is None else self.public - self.cv
+
+
+def nested_score(text: str, source: str) -> tuple[float, float | None]:
+    """The chosen stack's level-2 nested score and its standard error, from the text of metrics/cv.json.
+
+    Raises: PodiumError naming `source` where it says no such score.
+    """
+    try:
+        stack = json.loads(text)["stack"]
+        return float(stack["score"]), stack.get("standard_error")
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise PodiumError(f"{source}: expected stack.score, a number, found none; run `dvc repro stack`") from None
+
+
+def lb_text(values: dict[str, Any]) -> str:
+    """The text of lb.json; what `values` does not name is null."""
+    return json.dumps({key: values.get(key) for key in KEYS}, indent=2) + "\n"
+
+
+NOTHING = lb_text({})
+"""lb.json of a commit that has no score yet."""
+
+
+def parse_ledger(text: str) -> list[Entry]:
+    """The entries of ledger.csv's text, in their order.
+
+    Raises: PodiumError naming line and column.
+    """
+    rows = list(csv.reader(io.StringIO(text)))
+    expected = [field.name for field in fields(Entry)]
+    if not rows or rows[0] != expected:
+        raise PodiumError(f"{LEDGER}: line 1: expected {','.join(expected)}, found {','.join(rows[0]) if rows else ''}")
+    return [_entry(number, row) for number, row in enumerate(rows[1:], start=2)]
+
+
+def _entry(number: int, row: list[str]) -> Entry:
+    if len(row) != len(fields(Entry)):
+        raise PodiumError(f"{LEDGER}: line {number}: expected {len(fields(Entry))} cells, found {len(row)}")
+    values: dict[str, Any] = {}
+    for field, cell in zip(fields(Entry), row, strict=True):
+        if field.type == "str":
+            values[field.name] = cell
+            continue
+        try:
+            values[field.name] = int(cell) if field.type == "int" else float(cell) if cell else None
+        except ValueError:
+            raise PodiumError(f"{LEDGER}: line {number}: {field.name}: expected a number, found {cell}") from None
+    return Entry(**values)
+
+
+def ledger_text(entries: list[Entry]) -> str:
+    """ledger.csv's text; numbers keep every digit."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([field.name for field in fields(Entry)])
+    for entry in entries:
+        writer.writerow(["" if value is None else value for value in asdict(entry).values()])
+    return text.getvalue()
+
+
+def with_entries(entries: list[Entry], new: list[Entry]) -> list[Entry]:
+    """`entries` with `new` in place of those of the same submission, ordered by submission."""
+    merged = {entry.submission: entry for entry in [*entries, *new]}
+    return [merged[number] for number in sorted(merged)]
+
+
+def decimals(value: float | None) -> str:
+    """A score with five decimals, a dash where there is none."""
+    return "–" if value is None else f"{value:.5f}"

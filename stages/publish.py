@@ -1,0 +1,30 @@
+"""Brings the package to Kaggle as a dataset, pushes the kernel, and waits for its dress rehearsal there.
+
+python -m stages.publish               # safe to repeat: what is there already is not sent again
+python -m stages.publish --dry-run     # what would be sent
+"""
+
+import argparse
+
+from pipeline.competitions.registry import load_competition
+from pipeline.config import load_params
+from pipeline.delivery.kaggle import Patience
+from pipeline.delivery.preview import preview_publish
+from pipeline.delivery.publish import publish
+from pipeline.stage import stage
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dry-run", action="store_true", help="say what would be sent, contact nobody")
+    parser.add_argument("--allow-dirty", action="store_true", help="publish files that are in no commit")
+    parser.add_argument("--again", action="store_true", help="push although this code and data have been pushed")
+    parser.add_argument("--poll", type=float, default=Patience.poll, help="seconds between two looks (%(default)s)")
+    arguments = parser.parse_args()
+    with stage("publish", keep_seconds=False):
+        params = load_params()
+        competition = load_competition(params.data.competition)
+        if arguments.dry_run:
+            print(preview_publish(params.package, competition))
+        else:
+            patience = Patience(poll=arguments.poll)
+            publish(params.package, competition, arguments.allow_dirty, arguments.again, patience)

@@ -1,0 +1,28 @@
+"""Submits the commit that was published, and tags it sub-N.
+
+python -m stages.submit                # the same thing is submitted once, however often this runs
+python -m stages.submit --dry-run      # what would be sent
+"""
+
+import argparse
+
+from pipeline.competitions.registry import load_competition
+from pipeline.config import load_params
+from pipeline.delivery.kaggle import Patience
+from pipeline.delivery.preview import preview_submit
+from pipeline.delivery.submission import submit
+from pipeline.stage import stage
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dry-run", action="store_true", help="say what would be sent, contact nobody")
+    parser.add_argument("--allow-dirty", action="store_true", help="submit although files are in no commit")
+    parser.add_argument("--again", action="store_true", help="spend a submission on what has been submitted before")
+    arguments = parser.parse_args()
+    with stage("submit", keep_seconds=False):
+        params = load_params()
+        competition = load_competition(params.data.competition)
+        if arguments.dry_run:
+            print(preview_submit(params.package, competition))
+        else:
+            submit(params.package, competition, arguments.allow_dirty, arguments.again, Patience())
