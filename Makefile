@@ -11,13 +11,15 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
 # The stages say `python`, which is then the environment's.
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" DVC_NO_ANALYTICS=1
 # What the kernel brings along, because Kaggle's image has other versions; see pipeline/delivery/wheels.py.
-KERNEL_WHEELS := lightgbm narwhals polars polars-runtime-32 safetensors
+KERNEL_WHEELS := lightgbm narwhals polars polars-runtime-32 safetensors \
+	accelerate anyio bitsandbytes h11 httpcore2 httpx2 huggingface-hub peft tokenizers transformers truststore
 
-.PHONY: help setup repro test test-slow lint bench prune lock
+.PHONY: help setup repro download publish submit sync-lb compare test test-slow lint bench prune lock
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  PRESET=cpu DATA=folder  with repro: lay pipeline/presets/cpu.yaml over params.yaml and read that folder"
+	@echo "  ARGS=--dry-run          with download, publish, submit, sync-lb: say what would be sent, contact nobody"
 
 setup: $(VENV)/ready ## create .venv with the locked packages (done by the other targets too)
 
@@ -37,10 +39,27 @@ $(VENV)/ready: $(VENV)/torch requirements.lock
 
 repro: setup ## run every stale stage, from raw data to the rehearsed kernel and the report
 	@if [ -n "$(PRESET)$(DATA)" ]; then $(RUN) python -m pipeline.preset "$(PRESET)" "$(DATA)"; fi
+	@# A mistake in params.yaml is one line here; DVC would show its own.
+	$(RUN) python -m pipeline.config > /dev/null
 	$(RUN) dvc repro
 	@echo "open reports/index.html"
 
-test: setup ## run the tests (about 3 minutes on two cores)
+download: setup ## fetch the competition's files from Kaggle
+	$(RUN) python -m stages.download $(ARGS)
+
+publish: setup ## bring package and kernel to Kaggle, and wait for the kernel's dress rehearsal
+	$(RUN) python -u -m stages.publish $(ARGS)
+
+submit: setup ## submit the published commit, and tag it sub-N
+	$(RUN) python -m stages.submit $(ARGS)
+
+sync-lb: setup ## fetch the scores into lb.json and ledger.csv, and tag them lb-N
+	$(RUN) python -u -m stages.sync_lb $(ARGS)
+
+compare: setup ## one table of all submitted commits: params, CV, LB
+	@$(RUN) python -m stages.compare $(ARGS)
+
+test: setup ## run the tests (about 4 minutes on two cores)
 	$(RUN) python -m pytest -q
 
 test-slow: setup ## run the slow tests too
@@ -54,6 +73,7 @@ lint: setup ## check style, imports and types
 bench: setup ## measure speed; results go to benchmarks/results/
 	$(RUN) python -m benchmarks.prepare
 	$(RUN) python -m benchmarks.pipeline
+	$(RUN) python -m benchmarks.shapes
 
 prune: setup ## remove what params.yaml no longer names, and cached files of no tagged submission
 	$(RUN) python -m pipeline.prune

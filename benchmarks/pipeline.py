@@ -1,8 +1,9 @@
 """How long a build takes: the demo and the arena run from nothing, and `dvc repro` with nothing to do.
 
-python -m benchmarks.pipeline [--arena ../shared/data/arena_real]
+python -m benchmarks.pipeline [--arena ../shared/data/arena_real] [--only demo|arena] [--keep FOLDER]
 
-Works in temporary clones of the committed state, with this environment's Python; set-up is not counted.
+Works in clones of the committed state, temporary ones or below FOLDER, with this environment's Python; set-up is not
+counted. What the members add comes from benchmarks.gains, after the clock has stopped.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import tempfile
 import time
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from benchmarks.machine import machine
 
@@ -25,11 +27,13 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "pipeline.json"
 
 
-def main(arena: Path) -> None:
-    table = {"demo": measure("", "")}
-    if arena.is_dir():
-        table["arena"] = measure("cpu", str(arena.resolve()))
-    else:
+def main(arena: Path, only: str | None, keep: Path | None) -> None:
+    table = json.loads(RESULTS.read_text())["runs"] if only and RESULTS.exists() else {}
+    if only != "arena":
+        table["demo"] = measure("demo", "", "", keep)
+    if only != "demo" and arena.is_dir():
+        table["arena"] = measure("arena", "cpu", str(arena.resolve()), keep)
+    elif only != "demo":
         print(f"{arena} is not here: the arena run is not measured")
     RESULTS.parent.mkdir(exist_ok=True)
     result = {"date": date.today().isoformat(), "machine": machine(), "runs": table}
@@ -38,10 +42,10 @@ def main(arena: Path) -> None:
         print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in run.items()))
 
 
-def measure(preset: str, data: str) -> dict[str, float | None]:
-    """Seconds of a build from nothing and of one with nothing to do, disk and memory, and the scores."""
+def measure(name: str, preset: str, data: str, keep: Path | None) -> dict[str, Any]:
+    """Seconds of a build from nothing and of one with nothing to do, disk and memory, the scores and the gains."""
     with tempfile.TemporaryDirectory() as folder:
-        clone = Path(folder) / "podium"
+        clone = (keep or Path(folder)).resolve() / name
         subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
         (clone / ".venv").symlink_to(ROOT / ".venv")
         if data:
@@ -49,6 +53,7 @@ def measure(preset: str, data: str) -> dict[str, float | None]:
         build = run(["dvc", "repro"], clone)
         idle = min(run(["dvc", "repro"], clone) for _ in range(3))
         cv = json.loads((clone / "metrics" / "cv.json").read_text())
+        run([sys.executable, "-m", "benchmarks.gains", "--json", "gains.json"], clone)
         return {
             "seconds": round(build, 1),
             "idle_seconds": round(idle, 2),
@@ -59,6 +64,10 @@ def measure(preset: str, data: str) -> dict[str, float | None]:
             "nested": cv["stack"]["score"],
             "holdout": cv["stack"]["holdout"],
             "decisive": cv["decisive"]["stack"],
+            "members": {name: each["score"] for name, each in cv["members"].items()},
+            "members_decisive": cv["decisive"]["members"],
+            "dropped": cv.get("dropped", {}),
+            "gains": json.loads((clone / "gains.json").read_text()),
         }
 
 
@@ -85,4 +94,7 @@ if __name__ == "__main__":
     parser.add_argument("--arena", type=Path, default=ROOT.parent / "shared" / "data" / "arena_real")
     if shutil.which("git") is None:
         raise SystemExit("git is needed")
-    main(parser.parse_args().arena)
+    parser.add_argument("--only", choices=["demo", "arena"], help="the other one's figures stay as they are")
+    parser.add_argument("--keep", type=Path, help="leave the finished clones there")
+    arguments = parser.parse_args()
+    main(arguments.arena, arguments.only, arguments.keep)

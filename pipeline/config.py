@@ -8,15 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from pipeline.errors import nearest
+from pipeline.settings.backbones import Backbone
+from pipeline.settings.members import Decoder, Encoder, External, Tabular
+from pipeline.settings.section import Section
 from pipeline.validation import read_yaml, validated
 
-
-class Section(BaseModel):
-    """A frozen part of params.yaml that refuses unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+Member = Annotated[Tabular | External | Encoder | Decoder, Field(discriminator="kind")]
 
 
 class Data(Section):
@@ -47,87 +47,6 @@ class Folds(Section):
         return ids
 
 
-class Ngrams(Section):
-    """TF-IDF over n-grams of words, or of characters (slow on long texts)."""
-
-    longest: int = Field(ge=1, le=8)
-    """N-grams of one up to that many words or characters."""
-    max_features: int = Field(ge=1)
-    """The commonest are kept."""
-    min_df: int = Field(default=3, ge=1)
-    """An n-gram must occur in that many texts of the fold's training rows."""
-
-
-class Logistic(Section):
-    """L2-regularised logistic regression; each number is an inverse strength of the penalty."""
-
-    c: float = Field(default=0.5, gt=0)
-    """On the weights of n-grams."""
-    features_c: float = Field(default=0.002, gt=0)
-    """On the weights of the text features, each of unit variance."""
-    tie_c: float = Field(default=0.01, gt=0)
-    """On the weights of the text features where they tell ties from decisive rows."""
-
-
-class Boosting(Section):
-    """LightGBM; the number of trees is found by early stopping on an inner, group-respecting slice."""
-
-    learning_rate: float = Field(default=0.05, gt=0)
-    leaves: int = Field(default=8, ge=2)
-    min_rows_in_leaf: int = Field(default=40, ge=1)
-    feature_share: float = Field(default=0.3, gt=0, le=1)
-    row_share: float = Field(default=0.6, gt=0, le=1)
-    l2: float = Field(default=20.0, ge=0)
-    max_trees: int = Field(default=600, ge=1)
-    patience: int = Field(default=40, ge=1)
-
-
-class Tabular(Section):
-    """A member of kind `tabular`: TF-IDF and text features under a logistic regression or LightGBM."""
-
-    kind: Literal["tabular"]
-    model: Literal["logistic", "lightgbm"]
-    features: bool = True
-    """Use the text features of pipeline/data/features.py."""
-    words: Ngrams | None = None
-    characters: Ngrams | None = None
-    components: int = Field(default=0, ge=0)
-    """Reduce TF-IDF to that many singular vectors (LightGBM cannot use the raw matrix); 0 keeps the matrix."""
-    logistic: Logistic = Logistic()
-    boosting: Boosting = Boosting()
-    folds: tuple[int, ...] | None = None
-    """Train these folds only; the others write empty parts."""
-    seed: int = 0
-
-    @model_validator(mode="after")
-    def _has_an_input(self) -> Tabular:
-        tfidf = self.words or self.characters
-        if not (self.features or tfidf):
-            raise ValueError("give the member an input: features, words or characters")
-        if self.model == "lightgbm" and tfidf and not self.components:
-            raise ValueError("lightgbm needs components > 0 to use words or characters")
-        return self
-
-
-class External(Section):
-    """A member of kind `external`: a teammate's predictions, read from a file in external/."""
-
-    kind: Literal["external"]
-    file: str
-    """CSV or parquet under external/, see external/README.md: out-of-fold, holdout and test probabilities by id."""
-    folds: tuple[int, ...] | None = None
-
-    @field_validator("file")
-    @classmethod
-    def _where_dvc_looks(cls, file: str) -> str:
-        if Path(file).parts[:1] != ("external",) or ".." in Path(file).parts:
-            raise ValueError("expected a file under external/, the folder that DVC watches")
-        return file
-
-
-Member = Annotated[Tabular | External, Field(discriminator="kind")]
-
-
 class Stack(Section):
     candidates: tuple[Literal["mean", "logistic", "lightgbm"], ...] = Field(min_length=1)
     """From the simplest to the most flexible; the simplest within one paired standard error of the best is chosen."""
@@ -144,6 +63,15 @@ class Package(Section):
     """The competition's run-time limit, from the kernel's process start."""
 
 
+class Guard(Section):
+    on_collapse: Literal["drop", "fail"] = "drop"
+    """What happens to a member with a fold model that is no better than the prior: it is left out of stack and package
+    with a warning, or the build fails."""
+
+
+NAME = r"^[a-z][a-z0-9_]*$"
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -152,7 +80,10 @@ class Params(Section):
     folds: Folds
     threads: int = Field(ge=1)
     """CPU threads of every stage; results are the same for a given number."""
-    members: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Member] = Field(min_length=1)
+    backbones: dict[Annotated[str, Field(pattern=NAME)], Backbone]
+    """By name; `none` (source: none) is the one that members without a network name."""
+    members: dict[Annotated[str, Field(pattern=NAME)], Member] = Field(min_length=1)
+    guard: Guard = Guard()
     stack: Stack
     package: Package
 
@@ -162,6 +93,17 @@ class Params(Section):
             unknown = sorted(set(member.folds or ()) - set(self.folds.ids))
             if unknown:
                 raise ValueError(f"members.{name}.folds: {unknown} not in folds.ids {list(self.folds.ids)}")
+        return self
+
+    @model_validator(mode="after")
+    def _members_name_known_backbones(self) -> Params:
+        for name, member in self.members.items():
+            if member.backbone not in self.backbones:
+                known = nearest(member.backbone, self.backbones)
+                raise ValueError(f'members.{name}.backbone: no backbone "{member.backbone}"{known}')
+            source = self.backbones[member.backbone].source
+            if isinstance(member, Encoder | Decoder) == (source == "none"):
+                raise ValueError(f"members.{name}: kind {member.kind} cannot use a backbone of source {source}")
         return self
 
 

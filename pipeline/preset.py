@@ -29,7 +29,7 @@ PRESETS = Path(__file__).parent / "presets"
 LAST = Path("work/preset.json")
 """The hash of the params.yaml that this module wrote last: such a file holds no edits of the user's."""
 
-REPLACED = ("members",)
+REPLACED = ("members", "backbones")
 """Sections that a preset replaces as a whole; all others are merged key by key."""
 
 

@@ -1,4 +1,4 @@
-"""Removes what stages made for members and folds that params.yaml no longer names.
+"""Removes what stages made for members, folds and backbones that params.yaml no longer names.
 
 python -m pipeline.prune
 """
@@ -14,16 +14,22 @@ from pipeline.stage import stage
 
 
 def strays(params: Params, artifacts: Path) -> list[Path]:
-    """Files and folders under `artifacts` of members or folds that are not in params.yaml."""
-    members, folds = set(params.members), set(params.folds.ids)
+    """Files and folders under `artifacts` of members, folds or backbones that are not in params.yaml."""
+    members, folds, backbones = set(params.members), set(params.folds.ids), set(params.backbones)
     wanted = {artifacts / "start" / f"{m}.json" for m in members}
     wanted |= {artifacts / "receipts" / f"{m}-fold{k}.json" for m in members for k in folds}
     wanted |= {artifacts / "members" / m / f"fold{k}" for m in members for k in folds}
     wanted |= {
         artifacts / "oof" / m / f"{part}{k}.parquet" for m in members for k in folds for part in ("fold", "holdout")
     }
+    wanted |= {artifacts / folder / b for b in backbones for folder in ("backbones", "pretrained")}
+    wanted |= {artifacts / "start_pretrain" / f"{b}.json" for b in backbones}
     found: list[Path] = []
-    for pattern in ("start/*.json", "receipts/*.json", "members/*/fold*", "oof/*/*.parquet"):
+    for pattern in (
+        *("start/*.json", "receipts/*.json", "members/*/fold*", "oof/*/*.parquet"),
+        *("backbones/*", "pretrained/*", "start_pretrain/*.json"),
+        *("members/.quick-*", "members/*/.fold*.partial"),  # left by a process that was killed
+    ):
         found += sorted(set(artifacts.glob(pattern)) - wanted)
     return found
 

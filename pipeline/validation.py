@@ -79,7 +79,8 @@ def _bare(annotation: Any) -> Any:
 
 
 def _tags(kind: Any) -> tuple[Any, ...]:
-    return get_args(_fields(kind).get("kind"))
+    fields = _fields(kind)
+    return get_args(fields.get("kind") or fields.get("source"))
 
 
 def _fields(kind: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ python -m stages.finetune --member words --fold 0 --rows 500    # a quick look: 
 """
 
 import argparse
-import tempfile
+from importlib import import_module
 from pathlib import Path
 
 import polars as pl
@@ -14,22 +14,19 @@ from threadpoolctl import threadpool_limits
 from pipeline.data.folds import split_rows
 from pipeline.files import read_json
 from pipeline.stage import stage
-from pipeline.training import external, tabular
 from pipeline.training.fold import quick_look, train_fold
 
 ARTIFACTS = Path("artifacts")
-KINDS = {"tabular": tabular, "external": external}
 
 
 def main(member: str, fold: int, rows: int | None) -> None:
     start = read_json(ARTIFACTS / "start" / f"{member}.json")
-    kind = KINDS[start["settings"]["kind"]]
+    kind = import_module(f"pipeline.training.{start['settings']['kind']}")
     train = pl.read_parquet(ARTIFACTS / "competition" / "train.parquet")
     split = split_rows(train, pl.read_parquet(ARTIFACTS / "folds.parquet"), fold)
     with threadpool_limits(start["threads"]):
         if rows:
-            with tempfile.TemporaryDirectory() as folder:
-                score = quick_look(kind, split, start, rows, Path(folder))
+            score = quick_look(kind, split, start, rows, ARTIFACTS)
             print(f"{member} fold {fold}: {score:.5f} from {min(rows, len(split.train))} rows (a quick look, not kept)")
             return
         score = train_fold(kind, split, start, fold, ARTIFACTS)

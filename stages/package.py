@@ -12,5 +12,8 @@ from pipeline.stage import stage
 
 if __name__ == "__main__":
     with stage("package"):
-        wheels = find_wheels(Path(".venv/wheels"), Path("requirements.lock"))
-        build_package(Path("artifacts"), load_params().package, wheels)
+        params = load_params()
+        kinds = {member.kind for member in params.members.values()}
+        build_package(
+            Path("artifacts"), params.package, find_wheels(Path(".venv/wheels"), Path("requirements.lock"), kinds)
+        )

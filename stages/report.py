@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.files import write_text
-from pipeline.report.page import headline, load_evidence, render
+from pipeline.report.evidence import load_evidence
+from pipeline.report.page import headline, render
 from pipeline.stage import stage
 
 PAGE = Path("reports/index.html")

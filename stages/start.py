@@ -1,6 +1,7 @@
-"""Writes everything that decides one member's training.
+"""Writes everything that decides one member's training, or one backbone's pretraining.
 
 python -m stages.start --member words
+python -m stages.start --backbone small
 """
 
 import argparse
@@ -10,18 +11,25 @@ from pipeline.competitions.registry import load_competition
 from pipeline.config import load_params
 from pipeline.files import write_json
 from pipeline.stage import stage
-from pipeline.training.start import resolve
+from pipeline.training.start import resolve, resolve_pretraining
+
+ARTIFACTS = Path("artifacts")
 
 
-def main(member: str) -> None:
+def main(member: str | None, backbone: str | None) -> None:
     params = load_params()
-    competition = load_competition(params.data.competition)
-    write_json(Path("artifacts/start") / f"{member}.json", resolve(member, params, competition))
+    if backbone:
+        write_json(ARTIFACTS / "start_pretrain" / f"{backbone}.json", resolve_pretraining(backbone, params))
+    if member:
+        competition = load_competition(params.data.competition)
+        write_json(ARTIFACTS / "start" / f"{member}.json", resolve(member, params, competition))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--member", required=True, help="a key of `members` in params.yaml")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--member", help="a key of `members` in params.yaml")
+    which.add_argument("--backbone", help="a key of `backbones` in params.yaml")
     arguments = parser.parse_args()
-    with stage(f"start@{arguments.member}"):
-        main(arguments.member)
+    with stage(f"start@{arguments.member or arguments.backbone}"):
+        main(arguments.member, arguments.backbone)

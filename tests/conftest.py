@@ -27,6 +27,17 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return once(tmp_path_factory.getbasetemp())
 
 
+@pytest.fixture(scope="session")
+def backbones(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """artifacts/ with the backbones `bert` and `llama` of one small layer each, as pretrain leaves them unchanged."""
+    from networks import lay_backbone, scratch  # torch is slow to load
+
+    artifacts = tmp_path_factory.mktemp("backbones") / "artifacts"
+    lay_backbone(artifacts, "bert", scratch("deberta-v3", positions=256))
+    lay_backbone(artifacts, "llama", scratch("llama", positions=256))
+    return artifacts
+
+
 @pytest.fixture
 def mounted(finished: Path, tmp_path: Path) -> Path:
     """An input tree with copies of package and competition files, which a test may change."""

@@ -92,5 +92,5 @@ def write_external(root: Path, name: str, rows: pl.DataFrame, competition: Compe
     file.parent.mkdir(exist_ok=True)
     columns = {column: each[:, c] for c, column in enumerate(competition.classes)}
     pl.DataFrame({"id": rows["id"]} | columns).write_csv(file)
-    settings = {"kind": "external", "file": f"external/{name}.csv", "folds": None}
+    settings = {"kind": "external", "backbone": "none", "file": f"external/{name}.csv", "folds": None}
     return {"member": name, "settings": settings, "competition": asdict(competition), "threads": 1}

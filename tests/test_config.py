@@ -22,7 +22,27 @@ def changed(*keys: str, value: Any) -> dict[str, Any]:
 
 
 def a_member(**settings: Any) -> dict[str, Any]:
-    return changed("members", value={"one": {"kind": "tabular", "model": "logistic"} | settings})
+    return changed("members", value={"one": {"kind": "tabular", "backbone": "none", "model": "logistic"} | settings})
+
+
+def an_encoder(training: dict[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
+    """Params with one member of kind encoder on a backbone of the shipped params."""
+    plain = {"kind": "encoder", "backbone": "bert", "max_tokens": 64}
+    plain |= {"training": {"schedule": {"rate": 1e-4}} | (training or {})}
+    return changed("members", value={"one": plain | settings})
+
+
+def a_decoder(**settings: Any) -> dict[str, Any]:
+    plain = {"kind": "decoder", "backbone": "llama", "max_tokens": 64, "training": {"schedule": {"rate": 1e-4}}}
+    return changed("members", value={"one": plain | {"inference": {"precision": "nf4"}} | settings})
+
+
+def a_backbone(**settings: Any) -> dict[str, Any]:
+    return changed("backbones", "mine", value=settings)
+
+
+def pretraining(**settings: Any) -> dict[str, Any]:
+    return changed("backbones", "bert", "pretrain", value=settings)
 
 
 def test_the_shipped_params_are_sound() -> None:
@@ -50,10 +70,49 @@ def test_params_are_frozen() -> None:
         (a_member(kind="tabula"), "members.one: input tag 'tabula'"),
         (a_member(features=False), "members.one: give the member an input"),
         (changed("members", value={}), "members: dictionary should have at least 1 item"),
-        (changed("members", value={"x": {"kind": "external", "file": "../x.csv"}}), "expected a file under external/"),
+        (
+            changed("members", value={"x": {"kind": "external", "backbone": "none", "file": "../x.csv"}}),
+            "expected a file under external/",
+        ),
     ],
 )
 def test_a_wrong_key_or_type_is_named(params: dict[str, Any], expected: str) -> None:
+    with pytest.raises(PodiumError) as caught:
+        validated(Params, params, "params.yaml")
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        (an_encoder(backbone="brt"), 'members.one.backbone: no backbone "brt" (did you mean "bert"?)'),
+        (an_encoder(backbone="none"), "members.one: kind encoder cannot use a backbone of source none"),
+        (a_member(backbone="bert"), "members.one.backbone: input should be 'none', found \"bert\""),
+        (an_encoder(head="equivariant", input="joint"), "head equivariant needs input siamese"),
+        (
+            an_encoder({"swap": True}, head="equivariant"),
+            "head equivariant knows both orders already: leave out training.swap",
+        ),
+        (an_encoder(head="equivariant", inference={"swap": True}), "leave out training.swap and inference.swap"),
+        (an_encoder(inference={"precision": "nf4"}), "inference.precision nf4 is for decoders: use fp32, fp16 or bf16"),
+        (an_encoder(network="mine.py"), "expected a .py file under external/"),
+        (an_encoder(network="external/mine.txt"), "expected a .py file under external/"),
+        (an_encoder({"patience": 2}), "patience needs inner > 0"),
+        (an_encoder({"epochs": 0}), "members.one.training.epochs: input should be greater than or equal to 1, found 0"),
+        (an_encoder({"schedule": {"rat": 1e-4}}), "members.one.training.schedule"),
+        (an_encoder(lora={"rank": 4}), 'unknown key "members.one.lora"'),
+        (an_encoder(max_tokens=4), "members.one.max_tokens: input should be greater than or equal to 16, found 4"),
+        (a_decoder(pooling="cls"), "members.one.pooling: input should be 'last' or 'mean', found \"cls\""),
+        (a_decoder(inference={"precision": "int4"}), "members.one.inference.precision: input should be 'fp32'"),
+        (a_backbone(source="hubb"), "backbones.mine: input tag 'hubb'"),
+        (a_backbone(source="hub", repository="x/y", revision="main"), "backbones.mine.revision: "),
+        (a_backbone(source="scratch", architecture="llama", hidden=100, heads=3), "must be a multiple of 2 * heads"),
+        (pretraining(epochs=1), "epochs > 0 needs a schedule, such as {rate: 5.0e-5}"),
+        (pretraining(files=["other/x.txt"]), "expected .txt or .parquet files under external/"),
+    ],
+)
+def test_a_neural_setting_that_does_not_fit_is_one_line(params: dict[str, Any], expected: str) -> None:
     with pytest.raises(PodiumError) as caught:
         validated(Params, params, "params.yaml")
     assert expected in str(caught.value)

@@ -9,14 +9,14 @@ from support import ROOT
 
 from pipeline.imports import closure, fingerprint, libraries
 
-LAYERS = ("competitions", "data", "models", "inference", "training")
-ALLOWED = {
+ALLOWED: dict[str, tuple[str, ...]] = {
+    "settings": (),
     "competitions": (),
     "data": ("competitions",),
     "models": ("competitions", "data"),
     "ensemble": ("competitions", "data"),
     "inference": ("competitions", "data", "models", "ensemble"),
-    "training": ("competitions", "data", "models", "ensemble", "inference"),
+    "training": ("competitions", "data", "models", "ensemble", "inference", "settings"),
 }
 
 

@@ -48,7 +48,7 @@ def cv_scores(
     if truth is not None:
         scores["bayes"] = metric.score(oof.labels, truth)
     scores["members"] = {
-        name: _member(own[name], holdout, name, competition) | {"seconds": seconds.get(name)} for name in members
+        name: member_scores(own[name], holdout, name, competition) | {"seconds": seconds.get(name)} for name in members
     }
     scores["stack"] = {
         "chosen": comparison.chosen,
@@ -80,7 +80,8 @@ def level2_frame(comparison: Comparison, competition: Competition) -> pl.DataFra
     )
 
 
-def _member(own: Table, holdout: Table | None, name: str, competition: Competition) -> dict[str, Any]:
+def member_scores(own: Table, holdout: Table | None, name: str, competition: Competition) -> dict[str, Any]:
+    """One member's entry in metrics/cv.json; `own` are the rows that it covers."""
     metric = METRICS[competition.metric]
     folds, probabilities = own.rows["fold"].to_numpy(), own.probabilities[name]
     score = metric.score(own.labels, probabilities)

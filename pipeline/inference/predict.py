@@ -10,8 +10,6 @@ import polars as pl
 from pipeline.competitions.task import Competition
 from pipeline.errors import PodiumError
 from pipeline.files import read_json
-from pipeline.models.external import predict_external
-from pipeline.models.tabular import load_tabular
 
 
 def predict_member(folder: Path, rows: pl.DataFrame, competition: Competition) -> np.ndarray:
@@ -22,8 +20,17 @@ def predict_member(folder: Path, rows: pl.DataFrame, competition: Competition) -
     Raises: PodiumError for a kind that does not exist.
     """
     kind = read_json(folder / "member.json")["kind"]
+    # Each kind brings libraries that the others do without.
     if kind == "tabular":
+        from pipeline.models.tabular import load_tabular
+
         return load_tabular(folder, competition).predict(rows)
     if kind == "external":
+        from pipeline.models.external import predict_external
+
         return predict_external(folder, rows, competition)
-    raise PodiumError(f"{folder / 'member.json'}: kind: expected tabular or external, found {kind}")
+    if kind in ("encoder", "decoder"):
+        from pipeline.inference.neural import predict_neural
+
+        return predict_neural(folder, rows, competition)
+    raise PodiumError(f"{folder / 'member.json'}: kind: expected tabular, external, encoder or decoder, found {kind}")

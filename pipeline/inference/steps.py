@@ -20,7 +20,7 @@ from pipeline.ensemble.logits import geometric_mean
 from pipeline.errors import PodiumError
 from pipeline.files import write_json
 from pipeline.inference.job import Job, one_line, refuse_broken
-from pipeline.inference.parity import parity_differences
+from pipeline.inference.parity import parity_differences, parity_part
 from pipeline.inference.predict import predict_member
 from pipeline.inference.submission import write_submission
 
@@ -103,11 +103,14 @@ def _take(job: Job, step: Step) -> tuple[np.ndarray, np.ndarray]:
     """
     name, member = f"members/{step.member}/fold{step.fold}", job.manifest["members"][step.member]
     refuse_broken(name, job.broken)
-    compared = np.empty((0, len(job.competition.classes)))
+    # Parity rows and test rows in one call: a network is loaded once for both.
+    known = job.rows.head(0) if job.rerun else parity_part(job.parity, step.fold, job.competition)
+    asked = pl.concat([known, job.rows.select(known.columns)])
+    compared, predicted = np.split(predict_member(job.package / name, asked, job.competition), [len(known)])
     if not job.rerun:
-        folder, precision = job.package / name, member["precision"]
-        compared = parity_differences(folder, step.member, step.fold, job.parity, precision, job.competition)
-    predicted = predict_member(job.package / name, job.rows, job.competition)
+        compared = parity_differences(
+            compared, step.member, step.fold, job.parity, member["precision"], job.competition
+        )
     lacking = int((~np.isfinite(predicted).all(axis=1)).sum())
     if lacking and not job.rerun and member["kind"] != "external":
         raise PodiumError(

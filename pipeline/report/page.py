@@ -1,4 +1,4 @@
-"""The page people look at: reads what the other stages measured and renders one self-contained HTML file.
+"""The page people look at: renders what the other stages measured as one self-contained HTML file.
 
 python -m stages.report
 
@@ -9,101 +9,22 @@ section out), name it in SECTIONS, and give page.html a macro of the same name w
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline.competitions.metrics import METRICS, Metric
-from pipeline.competitions.task import Competition, competition_from_json
-from pipeline.errors import PodiumError
-from pipeline.files import read_json
 from pipeline.report import charts
 from pipeline.report.charts import known, score_text
+from pipeline.report.evidence import Evidence, array
+from pipeline.report.leaderboard import leaderboard
+from pipeline.report.training import failures, training
 
 STAGES = (
-    "demo",
-    "prepare",
-    "folds",
-    "backbone",
-    "pretrain",
-    "start",
-    "finetune",
-    "oof",
-    "stack",
-    "package",
-    "rehearse",
+    *("demo", "prepare", "folds", "backbone", "pretrain", "start"),
+    *("finetune", "oof", "stack", "package", "rehearse"),
 )
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """All that the page shows, as read from disk: `rows` of train and test, `seconds` per stage run where measured."""
-
-    competition: Competition
-    rows: dict[str, int]
-    cv: dict[str, Any]
-    rehearsal: dict[str, Any]
-    oof: pl.DataFrame
-    level2: pl.DataFrame
-    seconds: dict[str, float]
-
-    @property
-    def metric(self) -> Metric:
-        """The competition's metric."""
-        return METRICS[self.competition.metric]
-
-    def probabilities(self, member: str) -> np.ndarray:
-        """A member's OOF probabilities (rows, classes), NaN where it does not cover a row."""
-        columns = [f"{member}/{name}" for name in self.competition.classes]
-        if not set(columns) <= set(self.oof.columns):
-            return np.full((self.oof.height, len(columns)), np.nan)
-        return _array(self.oof.select(columns))
-
-
-def load_evidence(root: Path) -> Evidence:
-    """Reads metrics/, artifacts/ and work/seconds/ under `root`.
-
-    Raises: PodiumError that names the stage to run, for a file that is missing or broken.
-    """
-    found = _read(root, "artifacts/competition/competition.json", "prepare")
-    return Evidence(
-        competition_from_json(found["competition"]),
-        found["rows"],
-        _read(root, "metrics/cv.json", "stack"),
-        _read(root, "metrics/rehearsal.json", "rehearse"),
-        _read(root, "artifacts/oof/oof.parquet", "oof"),
-        _read(root, "artifacts/stack/level2.parquet", "stack"),
-        {path.stem: _seconds(path) for path in sorted((root / "work/seconds").glob("*.json"))},
-    )
-
-
-def _read(root: Path, name: str, stage: str) -> Any:
-    path = root / name
-    if not path.is_file():
-        raise PodiumError(f"{name}: missing; the stage `{stage}` writes it, run `dvc repro {stage}`")
-    try:
-        return pl.read_parquet(path) if path.suffix == ".parquet" else read_json(path)
-    except (ValueError, pl.exceptions.ComputeError) as error:
-        told = " ".join(str(error).split())
-        raise PodiumError(f"{name}: broken ({told}); stage `{stage}` writes it, run `dvc repro -f {stage}`") from None
-
-
-def _seconds(path: Path) -> float:
-    try:
-        value = known(float(read_json(path)))
-    except (ValueError, TypeError):
-        value = None
-    if value is None:
-        raise PodiumError(f"work/seconds/{path.name}: expected one number, the stage's seconds; delete the file")
-    return value
-
-
-def _array(frame: pl.DataFrame) -> np.ndarray:
-    return frame.select(pl.all().cast(pl.Float64).fill_null(math.nan)).to_numpy()
 
 
 def render(evidence: Evidence) -> str:
@@ -137,7 +58,7 @@ def head(evidence: Evidence) -> dict[str, Any]:
         "better": "higher" if evidence.metric.greater_is_better else "lower",
         "rows": evidence.rows,
         "cv": cv,
-        "warnings": [*warnings, *(cv.get("warnings") or [])],
+        "warnings": [*failures(evidence), *warnings, *(cv.get("warnings") or [])],
         "chosen": stack["chosen"],
         "score": score,
         "error": known(stack.get("standard_error")),
@@ -201,7 +122,7 @@ def alike(evidence: Evidence) -> dict[str, Any] | None:
 def calibration(evidence: Evidence) -> dict[str, Any] | None:
     """Per class the plot of stack and best member, and the stack's bins as numbers."""
     best, classes = evidence.cv["stack"]["best_member"], evidence.competition.classes
-    stack, member = _array(evidence.level2.select(classes)), evidence.probabilities(best)
+    stack, member = array(evidence.level2.select(classes)), evidence.probabilities(best)
     hits = [frame["label"].to_numpy()[:, None] == np.arange(len(classes)) for frame in (evidence.level2, evidence.oof)]
     bins = [charts.reliability(hits[0][:, c], stack[:, c]) for c in range(len(classes))]
     faint = [charts.reliability(hits[1][:, c], member[:, c]) for c in range(len(classes))]
@@ -240,9 +161,11 @@ def spent(evidence: Evidence) -> dict[str, Any]:
 SECTIONS = {
     "members": members,
     "stack": lambda evidence: evidence.cv,
+    "leaderboard": lambda evidence: leaderboard(evidence.ledger, known(evidence.cv["stack"]["score"])),
     "decisive": lambda evidence: evidence.cv.get("decisive"),
     "alike": alike,
     "calibration": calibration,
+    "training": training,
     "rehearsal": rehearsal,
     "spent": spent,
     "words": lambda evidence: evidence.cv,

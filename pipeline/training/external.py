@@ -11,12 +11,13 @@ from pipeline.competitions.task import Competition, competition_from_json
 from pipeline.data.folds import Split
 from pipeline.errors import PodiumError, nearest
 from pipeline.models.external import save_external
+from pipeline.training.run import Run
 
 TOLERANCE = 1.0e-3
 """How far a row's probabilities may be from a sum of 1; files from elsewhere are often rounded."""
 
 
-def train(split: Split, start: dict[str, Any], folder: Path) -> None:
+def train(split: Split, start: dict[str, Any], folder: Path, run: Run) -> None:
     """Checks the external file against the rows of this fold and saves it into `folder`.
 
     The out-of-fold promise is the teammate's: their models must have used the folds of artifacts/folds.parquet.

@@ -5,6 +5,11 @@ python -m stages.finetune --member words --fold 0
 
 from __future__ import annotations
 
+import gc
+import hashlib
+import json
+import tempfile
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,9 +20,13 @@ import polars as pl
 from pipeline.competitions.metrics import METRICS
 from pipeline.competitions.task import Competition, competition_from_json
 from pipeline.data.folds import Split
-from pipeline.files import atomic_folder, sha256_file, write_json, write_parquet
+from pipeline.files import atomic_folder, remove_partials, sha256_file, write_json, write_parquet
 from pipeline.inference.predict import predict_member
-from pipeline.training.progress import track
+from pipeline.training.checkpoint import Checkpoint, checkpoint
+from pipeline.training.run import Run
+
+UNSEEN = 1.0e-6
+"""Rows added to each class of the prior, so that one that never occurred has a finite log loss."""
 
 
 def train_fold(kind: ModuleType, split: Split, start: dict[str, Any], fold: int, artifacts: Path) -> float | None:
@@ -26,53 +35,82 @@ def train_fold(kind: ModuleType, split: Split, start: dict[str, Any], fold: int,
     A member that does not train this fold writes the same files without rows. Returns its score on the fold.
     """
     member, settings = start["member"], start["settings"]
-    competition = competition_from_json(start["competition"])
     folder = artifacts / "members" / member / f"fold{fold}"
-    parts = {"oof": split.fold, "holdout": split.holdout}
-    trained = settings["folds"] is None or fold in settings["folds"]
-    if trained:
-        with atomic_folder(folder) as partial:
-            kind.train(split, start, partial)
-        predicted = {
-            name: _predictions(rows.select("id"), predict_member(folder, rows, competition), competition)
-            for name, rows in track(list(parts.items()), f"{member} fold {fold}: predict")
-        }
-    else:
+    provenance = _provenance(member, fold, artifacts)
+    if settings["folds"] is not None and fold not in settings["folds"]:
         with atomic_folder(folder) as partial:
             write_json(partial / "member.json", {"kind": settings["kind"], "trained": False})
-        none = np.empty((0, len(competition.classes)))
-        predicted = {name: _predictions(rows.select("id").head(0), none, competition) for name, rows in parts.items()}
-    files = {"oof": f"fold{fold}.parquet", "holdout": f"holdout{fold}.parquet"}
-    for name, frame in predicted.items():
-        write_parquet(frame, artifacts / "oof" / member / files[name])
-    write_json(artifacts / "receipts" / f"{member}-fold{fold}.json", _receipt(start, fold, trained, files, artifacts))
-    if not trained or not len(split.fold):
+        _write(provenance, Split(split.train, split.fold.head(0), split.holdout.head(0)), None, start, artifacts)
         return None
-    probabilities = predicted["oof"].select(list(competition.classes)).to_numpy()
-    return METRICS[competition.metric].score(split.fold["label"].to_numpy(), probabilities)
-
-
-def quick_look(kind: ModuleType, split: Split, start: dict[str, Any], rows: int, folder: Path) -> float:
-    """Trains on the first `rows` training rows in `folder`, a temporary one, and returns the score on the fold."""
+    key = hashlib.sha256(json.dumps(provenance).encode()).hexdigest()
     competition = competition_from_json(start["competition"])
-    kind.train(Split(split.train.head(rows), split.fold, split.holdout), start, folder)
-    probabilities = predict_member(folder, split.fold, competition)
-    return METRICS[competition.metric].score(split.fold["label"].to_numpy(), probabilities)
+    with checkpoint(f"{member}-fold{fold}", key) as state:
+        remove_partials(folder)
+        with atomic_folder(folder) as partial:
+            training = kind.train(split, start, partial, Run(f"{member} fold {fold}", artifacts, state))
+        gc.collect()  # networks refer to themselves; the prediction is about to load another
+        began = time.monotonic()
+        probabilities = predict_member(folder, pl.concat([split.fold, split.holdout]), competition)
+        asked = len(probabilities)
+        print(f"{member} fold {fold}: {asked} rows predicted in {time.monotonic() - began:.1f} s", flush=True)
+        if training is not None:
+            training["collapsed"] = _collapsed(split, probabilities[: len(split.fold)], competition)
+            if training["collapsed"]:
+                print(f"warning: {member} fold {fold}: COLLAPSED, no better than the prior", flush=True)
+        _write(provenance | {"training": training}, split, probabilities, start, artifacts)
+    if not len(split.fold):
+        return None
+    return METRICS[competition.metric].score(split.fold["label"].to_numpy(), probabilities[: len(split.fold)])
 
 
-def _predictions(ids: pl.DataFrame, probabilities: np.ndarray, competition: Competition) -> pl.DataFrame:
-    return ids.with_columns(pl.Series(name, probabilities[:, c]) for c, name in enumerate(competition.classes))
+def quick_look(kind: ModuleType, split: Split, start: dict[str, Any], rows: int, artifacts: Path) -> float:
+    """Trains on the first `rows` training rows, keeps nothing, and returns the score on as many rows of the fold."""
+    competition = competition_from_json(start["competition"])
+    asked = split.fold.head(rows)
+    (artifacts / "members").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".quick-", dir=artifacts / "members") as temporary:
+        folder = Path(temporary) / "fold"  # as deep as a fold model's, so that it finds its backbone
+        folder.mkdir()
+        run = Run(f"{start['member']} quick look", artifacts, Checkpoint(Path(temporary) / "checkpoint"), quick=True)
+        kind.train(Split(split.train.head(rows), asked, split.holdout), start, folder, run)
+        probabilities = predict_member(folder, asked, competition)
+    return METRICS[competition.metric].score(asked["label"].to_numpy(), probabilities)
 
 
-def _receipt(start: dict[str, Any], fold: int, trained: bool, files: dict[str, str], artifacts: Path) -> dict[str, Any]:
-    """Where the parts come from; the oof stage refuses parts that do not belong together."""
-    member = start["member"]
+def _collapsed(split: Split, probabilities: np.ndarray, competition: Competition) -> bool:
+    """Whether the fold model is no better on its fold than the shares of the classes that it learned from."""
+    labels = split.fold["label"].to_numpy()
+    if not len(labels):
+        return False
+    counts = np.bincount(split.train["label"].to_numpy(), minlength=len(competition.classes)) + UNSEEN
+    prior = np.tile(counts / counts.sum(), (len(labels), 1))
+    log_loss = METRICS["log_loss"].score
+    return not log_loss(labels, probabilities) < log_loss(labels, prior)
+
+
+def _write(
+    provenance: dict[str, Any], split: Split, probabilities: np.ndarray | None, start: dict[str, Any], artifacts: Path
+) -> None:
+    """The OOF and holdout parts, and the receipt that names them; `probabilities` of fold and holdout, one below the
+    other, None for a fold that is not trained."""
+    member, fold, classes = provenance["member"], provenance["fold"], start["competition"]["classes"]
+    values = np.empty((0, len(classes))) if probabilities is None else probabilities
+    files = {"oof": f"fold{fold}.parquet", "holdout": f"holdout{fold}.parquet"}
+    each = zip(files.values(), (split.fold, split.holdout), np.split(values, [len(split.fold)]), strict=True)
+    for file, rows, part in each:
+        columns = (pl.Series(name, part[:, c]) for c, name in enumerate(classes))
+        write_parquet(rows.select("id").with_columns(columns), artifacts / "oof" / member / file)
+    hashes = {name: sha256_file(artifacts / "oof" / member / file) for name, file in files.items()}
+    receipt = provenance | {"trained": probabilities is not None, "parts": hashes}
+    write_json(artifacts / "receipts" / f"{member}-fold{fold}.json", receipt)
+
+
+def _provenance(member: str, fold: int, artifacts: Path) -> dict[str, Any]:
+    """What the fold model comes from; the oof stage refuses parts that do not belong together."""
     return {
         "member": member,
         "fold": fold,
-        "trained": trained,
         "data": sha256_file(artifacts / "competition" / "train.parquet"),
         "folds": sha256_file(artifacts / "folds.parquet"),
         "start": sha256_file(artifacts / "start" / f"{member}.json"),
-        "parts": {name: sha256_file(artifacts / "oof" / member / file) for name, file in files.items()},
     }

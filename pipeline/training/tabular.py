@@ -8,10 +8,11 @@ from typing import Any
 from pipeline.competitions.task import competition_from_json
 from pipeline.data.folds import Split
 from pipeline.models.tabular import fit_tabular
+from pipeline.training.run import Run
 
 
-def train(split: Split, start: dict[str, Any], folder: Path) -> None:
-    """Fits the model that `start` describes and saves it into `folder`."""
+def train(split: Split, start: dict[str, Any], folder: Path, run: Run) -> None:
+    """Fits the model that `start` describes and saves it into `folder`; it takes seconds and keeps no checkpoint."""
     competition = competition_from_json(start["competition"])
     labels = split.train["label"].to_numpy()
     fit_tabular(split.train, labels, start["settings"], competition, start["threads"]).save(folder)

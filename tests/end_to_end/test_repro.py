@@ -50,10 +50,16 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     edit(target, "demo", value={"train_rows": 400, "test_rows": 60, "seed": 1})
     edit(target, "folds", value={"ids": [0, 1], "holdout": 0.2, "seed": 1})
     members = {
-        "words": {"kind": "tabular", "model": "logistic", "words": {"longest": 1, "max_features": 2000}},
-        "shape": {"kind": "tabular", "model": "lightgbm", "boosting": {"max_trees": 60}},
+        "words": {
+            "kind": "tabular",
+            "backbone": "none",
+            "model": "logistic",
+            "words": {"longest": 1, "max_features": 2000},
+        },
+        "shape": {"kind": "tabular", "backbone": "none", "model": "lightgbm", "boosting": {"max_trees": 60}},
     }
     edit(target, "members", value=members)
+    edit(target, "backbones", value={"none": {"source": "none"}})
     sh("git init -q && git add -A && git -c user.name=x -c user.email=x@x commit -qm one", target)
     output = sh("dvc repro", target)
     assert {"finetune@words-1", "rehearse", "report"} <= ran(output)
@@ -85,7 +91,8 @@ def test_nothing_to_do_runs_nothing(clone: Path) -> None:
 
 def test_git_sees_only_what_a_user_commits(clone: Path) -> None:
     shown = sh("git status --porcelain --untracked-files=all", clone).split()
-    assert set(shown[1::2]) == {"dvc.lock", "metrics/cv.json", "metrics/rehearsal.json"}
+    metrics = {"metrics/cv.json", "metrics/rehearsal.json", "metrics/pretrain/none.json"}
+    assert set(shown[1::2]) == metrics | {"dvc.lock"}
 
 
 def test_a_comment_reruns_no_fold(clone: Path) -> None:

@@ -100,7 +100,12 @@ FAULTS = [
     Fault("a wheel that pip refuses", break_wheel, "wheels: pip install failed: ERROR", ALL),
     Fault("lost parity", lose_parity, "words fold 0: expected its out-of-fold predictions within 0.0001", ALL),
     Fault("a row without a number", forget_a_row, "friend fold 0: expected finite probabilities, found 1 rows", ALL),
-    Fault("a kind that does not exist", unknown_kind, "kind: expected tabular or external, found crystal_ball", ALL),
+    Fault(
+        "a kind that does not exist",
+        unknown_kind,
+        "kind: expected tabular, external, encoder or decoder, found crystal_ball",
+        ALL,
+    ),
     Fault("a cell that is no list of turns", spoil_a_cell, "test.csv", ALL),
     Fault("a test file without a column", drop_a_column, "response_b", ("prior",)),
 ]

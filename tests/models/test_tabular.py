@@ -33,7 +33,7 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 def settings(**chosen: Any) -> dict[str, Any]:
-    return Tabular(kind="tabular", **chosen).model_dump(mode="json")
+    return Tabular(kind="tabular", backbone="none", **chosen).model_dump(mode="json")
 
 
 def fitted(name: str, rows: pl.DataFrame, competition: Competition) -> TabularModel:

@@ -21,7 +21,8 @@ from pipeline.competitions.registry import load_competition
 from pipeline.competitions.task import Competition
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, write_json, write_parquet
-from pipeline.report.page import headline, load_evidence, render
+from pipeline.report.evidence import load_evidence
+from pipeline.report.page import headline, render
 from stages import report
 
 ROWS, FOLDS = 900, 4

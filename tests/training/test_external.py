@@ -12,7 +12,9 @@ from pipeline.data.folds import Split
 from pipeline.errors import PodiumError
 from pipeline.inference.predict import predict_member
 from pipeline.training import external
+from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.fold import quick_look, train_fold
+from pipeline.training.run import Run
 
 
 @pytest.fixture
@@ -24,8 +26,8 @@ def split(rows: pl.DataFrame) -> Split:
     return Split(rows[:24], rows[24:32], rows[32:])
 
 
-def edited(file: Path, change: pl.DataFrame) -> None:
-    change.write_csv(file)
+def run(root: Path) -> Run:
+    return Run("friend fold 0", root / "artifacts", Checkpoint(root / "checkpoint"))
 
 
 def test_predictions_come_back_by_id_and_unknown_rows_are_nan(
@@ -33,7 +35,7 @@ def test_predictions_come_back_by_id_and_unknown_rows_are_nan(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     start = write_external(tmp_path, "friend", rows, lmsys, 1.0)
-    external.train(split(rows), start, tmp_path / "model")
+    external.train(split(rows), start, tmp_path / "model", run(tmp_path))
     wanted = pl.read_csv("external/friend.csv", schema_overrides={"id": pl.String})
     stranger = rows[:1].with_columns(pl.lit("stranger").alias("id"))
     asked = pl.concat([rows[30:35], stranger, rows[:3]])
@@ -42,7 +44,10 @@ def test_predictions_come_back_by_id_and_unknown_rows_are_nan(
     known = [*range(5), 6, 7, 8]
     expected = wanted.drop("id").to_numpy()[[30, 31, 32, 33, 34, 0, 1, 2]]
     assert np.allclose(answer[known], expected, atol=1e-9)
-    assert quick_look(external, split(rows), start, 10, tmp_path / "look") > 0
+    artifacts = tmp_path / "artifacts"
+    artifacts.mkdir()
+    assert quick_look(external, split(rows), start, 10, artifacts) > 0
+    assert list(artifacts.rglob("*.json")) == []  # a quick look leaves nothing behind
 
 
 @pytest.mark.parametrize(
@@ -71,7 +76,7 @@ def test_a_wrong_file_is_one_line(
     file = Path("external/friend.csv")
     change(pl.read_csv(file, schema_overrides={"id": pl.String})).write_csv(file)  # type: ignore[operator]
     with pytest.raises(PodiumError) as caught:
-        external.train(split(rows), start, tmp_path / "model")
+        external.train(split(rows), start, tmp_path / "model", run(tmp_path))
     assert str(caught.value).startswith("external/friend.csv: ")
     assert expected in str(caught.value)
     assert not (tmp_path / "model").exists()

@@ -1,0 +1,75 @@
+"""Backbones from disk, in the precision that a member asks for: fp32, fp16, bf16, or quantised by bitsandbytes."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoConfig, AutoModel, BitsAndBytesConfig
+from transformers.utils import logging as transformers_logging
+
+from pipeline.errors import PodiumError
+from pipeline.models.network import without_dropout
+
+transformers_logging.set_verbosity_error()  # every fresh head would be announced as a weight that is missing
+transformers_logging.disable_progress_bar()
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # of a faster kernel that is not on PyPI
+warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # peft's calls, not the user's
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+QUANTISED = ("nf4", "int8")
+
+
+def load_backbone(folder: Path, precision: str, device: str, dropout: float | None = None) -> nn.Module:
+    """The network without any head, in evaluation mode, its weights as saved.
+
+    Quantised linear layers compute in fp32 on a CPU and in fp16 on a GPU (a T4 has no bf16).
+
+    Raises: PodiumError where the folder's files do not make a network.
+    """
+    try:
+        config = without_dropout(AutoConfig.from_pretrained(folder, local_files_only=True), dropout)
+        options: dict[str, Any] = {"config": config, "local_files_only": True}
+        if precision not in QUANTISED:
+            return AutoModel.from_pretrained(folder, dtype=DTYPES[precision], **options).eval().to(device)
+        compute = torch.float32 if device == "cpu" else torch.float16
+        if getattr(config, "quantization_config", None) is None:
+            options["quantization_config"] = _quantisation(precision, compute)
+        network = AutoModel.from_pretrained(folder, dtype=compute, device_map={"": device}, **options)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise PodiumError(f"{folder}: not loadable as a backbone: {' '.join(str(error).split())[:200]}") from error
+    return _settled(network.eval(), compute)
+
+
+def fresh_backbone(folder: Path, device: str) -> nn.Module:
+    """The network of config.json without its saved weights: they are about to be replaced by a member's own."""
+    config = without_dropout(AutoConfig.from_pretrained(folder, local_files_only=True), 0.0)
+    return AutoModel.from_config(config, dtype=torch.float32).eval().to(device)
+
+
+def _quantisation(precision: str, compute: torch.dtype) -> BitsAndBytesConfig:
+    if precision == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute,
+    )
+
+
+def _settled(network: nn.Module, compute: torch.dtype) -> nn.Module:
+    """The same rules on every machine, whatever stood in a saved quantisation config."""
+    from bitsandbytes.nn import Linear4bit
+
+    for module in network.modules():
+        if isinstance(module, Linear4bit):
+            module.compute_dtype, module.compute_type_is_set = compute, True
+            # bitsandbytes 0.50 repacks weights in place on CPUs with avx512_bf16; gradients are wrong ever after.
+            module.support_avx512bf16_for_cpu = False
+    return network

@@ -1,0 +1,51 @@
+"""Trains one fold of a `decoder` member: LoRA adapters and a head on a frozen, mostly quantised, causal network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import save_file
+
+from pipeline.data.folds import Split
+from pipeline.files import write_json
+from pipeline.inference.neural import ADAPTER, FORMAT, HEAD
+from pipeline.models.loading import load_backbone
+from pipeline.models.network import checksum, decoder_network
+from pipeline.training.neural import opened, train_network
+from pipeline.training.run import Run
+
+
+def train(split: Split, start: dict[str, Any], folder: Path, run: Run) -> dict[str, Any]:
+    """Fine-tunes adapters and head that `start` describes, saves them into `folder`, and returns the run's record."""
+    setting = opened(split, start, run)
+    settings, competition = setting.settings, setting.competition
+    adapted = adapted_base(setting.base, settings, setting.device.name)
+    network = decoder_network(adapted, settings, competition.kind, len(competition.classes)).to(setting.device.name)
+    record = train_network(network, split, setting, run.checkpoint)
+    adapted.save_pretrained(str(folder / ADAPTER))
+    head = {name: each.detach().cpu().contiguous() for name, each in network.head.state_dict().items()}
+    save_file(head, folder / HEAD)
+    about = {"kind": "decoder", "trained": True, "format": FORMAT, "classes": competition.classes}
+    about |= {"settings": settings, "backbone": setting.backbone, "head": checksum(head)}
+    write_json(folder / "member.json", about)
+    return record
+
+
+def adapted_base(folder: Path, settings: dict[str, Any], device: str) -> PeftModel:
+    """The base in `folder`, frozen and in the member's precision, with fresh adapters from torch's global generator.
+
+    It is what the kernel will have: an adapter learns to correct the rounding of its own base.
+    """
+    base: Any = load_backbone(folder, settings["inference"]["precision"], device)
+    for each in base.parameters():
+        each.requires_grad_(False)
+    if settings["training"]["gradient_checkpointing"]:
+        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        base.enable_input_require_grads()
+    lora = settings["lora"]
+    return get_peft_model(
+        base,
+        LoraConfig(r=lora["rank"], lora_alpha=lora["alpha"], lora_dropout=lora["dropout"], target_modules="all-linear"),
+    )

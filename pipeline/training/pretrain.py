@@ -1,0 +1,154 @@
+"""Trains a backbone further on the competition's own text, before any label: within-task pretraining.
+
+python -u -m stages.pretrain --backbone small
+
+Text of the holdout is never seen, so that the holdout shows what unseen text costs (Gururangan et al. 2020,
+arXiv 2004.10964, call the method TAPT).
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from pipeline.competitions.task import Competition
+from pipeline.data.text import encode, views_of
+from pipeline.errors import PodiumError
+from pipeline.files import read_json, write_json
+from pipeline.models.loading import load_backbone
+from pipeline.models.pretrained import FACTS, contents_hash
+from pipeline.models.tokenizer import load_tokenizer
+from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.device import Device, resolve_precision, training_device
+from pipeline.training.forecast import forecast
+from pipeline.training.language import CausalModel, Language, MaskedModel
+from pipeline.training.loop import fit, seed_of
+
+HELD_OUT, MOST_HELD_OUT = 0.02, 256
+"""Share and largest number of the sequences that perplexity is measured on."""
+SHORTEST = 16
+"""A shorter rest of a text is left out."""
+WHOLE = 10**9
+
+
+def pretrain(
+    backbone: Path, rows: pl.DataFrame, start: dict[str, Any], competition: Competition, folder: Path, state: Checkpoint
+) -> dict[str, Any]:
+    """Trains the backbone in `backbone` on the text of `rows` as `start` says, and writes the new one into `folder`.
+
+    Returns what metrics and page tell: sequences, tokens, perplexity before and after, learning curve.
+    """
+    settings, label = start["settings"] | {"seeds": {"dropout": start["settings"]["seed"]}}, start["label"]
+    facts, tokenizer = read_json(backbone / FACTS), load_tokenizer(backbone)
+    device = training_device(resolve_precision("auto")[0], start["threads"])
+    masked = settings["masked"] if facts["family"] == "encoder" else None
+    sequences = text_sequences(rows, competition, tokenizer, facts["family"], settings)
+    draw = np.random.default_rng([settings["seed"], 1]).permutation(len(sequences))
+    held = draw[: max(1, min(MOST_HELD_OUT, int(HELD_OUT * len(sequences))))]
+
+    def objective(places: np.ndarray) -> Language:
+        chosen = [sequences[place] for place in places]
+        batches = settings["batches"]
+        sizes = batches["rows_per_step"], batches["tokens_per_batch"]
+        return Language(chosen, tokenizer, masked, *sizes, settings["seed"], device.name)
+
+    learned, judged = objective(np.sort(draw[len(held) :])), objective(held)
+    tokens = int(sum(map(len, learned.sequences)))
+    print(
+        f"{label}: {len(learned.sequences)} sequences, {tokens} tokens, {device.precision} on {device.name}", flush=True
+    )
+    torch.manual_seed(seed_of(settings["seed"], 4))
+    network = _network(backbone, masked is not None, device)
+    before = judged.perplexity(network.eval())
+    if masked is not None and settings["head_steps"]:
+        _warm_up_head(network, learned, settings, device, state, label)
+    forecast(network, learned, settings, device, label, Path())
+    record = fit(network, learned, settings, device, state, label)
+    after = judged.perplexity(network)
+    print(f"{label}: perplexity {before:.1f} before, {after:.1f} after", flush=True)
+    _save(network, backbone, folder, facts)
+    told = {
+        "sequences": len(learned.sequences),
+        "tokens": tokens,
+        "perplexity_before": before,
+        "perplexity_after": after,
+    }
+    write_json(folder / "pretraining.json", told | {"curve": record.curve()})
+    write_json(folder / FACTS, facts | {"sha256": contents_hash(folder)})
+    return told
+
+
+def text_sequences(
+    rows: pl.DataFrame, competition: Competition, tokenizer: Any, family: str, settings: dict[str, Any]
+) -> list[np.ndarray]:
+    """All different texts as sequences of at most `max_tokens`: the prompt with each side, as fine-tuning shows them.
+
+    A longer text becomes several sequences, each starting with the family's first token, or is cut.
+
+    Raises: PodiumError where there is no text, or a file of more text is missing or has no column `text`.
+    """
+    most = settings["max_tokens"] if settings["texts"] == "cut" else WHOLE
+    texts = encode(rows, tokenizer, family, views_of(competition.kind, siamese=True), most).ids
+    texts += [
+        np.array(tokenizer.encode(text), dtype=np.int32) for file in settings["files"] for text in _more(Path(file))
+    ]
+    first = tokenizer.cls_token_id if family == "encoder" else tokenizer.bos_token_id
+    start = np.array([] if first is None else [first], dtype=np.int32)
+    width = settings["max_tokens"] - len(start)
+    unique: dict[bytes, np.ndarray] = {}
+    for ids in texts:
+        body = ids[len(start) :] if len(start) and len(ids) and ids[0] == first else ids
+        for begin in range(0, len(body), width):
+            piece = body[begin : begin + width]
+            if begin == 0 or len(piece) >= SHORTEST:
+                unique.setdefault(piece.tobytes(), np.concatenate([start, piece]))
+    if not unique:
+        raise PodiumError("the training rows hold no text to train on")
+    return list(unique.values())
+
+
+def _more(file: Path) -> list[str]:
+    if not file.is_file():
+        raise PodiumError(f"{file}: no such file; backbones.*.pretrain.files in params.yaml names it")
+    try:
+        if file.suffix == ".txt":
+            return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return pl.read_parquet(file, columns=["text"])["text"].drop_nulls().to_list()
+    except UnicodeDecodeError as error:
+        raise PodiumError(f"{file}: expected UTF-8 text: {error}") from None
+    except pl.exceptions.PolarsError as error:
+        raise PodiumError(f'{file}: expected a column "text": {" ".join(str(error).split())[:120]}') from None
+
+
+def _network(backbone: Path, masked: bool, device: Device) -> nn.Module:
+    if masked:
+        return MaskedModel(load_backbone(backbone, "fp32", device.name)).to(device.name)
+    causal = AutoModelForCausalLM.from_pretrained(backbone, dtype=torch.float32, local_files_only=True)
+    return CausalModel(causal).to(device.name)
+
+
+def _warm_up_head(
+    network: nn.Module, learned: Language, settings: dict[str, Any], device: Device, state: Checkpoint, label: str
+) -> None:
+    """The fresh head first, alone: its early gradients would disturb the network."""
+    backbone: Any = network.backbone
+    backbone.requires_grad_(False)
+    fit(network, learned, settings, device, state, f"{label}, head", part="head", steps=settings["head_steps"])
+    backbone.requires_grad_(True)
+
+
+def _save(network: nn.Module, backbone: Path, folder: Path, facts: dict[str, Any]) -> None:
+    """The trained network without the masked model's head, beside the tokenizer's files as they are."""
+    for file in sorted(backbone.iterdir()):
+        weights = file.name.startswith(("model", "pytorch_model")) or file.name in ("config.json", FACTS)
+        if file.is_file() and not weights:
+            shutil.copyfile(file, folder / file.name)
+    trained: Any = network.backbone
+    trained.cpu().save_pretrained(folder)

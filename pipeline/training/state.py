@@ -1,0 +1,117 @@
+"""Everything that a training run is, beside its settings: what a checkpoint holds, and what metrics and page tell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.training.averaging import Average, put
+from pipeline.training.checkpoint import Checkpoint
+
+POINTS = 200
+"""A learning curve keeps that many points at most."""
+
+
+@dataclass
+class Record:
+    """What happened, for metrics and page."""
+
+    losses: list[float] = field(default_factory=list)
+    """Plain cross entropy of each step's rows, before the step."""
+    scores: list[tuple[int, float]] = field(default_factory=list)
+    """(steps done, plain cross entropy on the inner slice)"""
+    best: int | None = None
+    """Steps done when the kept weights were reached; None for the last."""
+    skipped: int = 0
+    """Steps that an fp16 overflow cost."""
+
+    def curve(self) -> list[tuple[int, float]]:
+        """(steps done, mean loss since the point before), at most 200 of them."""
+        width = max(1, math.ceil(len(self.losses) / POINTS))
+        starts = range(0, len(self.losses), width)
+        return [
+            (min(start + width, len(self.losses)), round(float(np.mean(self.losses[start : start + width])), 5))
+            for start in starts
+        ]
+
+
+class State:
+    """Weights, optimiser, scaler, average, best weights and record of one run."""
+
+    def __init__(
+        self,
+        weights: dict[str, Tensor],
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        average: Average | None,
+    ) -> None:
+        self.weights, self.optimizer, self.scaler, self.average = weights, optimizer, scaler, average
+        self.best: dict[str, Tensor] = {}
+        self.record = Record()
+        self.finished = False
+
+    def judge(self, step: int, evaluate: Callable[[], float], network: nn.Module) -> None:
+        """Scores the (averaged) weights on the inner slice, and keeps them where they are the best so far."""
+        network.eval()
+        with self.average.in_place() if self.average else nullcontext():
+            score = evaluate()
+            if score < min((each for _, each in self.record.scores), default=math.inf):
+                self.best = {name: each.detach().clone() for name, each in self.weights.items()}
+                self.record.best = step
+        self.record.scores.append((step, score))
+        network.train()
+
+    def finish(self) -> None:
+        """Puts the weights in place that the run was for."""
+        if not self.finished and (self.best or self.average):
+            put(self.weights, self.best or self.average.mean)  # type: ignore[union-attr]
+        self.finished = True
+
+    def save(self, checkpoint: Checkpoint, part: str, done: int) -> None:
+        """A finished run keeps its weights alone."""
+        tensors = {f"weight {name}": each for name, each in self.weights.items()}
+        if not self.finished:
+            names = {id(each): name for name, each in self.weights.items()}
+            for parameter, values in self.optimizer.state.items():
+                tensors |= {f"{key} {names[id(parameter)]}": each for key, each in values.items()}
+            tensors |= {f"best {name}": each for name, each in self.best.items()}
+            tensors |= {f"mean {name}": each for name, each in (self.average.mean if self.average else {}).items()}
+        facts = {
+            "done": done,
+            "finished": self.finished,
+            "scaler": self.scaler.state_dict(),
+            "record": vars(self.record),
+        }
+        checkpoint.save(part, tensors, facts)
+
+    def restore(self, checkpoint: Checkpoint, part: str) -> int:
+        """Steps done by the run that the checkpoint is of; 0 without one."""
+        found = checkpoint.load(part)
+        if found is None:
+            return 0
+        tensors, facts = found
+        kinds: dict[str, dict[str, Tensor]] = {}
+        for key, each in tensors.items():
+            kind, name = key.split(" ", 1)
+            kinds.setdefault(kind, {})[name] = each
+        put(self.weights, kinds.pop("weight"))
+        device = {name: each.device for name, each in self.weights.items()}
+        self.best = {name: each.to(device[name]) for name, each in kinds.pop("best", {}).items()}
+        if self.average and "mean" in kinds:
+            put(self.average.mean, kinds.pop("mean"))
+        for kind, values in kinds.items():
+            for name, each in values.items():
+                # AdamW keeps its step counts on the CPU.
+                place = each if each.ndim == 0 else each.to(device[name])
+                self.optimizer.state[self.weights[name]][kind] = place
+        if facts["scaler"]:
+            self.scaler.load_state_dict(facts["scaler"])
+        self.record = Record(**facts["record"])
+        self.finished = facts["finished"]
+        return int(facts["done"])

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline.competitions.task import TASKS
+from pipeline.data.features import swapped
+from pipeline.data.text import CUT, NEWLINE, NO_ANSWER, STEPS, Encoded, _quotas, encode, layout, views_of
+from pipeline.models.tokenizer import load_tokenizer
+
+PREFERENCE, SINGLE = TASKS["preference"], TASKS["single"]
+FAMILIES = {"encoder": "bert", "decoder": "llama"}
+turn = st.none() | st.text("ab \n[SEP]é", max_size=60) | st.just("word " * 40)
+field = st.lists(turn, max_size=4)
+quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture(scope="session")
+def tokenizers(backbones: Path) -> dict[str, Any]:
+    return {family: load_tokenizer(backbones / "backbones" / name) for family, name in FAMILIES.items()}
+
+
+def preference(*rows: tuple[Any, Any, Any]) -> pl.DataFrame:
+    return pl.DataFrame(list(rows), schema=dict.fromkeys(PREFERENCE.fields, pl.List(pl.String)), orient="row")
+
+
+def single(*turns: str) -> pl.DataFrame:
+    return pl.DataFrame({"text": [[each] for each in turns]}, schema={"text": pl.List(pl.String)})
+
+
+def encoded(rows: pl.DataFrame, tokenizer: Any, family: str, width: int, siamese: bool = False) -> Encoded:
+    task = PREFERENCE if "a" in rows.columns else SINGLE
+    return encode(rows, tokenizer, family, views_of(task, siamese), width)
+
+
+def plain(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer.encode(text, add_special_tokens=False))
+
+
+def holds(ids: np.ndarray, piece: list[int]) -> bool:
+    return f" {' '.join(map(str, piece))} " in f" {' '.join(map(str, ids))} "
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("siamese", [False, True])
+@given(prompt=field, a=field, b=field, width=st.integers(16, 200))
+@quick
+def test_no_sequence_is_too_long_and_one_that_fits_is_untouched(
+    family: str, siamese: bool, prompt: Any, a: Any, b: Any, width: int, tokenizers: dict[str, Any]
+) -> None:
+    rows = preference((prompt, a, b))
+    whole = encoded(rows, tokenizers[family], family, 10**9, siamese)
+    assert all(share == {"rows": 0, "tokens": 0} for share in whole.truncation.values())
+    cut = encoded(rows, tokenizers[family], family, width, siamese)
+    for wanted, found in zip(whole.ids, cut.ids, strict=True):
+        assert len(found) <= width
+        if len(wanted) <= width:
+            assert np.array_equal(wanted, found)
+        else:
+            assert len(found) < len(wanted)
+    fits = all(len(wanted) <= width for wanted in whole.ids)
+    turns = [each for side in (prompt, a, b) for each in side]
+    if fits or "" not in turns:  # an empty turn that is left out loses no token
+        assert fits == all(share == {"rows": 0, "tokens": 0} for share in cut.truncation.values())
+
+
+@given(prompt=field, a=field, b=field, width=st.integers(16, 100))
+@quick
+def test_swapped_sides_swap_the_two_sequences(
+    prompt: Any, a: Any, b: Any, width: int, tokenizers: dict[str, Any]
+) -> None:
+    rows = preference((prompt, a, b))
+    straight = encoded(rows, tokenizers["encoder"], "encoder", width, siamese=True)
+    mirrored = encoded(swapped(rows, PREFERENCE), tokenizers["encoder"], "encoder", width, siamese=True)
+    assert straight.views == 2 and len(straight) == 1
+    assert np.array_equal(straight.ids[0], mirrored.ids[1])
+    assert np.array_equal(straight.ids[1], mirrored.ids[0])
+    assert list(straight.lengths()) == [max(map(len, straight.ids))]
+
+
+@given(st.fixed_dictionaries({name: st.integers(0, 500) for name in ("prompt", "a", "b")}), st.integers(-5, 900))
+@quick
+def test_quotas_share_the_budget_and_no_more(whole: dict[str, int], budget: int) -> None:
+    quotas = _quotas(whole, budget)
+    assert sum(quotas.values()) <= max(budget, 0)
+    assert all(0 <= quotas[name] <= need for name, need in whole.items())
+    if sum(whole.values()) <= budget:
+        assert quotas == whole
+    else:
+        # All of it, but for what whole numbers leave over.
+        assert sum(quotas.values()) >= max(budget, 0) - 3
+    if whole["a"] == whole["b"]:
+        assert quotas["a"] == quotas["b"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@given(words=st.integers(1, 700), width=st.integers(48, 120))
+@quick
+def test_a_cut_turn_keeps_head_and_tail_around_a_mark_that_never_exaggerates(
+    family: str, words: int, width: int, tokenizers: dict[str, Any]
+) -> None:
+    tokenizer = tokenizers[family]
+    text = " ".join(f"w{number}" for number in range(words))
+    ids, form = plain(tokenizer, text), layout(tokenizer, family, ("text",))
+    (found,) = encoded(single(text), tokenizer, family, width).ids
+    opening, closing = form.opening.get("text", []), form.closing
+    body = list(found[len(form.start) + len(opening) : len(found) - len(closing) - len(form.end)])
+    if len(ids) + len(opening) + len(closing) + len(form.start) + len(form.end) <= width:
+        assert body == ids
+        return
+    shown = [
+        (step, begin)
+        for step, mark in zip(STEPS, form.marks, strict=True)
+        for begin in range(len(body))
+        if body[begin : begin + len(mark)] == mark
+    ]
+    assert len(shown) == 1
+    step, begin = shown[0]
+    length = len(form.marks[STEPS.index(step)])
+    head, tail = body[:begin], body[begin + length :]
+    assert head == ids[: len(head)] and tail == ids[len(ids) - len(tail) :]
+    assert 0 <= len(head) - len(tail) <= 1
+    missing = len(ids) - len(head) - len(tail)
+    assert step <= missing < 10 * step
+    assert tokenizer.decode(form.marks[0]).count("1") == 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@given(lengths=st.lists(st.integers(1, 80), min_size=2, max_size=5), width=st.integers(40, 200))
+@quick
+def test_the_last_turns_are_kept_first(family: str, lengths: list[int], width: int, tokenizers: dict[str, Any]) -> None:
+    tokenizer = tokenizers[family]
+    turns = [" ".join([f"turn{number}"] + ["word"] * length) for number, length in enumerate(lengths)]
+    rows = pl.DataFrame({"text": [turns]})
+    (found,) = encoded(rows, tokenizer, family, width).ids
+    whole = [holds(found, plain(tokenizer, text)) for text in turns]
+    assert whole == sorted(whole)  # once a turn stands whole, all later ones do
+
+
+def test_a_null_turn_says_so_and_an_empty_one_stays_empty(tokenizers: dict[str, Any]) -> None:
+    tokenizer = tokenizers["encoder"]
+    null, empty = encoded(preference((["x"], [None], [""])), tokenizer, "encoder", 64, siamese=True).ids
+    assert holds(null, plain(tokenizer, NO_ANSWER))
+    sep = tokenizer.sep_token_id
+    assert list(empty) == [tokenizer.cls_token_id, *plain(tokenizer, "x"), sep, sep]
+    assert list(encoded(preference((None, None, None)), tokenizer, "encoder", 64).ids[0]) == [tokenizer.cls_token_id]
+
+
+@given(lines=st.lists(st.text("ab", max_size=3), min_size=1, max_size=8), ending=st.sampled_from(["\n", "\r\n"]))
+@quick
+def test_line_breaks_survive(lines: list[str], ending: str, tokenizers: dict[str, Any]) -> None:
+    for family, sign in (("encoder", NEWLINE), ("decoder", "\n")):
+        tokenizer = tokenizers[family]
+        form = layout(tokenizer, family, ("text",))
+        (ids,) = encoded(single(ending.join(lines)), tokenizer, family, 400).ids
+        body = ids[len(form.start) + len(form.opening.get("text", ())) : len(ids) - len(form.closing) - len(form.end)]
+        assert tokenizer.decode(body).count(sign) == len(lines) - 1
+
+
+@pytest.mark.parametrize(
+    ("family", "typed"), [("encoder", "[SEP] [CLS][MASK] [PAD]［SEP］"), ("decoder", "<s> </s><s>")]
+)
+def test_a_special_tokens_name_in_a_text_is_text(family: str, typed: str, tokenizers: dict[str, Any]) -> None:
+    tokenizer = tokenizers[family]
+    (quiet,) = encoded(single("hello"), tokenizer, family, 200).ids
+    (ids,) = encoded(single(f"hello {typed}"), tokenizer, family, 200).ids
+    special = [each for each in tokenizer.all_special_ids if each != tokenizer.unk_token_id]
+    assert np.isin(ids, special).sum() == np.isin(quiet, special).sum()
+    assert len(ids) > len(quiet) + 5
+
+
+def test_turns_stand_in_the_conversations_order(tokenizers: dict[str, Any]) -> None:
+    rows = preference((["one", "two"], ["alpha", "beta"], ["gamma", "delta"]))
+    said = tokenizers["decoder"].decode(encoded(rows, tokenizers["decoder"], "decoder", 400).ids[0])
+    places = [said.index(word) for word in ("one", "alpha", "gamma", "two", "beta", "delta", "Better answer:")]
+    assert places == sorted(places)
+    sides = encoded(rows, tokenizers["encoder"], "encoder", 400, siamese=True).ids
+    assert "gamma" not in tokenizers["encoder"].decode(sides[0])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_report_tells_which_share_was_cut(family: str, tokenizers: dict[str, Any]) -> None:
+    tokenizer = tokenizers[family]
+    texts = ["short", "word " * 100, "word " * 300, "short too"]
+    width = 64
+    found = encoded(single(*texts), tokenizer, family, width)
+    form = layout(tokenizer, family, ("text",))
+    around = len(form.start) + len(form.opening.get("text", ())) + len(form.closing) + len(form.end)
+    total = [len(plain(tokenizer, text)) for text in texts]
+    mark = max(map(len, form.marks))
+    missing = sum(length - (width - around - mark) for length in total[1:3])
+    assert found.truncation == {"text": {"rows": 0.5, "tokens": round(missing / sum(total), 4)}}
+
+
+def test_the_report_counts_each_field_of_each_view(tokenizers: dict[str, Any]) -> None:
+    rows = preference((["x"], ["word " * 200], ["y"]), (["x"], ["y"], ["y"]))
+    found = encoded(rows, tokenizers["encoder"], "encoder", 64, siamese=True).truncation
+    assert found["prompt"] == {"rows": 0, "tokens": 0} == found["b"]
+    assert found["a"]["rows"] == 0.5 and 0.5 < found["a"]["tokens"] < 1
+
+
+def test_the_marks_are_visible_tokens_of_their_own(tokenizers: dict[str, Any]) -> None:
+    tokenizer = tokenizers["encoder"]
+    (ids,) = encoded(single("word " * 300), tokenizer, "encoder", 64).ids
+    assert tokenizer.convert_ids_to_tokens(ids.tolist()).count(CUT) == 2

@@ -1,0 +1,128 @@
+"""A package of networks: an encoder, an NF4 and an int8 decoder on one backbone, run by the kernel."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from kernel.packaged import accept, build, kernel_error, manifest_of, mount, run_here
+
+from pipeline.errors import PodiumError
+from pipeline.files import read_json, write_json
+from stages import stack
+
+TRAINING = "training: {schedule: {rate: 3.0e-3}, batches: {rows_per_step: 16, tokens_per_batch: 2048}}"
+PARAMS = f"""
+data: {{path: data, competition: lmsys}}
+demo: {{train_rows: 120, test_rows: 12, seed: 20}}
+folds: {{ids: [0, 1], holdout: 0.2, seed: 5}}
+threads: 1
+backbones:
+  none: {{source: none}}
+  bert: {{source: scratch, architecture: deberta-v3, vocabulary: 400, hidden: 32, layers: 1, heads: 2}}
+  llama: {{source: scratch, architecture: llama, vocabulary: 400, hidden: 32, layers: 1, heads: 2}}
+members:
+  words: {{kind: tabular, backbone: none, model: logistic, features: false, words: {{longest: 1, max_features: 300}}}}
+  siamese: {{kind: encoder, backbone: bert, max_tokens: 64, {TRAINING}}}
+  half: {{kind: encoder, backbone: bert, max_tokens: 64, input: joint, {TRAINING}, inference: {{precision: fp16}}}}
+  judge: {{kind: decoder, backbone: llama, max_tokens: 96, {TRAINING}, inference: {{precision: nf4, swap: true}}}}
+  eight: {{kind: decoder, backbone: llama, max_tokens: 96, {TRAINING}, inference: {{precision: int8}}, folds: [1]}}
+stack: {{candidates: [mean], seed: 3}}
+package: {{owner: somebody, slug: some-package, title: Some package, budget_seconds: 600}}
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("neural")
+    build(root, PARAMS)
+    return root
+
+
+@pytest.fixture
+def mounted(run: Path, tmp_path: Path) -> Path:
+    return mount(run, tmp_path / "input")
+
+
+def test_the_kernel_answers_as_in_training(run: Path, mounted: Path, tmp_path: Path) -> None:
+    done = run_here(mounted, tmp_path / "working")
+    assert done.returncode == 0, done.stdout
+    rehearsal = json.loads((tmp_path / "working" / "rehearsal.json").read_text())
+    parity = {name: found["max"] for name, found in rehearsal["parity"].items()}
+    assert set(parity) == {"words", "siamese", "half", "judge", "eight"}
+    assert rehearsal["parity_max_abs_diff"] == max(parity["words"], parity["siamese"]) <= 1e-4
+    assert parity["judge"] <= 1e-4  # in fp32 on a CPU
+    assert parity["half"] <= 2e-2
+    assert parity["eight"] <= 2e-2
+
+
+def test_a_base_stands_once_and_quantised_whatever_the_folds(run: Path) -> None:
+    package = run / "artifacts" / "package"
+    pretrained = package / "pretrained"
+    assert sorted(path.name for path in pretrained.iterdir()) == ["bert", "llama", "llama-int8", "llama-nf4"]
+    assert not list((pretrained / "bert").glob("*.safetensors"))  # the fold models bring all weights
+    assert [path.name for path in (pretrained / "llama").iterdir()] == ["backbone.json"]
+    full = run / "artifacts" / "backbones" / "llama" / "model.safetensors"
+    assert (pretrained / "llama-nf4" / "model.safetensors").stat().st_size < 0.8 * full.stat().st_size
+    half, whole = (package / "members" / name / "fold0" / "model.safetensors" for name in ("half", "siamese"))
+    assert half.stat().st_size < 0.7 * whole.stat().st_size
+    assert not [path for path in package.rglob("*") if path.suffix in (".bin", ".pt", ".pkl", ".pickle")]
+    assert manifest_of(package)["members"]["eight"] == {"kind": "decoder", "folds": [1], "precision": "int8"}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("pretrained/llama-nf4/model.safetensors", "judge|eight"),
+        ("members/siamese/fold0/model.safetensors", "siamese"),
+        ("members/judge/fold1/adapter/adapter_model.safetensors", "judge"),
+    ],
+)
+def test_a_file_that_is_cut_off_costs_its_member_alone(mounted: Path, tmp_path: Path, name: str, expected: str) -> None:
+    file = mounted / "datasets" / "somebody" / "some-package" / name
+    file.write_bytes(file.read_bytes()[:1000])
+    accept(file.parents[len(Path(name).parts) - 1])
+    assert "error: " + kernel_error(run_here(mounted, tmp_path / "working"))
+    again = run_here(mounted, tmp_path / "again", rerun=True)
+    assert again.returncode == 0
+    dropped = [line for line in again.stdout.splitlines() if "dropped" in line]
+    assert dropped
+    assert all(any(f": {each} fold" in line for each in expected.split("|")) for line in dropped)
+    assert (tmp_path / "again" / "submission.csv").is_file()
+
+
+def test_another_backbone_under_the_same_name_is_refused(mounted: Path, tmp_path: Path) -> None:
+    facts = mounted / "datasets" / "somebody" / "some-package" / "pretrained" / "bert" / "backbone.json"
+    write_json(facts, read_json(facts) | {"sha256": "0" * 64})
+    accept(facts.parents[2])
+    assert "trained on another backbone bert" in kernel_error(run_here(mounted, tmp_path / "working"))
+
+
+def test_a_collapsed_member_is_left_out_or_ends_the_build(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(run, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    file = Path("artifacts/receipts/siamese-fold1.json")
+    receipt = read_json(file)
+    write_json(file, receipt | {"training": receipt["training"] | {"collapsed": True}})
+    stack.main()
+    cv = read_json(Path("metrics/cv.json"))
+    assert cv["dropped"] == {"siamese": "1 of 2 fold models are no better than the prior"}
+    assert cv["members"]["siamese"]["collapsed"] == 1
+    assert any("LEFT OUT" in line for line in cv["warnings"])
+    rungs = read_json(Path("artifacts/stack/ladder.json"))["rungs"]
+    assert not any("siamese" in rung["members"] for rung in rungs)
+    params = Path("params.yaml")
+    params.write_text(params.read_text() + "guard: {on_collapse: fail}\n")
+    with pytest.raises(PodiumError, match=r"siamese: fold models \[1\] are no better than the prior"):
+        stack.main()
+
+
+def test_truncation_stands_in_the_metrics(run: Path) -> None:
+    members = read_json(run / "metrics" / "cv.json")["members"]
+    assert set(members["siamese"]["truncation"]) == {"prompt", "a", "b"}
+    assert members["siamese"]["truncation"]["a"]["rows"] > 0
+    assert "truncation" not in members["words"]

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from networks import lay_backbone, scratch
+from torch import nn
+
+from pipeline.competitions.task import Competition
+from pipeline.models.loading import load_backbone
+from pipeline.models.network import encoder_network
+from pipeline.training.optim import adamw, parameter_groups, rate_at
+
+quick = settings(max_examples=60, deadline=None)
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory, lmsys: Competition) -> nn.Module:
+    """An encoder member's network of three layers."""
+    artifacts = tmp_path_factory.mktemp("deep") / "artifacts"
+    lay_backbone(artifacts, "deep", scratch("deberta-v3", layers=3))
+    backbone = load_backbone(artifacts / "backbones" / "deep", "fp32", "cpu")
+    settings = {"input": "siamese", "head": "equivariant", "pooling": "attention"}
+    return encoder_network(backbone, settings, lmsys.kind, 3, None)
+
+
+def groups(network: nn.Module, **changed: Any) -> dict[str, dict[str, Any]]:
+    """Parameter name -> its group."""
+    settings = {"schedule": {"rate": 1e-3}, "weight_decay": 0.01} | changed
+    found = {id(each): group for group in parameter_groups(network, settings) for each in group["params"]}
+    return {name: found[id(each)] for name, each in network.named_parameters() if each.requires_grad}
+
+
+@pytest.mark.parametrize("changed", [{}, {"layer_decay": 0.8}, {"head_rate": 1e-2, "layer_decay": 0.9}])
+def test_each_trainable_parameter_stands_in_one_group_once(network: nn.Module, changed: dict[str, Any]) -> None:
+    settings = {"schedule": {"rate": 1e-3}, "weight_decay": 0.01} | changed
+    listed = [id(each) for group in parameter_groups(network, settings) for each in group["params"]]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == {id(each) for each in network.parameters() if each.requires_grad}
+
+
+def test_rates_rise_from_bottom_to_top(network: nn.Module) -> None:
+    found = {name: group["scale"] for name, group in groups(network, layer_decay=0.5).items()}
+    for name, scale in found.items():
+        if "embeddings" in name and "rel_" not in name:
+            assert scale == 0.5**3, name
+        elif "rel_embeddings" in name or "encoder.LayerNorm" in name or ".layer.0." in name:
+            assert scale == 0.5**2, name
+        elif ".layer.1." in name:
+            assert scale == 0.5, name
+        else:
+            assert scale == 1.0, name
+    shared = [name for name in found if "rel_embeddings" in name or "encoder.LayerNorm" in name]
+    assert len(shared) == 3  # a table, a norm's weight and bias
+
+
+def test_a_decay_of_1_is_flat_and_the_head_has_a_rate_of_its_own(network: nn.Module) -> None:
+    assert {group["scale"] for group in groups(network, layer_decay=1.0).values()} == {1.0}
+    found = groups(network, head_rate=5e-3)
+    for name, group in found.items():
+        assert group["scale"] == pytest.approx(1.0 if name.startswith("backbone.") else 5.0), name
+
+
+def test_biases_and_norms_do_not_decay(network: nn.Module) -> None:
+    parameters = dict(network.named_parameters())
+    for name, group in groups(network).items():
+        assert group["weight_decay"] == (0.01 if parameters[name].ndim >= 2 else 0.0), name
+
+
+def test_what_is_frozen_stays_bit_by_bit_and_costs_no_state(lmsys: Competition) -> None:
+    layer = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    layer[0].requires_grad_(False)
+    before = layer[0].weight.clone()
+    optimizer = adamw(layer, {"schedule": {"rate": 1e-3}, "weight_decay": 0.01})
+    optimizer.param_groups[0]["lr"] = 0.1
+    layer(torch.randn(3, 4)).sum().backward()
+    optimizer.step()
+    assert torch.equal(layer[0].weight, before)
+    assert layer[0].weight not in optimizer.state
+    assert layer[1].weight in optimizer.state
+
+
+def test_the_first_step_is_as_large_as_the_rate() -> None:
+    """With bias correction; without it, it would be 3.16 times as large."""
+    layer = nn.Linear(1, 1, bias=False)
+    before = layer.weight.item()
+    optimizer = adamw(layer, {"schedule": {"rate": 1e-3}, "weight_decay": 0.0})
+    optimizer.param_groups[0]["lr"] = 1e-3
+    layer(torch.ones(1, 1)).sum().backward()
+    optimizer.step()
+    assert abs(layer.weight.item() - before) == pytest.approx(1e-3, rel=1e-3)
+
+
+def schedule(decay: str, warmup: float = 0.1, **more: Any) -> dict[str, Any]:
+    return {"rate": 3e-4, "warmup": warmup, "decay": decay, "decay_per_epoch": 0.5} | more
+
+
+@pytest.mark.parametrize("decay", ["linear", "cosine", "exponential", "none"])
+@given(total=st.integers(2, 300), warmup=st.floats(0, 0.5), epochs=st.integers(1, 4))
+@quick
+def test_a_schedule_rises_to_its_peak_and_falls(decay: str, total: int, warmup: float, epochs: int) -> None:
+    rates = [rate_at(step, total, max(1, total // epochs), schedule(decay, warmup)) for step in range(total)]
+    peak = rates.index(max(rates))
+    assert max(rates) == pytest.approx(3e-4)
+    assert abs(peak - warmup * total) <= 1
+    assert all(low < high for low, high in pairwise(rates[: peak + 1]))
+    later = rates[peak:]
+    assert all(high >= low for high, low in pairwise(later))
+    assert min(rates) > 0
+
+
+@pytest.mark.parametrize("decay", ["linear", "cosine"])
+def test_it_ends_near_0(decay: str) -> None:
+    assert rate_at(999, 1000, 100, schedule(decay)) < 3e-4 * 0.005
+
+
+def test_exponential_decay_has_a_constant_ratio() -> None:
+    rates = [rate_at(step, 400, 100, schedule("exponential", 0.0)) for step in range(400)]
+    assert all(after / before == pytest.approx(0.5 ** (1 / 100)) for before, after in pairwise(rates))
+    assert rates[100] == pytest.approx(rates[0] / 2)
