@@ -104,7 +104,7 @@ def write_weights(config: dict[str, Any], folder: Path, device: str) -> None:
 
 def encoder(folder: Path, settings: dict[str, Any], device: str) -> nn.Module:
     """A network as training has it."""
-    backbone = trainable_backbone(folder, settings["training"], device)
+    backbone = trainable_backbone(folder, settings, device)
     return encoder_network(backbone, settings, TASK, CLASSES, None).to(device)
 
 

@@ -22,11 +22,7 @@ from pipeline.data.features import swapped
 from pipeline.data.text import Encoded, encode, views_of
 from pipeline.errors import PodiumError
 from pipeline.files import read_json
-from pipeline.models.loading import (
-    DTYPES,
-    fresh_backbone,
-    load_backbone,
-)
+from pipeline.models.loading import DTYPES, fresh_backbone, load_backbone
 from pipeline.models.network import checksum, decoder_network, encoder_network
 from pipeline.models.pretrained import backbone_facts, base_folder
 from pipeline.models.tokenizer import load_tokenizer
@@ -163,7 +159,7 @@ def _encoder(
 ) -> tuple[nn.Module, Callable[[], None]]:
     settings, file = about["settings"], folder / WEIGHTS
     source = (folder / SOURCE).read_text(encoding="utf-8") if settings["network"] else None
-    backbone = fresh_backbone(base, "cpu")
+    backbone = fresh_backbone(base, "cpu", settings["attention"])
     network = encoder_network(backbone, settings, competition.kind, len(competition.classes), source)
     network.to(DTYPES[settings["inference"]["precision"]])
     try:

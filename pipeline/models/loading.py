@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModel, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
 from pipeline.errors import PodiumError
+from pipeline.models.disentangled import use_fast_attention
 from pipeline.models.network import without_dropout
 
 transformers_logging.set_verbosity_error()  # every fresh head would be announced as a weight that is missing
@@ -23,12 +24,17 @@ warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 QUANTISED = ("nf4", "int8")
+FAST = "fast"
+"""The setting `attention` for pipeline/models/disentangled.py; the other one keeps transformers'."""
 
 
-def load_backbone(folder: Path, precision: str, device: str, dropout: float | None = None) -> nn.Module:
+def load_backbone(
+    folder: Path, precision: str, device: str, dropout: float | None = None, attention: str = FAST
+) -> nn.Module:
     """The network without any head, in evaluation mode, its weights as saved.
 
-    Quantised linear layers compute in fp32 on a CPU and in fp16 on a GPU (a T4 has no bf16).
+    Quantised linear layers compute in fp32 on a CPU and in fp16 on a GPU (a T4 has no bf16). With `attention` FAST,
+    DeBERTa gets ours.
 
     Raises: PodiumError where the folder's files do not make a network.
     """
@@ -36,7 +42,8 @@ def load_backbone(folder: Path, precision: str, device: str, dropout: float | No
         config = without_dropout(AutoConfig.from_pretrained(folder, local_files_only=True), dropout)
         options: dict[str, Any] = {"config": config, "local_files_only": True}
         if precision not in QUANTISED:
-            return AutoModel.from_pretrained(folder, dtype=DTYPES[precision], **options).eval().to(device)
+            network = AutoModel.from_pretrained(folder, dtype=DTYPES[precision], **options).eval().to(device)
+            return use_fast_attention(network) if attention == FAST else network
         compute = torch.float32 if device == "cpu" else torch.float16
         if getattr(config, "quantization_config", None) is None:
             options["quantization_config"] = _quantisation(precision, compute)
@@ -46,10 +53,11 @@ def load_backbone(folder: Path, precision: str, device: str, dropout: float | No
     return _settled(network.eval(), compute)
 
 
-def fresh_backbone(folder: Path, device: str) -> nn.Module:
+def fresh_backbone(folder: Path, device: str, attention: str = FAST) -> nn.Module:
     """The network of config.json without its saved weights: they are about to be replaced by a member's own."""
     config = without_dropout(AutoConfig.from_pretrained(folder, local_files_only=True), 0.0)
-    return AutoModel.from_config(config, dtype=torch.float32).eval().to(device)
+    network = AutoModel.from_config(config, dtype=torch.float32).eval().to(device)
+    return use_fast_attention(network) if attention == FAST else network
 
 
 def _quantisation(precision: str, compute: torch.dtype) -> BitsAndBytesConfig:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.settings.neural import Batches, Schedule
+from pipeline.settings.neural import Attention, Batches, Schedule
 from pipeline.settings.section import Section
 
 
@@ -26,6 +26,7 @@ class Pretrain(Section):
     head_steps: int = Field(default=0, ge=0)
     """Steps that train the fresh head of a masked model alone, before the network."""
     weight_decay: float = Field(default=0.01, ge=0)
+    attention: Attention = "fast"
     files: tuple[str, ...] = ()
     """More text, below external/: .txt (one text per line) or .parquet (column `text`)."""
     seed: int = 0

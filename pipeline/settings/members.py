@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.settings.neural import Inference, Lora, Training
+from pipeline.settings.neural import Attention, Inference, Lora, Training
 from pipeline.settings.section import Section
 
 
@@ -119,6 +119,7 @@ class Encoder(Neural):
 
     kind: Literal["encoder"]
     pooling: Literal["mean", "cls", "attention"] = "mean"
+    attention: Attention = "fast"
     network: str | None = None
     """A Python file under external/ with one function `build`, in place of pooling and head; docs/network.md."""
 

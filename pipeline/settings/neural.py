@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from pipeline.settings.section import Section
 
+Attention = Literal["fast", "huggingface"]
+"""Of DeBERTa: ours (pipeline/models/disentangled.py), or that of transformers, which gives the same within rounding."""
+
 
 class Seeds(Section):
     """Separate streams, so that one can be changed while the others stay."""

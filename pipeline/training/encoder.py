@@ -21,7 +21,7 @@ def train(split: Split, start: dict[str, Any], folder: Path, run: Run) -> dict[s
     setting = opened(split, start, run)
     settings, competition = setting.settings, setting.competition
     source = network_source(settings)
-    backbone = trainable_backbone(setting.base, settings["training"], setting.device.name)
+    backbone = trainable_backbone(setting.base, settings, setting.device.name)
     network = encoder_network(backbone, settings, competition.kind, len(competition.classes), source)
     network.to(setting.device.name)
     if source is not None:
@@ -35,9 +35,9 @@ def train(split: Split, start: dict[str, Any], folder: Path, run: Run) -> dict[s
     return record
 
 
-def trainable_backbone(folder: Path, training: dict[str, Any], device: str) -> Any:
-    """The backbone in `folder` in fp32, with the dropout that `training` asks for."""
-    backbone: Any = load_backbone(folder, "fp32", device, training["dropout"])
-    if training["gradient_checkpointing"]:
+def trainable_backbone(folder: Path, settings: dict[str, Any], device: str) -> Any:
+    """The backbone in `folder` in fp32, with the attention and the dropout that a member's `settings` ask for."""
+    backbone: Any = load_backbone(folder, "fp32", device, settings["training"]["dropout"], settings["attention"])
+    if settings["training"]["gradient_checkpointing"]:
         backbone.gradient_checkpointing_enable()
     return backbone

@@ -65,7 +65,7 @@ def pretrain(
         f"{label}: {len(learned.sequences)} sequences, {tokens} tokens, {device.precision} on {device.name}", flush=True
     )
     torch.manual_seed(seed_of(settings["seed"], 4))
-    network = _network(backbone, masked is not None, device)
+    network = _network(backbone, masked is not None, settings["attention"], device)
     before = judged.perplexity(network.eval())
     if masked is not None and settings["head_steps"]:
         _warm_up_head(network, learned, settings, device, state, label)
@@ -127,9 +127,9 @@ def _more(file: Path) -> list[str]:
         raise PodiumError(f'{file}: expected a column "text": {" ".join(str(error).split())[:120]}') from None
 
 
-def _network(backbone: Path, masked: bool, device: Device) -> nn.Module:
+def _network(backbone: Path, masked: bool, attention: str, device: Device) -> nn.Module:
     if masked:
-        return MaskedModel(load_backbone(backbone, "fp32", device.name)).to(device.name)
+        return MaskedModel(load_backbone(backbone, "fp32", device.name, attention=attention)).to(device.name)
     causal = AutoModelForCausalLM.from_pretrained(backbone, dtype=torch.float32, local_files_only=True)
     return CausalModel(causal).to(device.name)
 
