@@ -59,7 +59,7 @@ sync-lb: setup ## fetch the scores into lb.json and ledger.csv, and tag them lb-
 compare: setup ## one table of all submitted commits: params, CV, LB
 	@$(RUN) python -m stages.compare $(ARGS)
 
-test: setup ## run the tests (about 4 minutes on two cores)
+test: setup ## run the tests (about 5 minutes on two cores)
 	$(RUN) python -m pytest -q
 
 test-slow: setup ## run the slow tests too
@@ -74,6 +74,7 @@ bench: setup ## measure speed; results go to benchmarks/results/
 	$(RUN) python -m benchmarks.prepare
 	$(RUN) python -m benchmarks.pipeline
 	$(RUN) python -m benchmarks.shapes
+	$(RUN) python -m benchmarks.attention
 
 prune: setup ## remove what params.yaml no longer names, and cached files of no tagged submission
 	$(RUN) python -m pipeline.prune
