@@ -25,16 +25,8 @@ from benchmarks.machine import machine
 from pipeline.models.disentangled import use_fast_attention
 
 RESULTS = Path(__file__).parent / "results" / "attention.json"
-SHAPES = {
-    "small": {"hidden_size": 128, "num_attention_heads": 4, "intermediate_size": 512, "max_position_embeddings": 512},
-    "xsmall": {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536, "max_position_embeddings": 512},
-    "large": {
-        "hidden_size": 1024,
-        "num_attention_heads": 16,
-        "intermediate_size": 4096,
-        "max_position_embeddings": 512,
-    },
-}
+# Hidden size and heads: our scratch backbone's, microsoft/deberta-v3-xsmall's and -large's.
+SHAPES = {"scratch": (128, 4), "xsmall": (384, 6), "large": (1024, 16)}
 LENGTHS, LAYERS, DROPOUT = (128, 256, 512, 1024), 3, 0.1
 
 
