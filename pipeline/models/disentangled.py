@@ -88,7 +88,7 @@ class FastAttention(DisentangledSelfAttention):
         return context.permute(1, 2, 0, 3).flatten(2), None
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, padding: Tensor) -> Tensor:
-        """(heads, rows, length, size) of each -> the same of the context, step by step: the fastest way on a CPU."""
+        """(heads, rows, length, size) of each -> the same of the context, step by step: for CPUs."""
         heads, rows, length, size = query.shape
         query, key, value = (each.view(heads * rows, length, size) for each in (query, key, value))
         mirrored = key.transpose(1, 2)
@@ -100,7 +100,7 @@ class FastAttention(DisentangledSelfAttention):
         return torch.bmm(shares, value).view(heads, rows, length, size)
 
     def _attend_fused(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, padding: Tensor) -> Tensor:
-        """The same in one call, which keeps no scores: the fastest way on a GPU."""
+        """The same in one call, which keeps no scores: for GPUs, not measured on one yet."""
         heads, rows, length, _ = query.shape
         zeros = query.new_zeros(heads, rows, length, length)
         mask = zeros if bias is None else bias.view(heads, rows, length, length)
