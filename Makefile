@@ -20,6 +20,7 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  PRESET=cpu DATA=folder  with repro: lay pipeline/presets/cpu.yaml over params.yaml and read that folder"
 	@echo "  ARGS=--dry-run          with download, publish, submit, sync-lb: say what would be sent, contact nobody"
+	@echo "  REFIT=1                 with repro: add one model per member that is trained on every row, holdout included"
 
 setup: $(VENV)/ready ## create .venv with the locked packages (done by the other targets too)
 
@@ -38,7 +39,7 @@ $(VENV)/ready: $(VENV)/torch requirements.lock
 	@touch $@
 
 repro: setup ## run every stale stage, from raw data to the rehearsed kernel and the report
-	@if [ -n "$(PRESET)$(DATA)" ]; then $(RUN) python -m pipeline.preset "$(PRESET)" "$(DATA)"; fi
+	@if [ -n "$(PRESET)$(DATA)$(REFIT)" ]; then $(RUN) python -m pipeline.preset "$(PRESET)" "$(DATA)" "$(REFIT)"; fi
 	@# A mistake in params.yaml is one line here; DVC would show its own.
 	$(RUN) python -m pipeline.config > /dev/null
 	$(RUN) dvc repro

@@ -48,7 +48,7 @@ class Folds(Section):
 
 
 class Stack(Section):
-    candidates: tuple[Literal["mean", "logistic", "lightgbm"], ...] = Field(min_length=1)
+    candidates: tuple[Literal["mean", "greedy", "weights", "logistic", "lightgbm"], ...] = Field(min_length=1)
     """From the simplest to the most flexible; the simplest within one paired standard error of the best is chosen."""
     seed: int
 
@@ -85,6 +85,8 @@ class Params(Section):
     members: dict[Annotated[str, Field(pattern=NAME)], Member] = Field(min_length=1)
     guard: Guard = Guard()
     stack: Stack
+    refit: bool = False
+    """Train one more model per member on every row, holdout included, and let it join the kernel's average."""
     package: Package
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 python -m pipeline.preset cpu ../shared/data/arena_real      # what `make repro PRESET=cpu DATA=...` does first
 python -m pipeline.preset "" path/to/competition             # the data folder only
+python -m pipeline.preset "" "" 1                            # `refit: true`: what `make repro REFIT=1` does first
 
 The base is always the committed params.yaml, so that presets do not pile up; `git checkout params.yaml` restores it.
 """
@@ -33,14 +34,16 @@ REPLACED = ("members", "backbones")
 """Sections that a preset replaces as a whole; all others are merged key by key."""
 
 
-def lay_over(base: str, preset: str, data: str) -> str:
-    """The text of params.yaml with the preset's text and `data.path` laid over it, comments kept."""
+def lay_over(base: str, preset: str, data: str, refit: bool = False) -> str:
+    """The text of params.yaml with the preset's text, `data.path` and `refit` laid over it, comments kept."""
     editor = YAML()
     editor.preserve_quotes, editor.width = True, 120
     params = editor.load(base)
     _merge(params, editor.load(preset))
     if data:
         params["data"]["path"] = data
+    if refit:
+        params["refit"] = True
     text = io.StringIO()
     editor.dump(params, text)
     return text.getvalue()
@@ -54,7 +57,7 @@ def _merge(target: Any, preset: Mapping[str, Any]) -> None:
             target[key] = value
 
 
-def apply(name: str, data: str, params: Path = Path("params.yaml")) -> None:
+def apply(name: str, data: str, refit: bool = False, params: Path = Path("params.yaml")) -> None:
     """Rewrites params.yaml and prints the difference to what stood there.
 
     Raises: PodiumError for an unknown preset, a missing data folder, or edits of params.yaml that are not committed.
@@ -68,7 +71,7 @@ def apply(name: str, data: str, params: Path = Path("params.yaml")) -> None:
     now = params.read_text(encoding="utf-8")
     if now != committed and not (LAST.exists() and read_json(LAST) == sha256_file(params)):
         raise PodiumError(f"{params}: has uncommitted edits; `git commit {params}` or `git checkout {params}` first")
-    text = lay_over(committed, (PRESETS / f"{name}.yaml").read_text(encoding="utf-8") if name else "{}", data)
+    text = lay_over(committed, (PRESETS / f"{name}.yaml").read_text(encoding="utf-8") if name else "{}", data, refit)
     validated(Params, yaml.safe_load(text), f"{params} under preset {name}" if name else str(params))
     print("".join(difflib.unified_diff(now.splitlines(True), text.splitlines(True), "before", "after")), end="")
     write_text(params, text)
@@ -84,5 +87,5 @@ def _committed(params: Path) -> str:
 
 if __name__ == "__main__":
     with stage("preset", keep_seconds=False):
-        preset, folder = sys.argv[1:]
-        apply(preset, folder)
+        preset, folder, *wanted = sys.argv[1:]
+        apply(preset, folder, wanted == ["1"])

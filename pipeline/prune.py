@@ -22,12 +22,13 @@ def strays(params: Params, artifacts: Path) -> list[Path]:
     wanted |= {
         artifacts / "oof" / m / f"{part}{k}.parquet" for m in members for k in folds for part in ("fold", "holdout")
     }
+    wanted |= {artifacts / "refit" / m for m in members}
     wanted |= {artifacts / folder / b for b in backbones for folder in ("backbones", "pretrained")}
     wanted |= {artifacts / "start_pretrain" / f"{b}.json" for b in backbones}
     found: list[Path] = []
     for pattern in (
         *("start/*.json", "receipts/*.json", "members/*/fold*", "oof/*/*.parquet"),
-        *("backbones/*", "pretrained/*", "start_pretrain/*.json"),
+        *("refit/*", "backbones/*", "pretrained/*", "start_pretrain/*.json"),
         *("members/.quick-*", "members/*/.fold*.partial"),  # left by a process that was killed
     ):
         found += sorted(set(artifacts.glob(pattern)) - wanted)

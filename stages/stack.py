@@ -34,7 +34,7 @@ def main() -> None:
     ladder, held = calibrate(climb(oof, members, comparison.chosen, competition, threads, seed), holdout, seed)
     truth = read_truth(ARTIFACTS, oof, competition)
     seconds = {name: seconds_of(f"finetune@{name}-") for name in everyone}
-    scores = cv_scores(oof, holdout, truth, comparison, ladder, held, seconds)
+    scores = cv_scores(oof, holdout, truth, comparison, ladder, held, seconds, seed)
     scores = add_training(scores, training, collapsed, seconds, competition, ARTIFACTS)
     with atomic_folder(ARTIFACTS / "stack") as folder:
         save_ladder(ladder, folder)

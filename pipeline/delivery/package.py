@@ -18,11 +18,12 @@ import polars as pl
 from pipeline.competitions.task import competition_from_json
 from pipeline.config import Package
 from pipeline.delivery.manifest import write_manifest, write_metadata
-from pipeline.delivery.parity import parity_rows, reload_and_compare
+from pipeline.delivery.parity import parity_rows, refit_rows, reload_and_compare
 from pipeline.ensemble.ladder import Ladder, load_ladder
 from pipeline.errors import PodiumError
 from pipeline.files import atomic_folder, read_json, write_parquet
 from pipeline.imports import ROOT, closure
+from pipeline.training.refit import MODEL, PARITY
 
 ENTRY = "pipeline.inference.kernel"
 """The kernel's code is what this module imports, and nothing else."""
@@ -36,7 +37,10 @@ def build_package(artifacts: Path, settings: Package, wheels: list[Path]) -> Non
     competition = competition_from_json(read_json(artifacts / "competition" / "competition.json")["competition"])
     ladder = load_ladder(artifacts / "stack", competition)
     oof = pl.read_parquet(artifacts / "oof" / "oof.parquet")
-    members = _members(artifacts / "members", ladder, sorted(set(oof["fold"])))
+    folds = sorted(set(oof["fold"]))
+    members = _members(artifacts / "members", ladder, folds)
+    extra = folds[-1] + 1
+    refits = _refits(artifacts / "refit", members)
     with atomic_folder(artifacts / "package") as folder:
         for name, member in members.items():
             for fold in member["folds"]:
@@ -47,6 +51,9 @@ def build_package(artifacts: Path, settings: Package, wheels: list[Path]) -> Non
 
                 saved = read_json(artifacts / "members" / name / f"fold{member['folds'][0]}" / "member.json")
                 pack_backbone(artifacts, saved["settings"]["backbone"], member["kind"], member["precision"], folder)
+            if name in refits:
+                _link_all(artifacts / "refit" / name / MODEL, folder / "members" / name / f"fold{extra}")
+                member["folds"] = [extra, *member["folds"]]
         for file in sorted((artifacts / "stack").iterdir()):
             if file.suffix in (".json", ".txt"):  # not level2.parquet, which holds labels and serves the report
                 _link(file, folder / "stack" / file.name)
@@ -57,7 +64,10 @@ def build_package(artifacts: Path, settings: Package, wheels: list[Path]) -> Non
             (folder / "code" / source).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / source, folder / "code" / source)
         train = pl.read_parquet(artifacts / "competition" / "train.parquet")
-        write_parquet(parity_rows(train, oof, list(members), competition), folder / "parity.parquet")
+        parity = parity_rows(train, oof, list(members), competition)
+        if refits:
+            parity = pl.concat([parity, refit_rows(train, refits, extra, parity)])
+        write_parquet(parity, folder / "parity.parquet")
         reload_and_compare(folder, members, competition)
         write_manifest(folder, competition, ladder, members, settings.budget_seconds)
         write_metadata(folder, settings)
@@ -80,6 +90,17 @@ def _members(folder: Path, ladder: Ladder, folds: list[int]) -> dict[str, dict[s
         precision = saved.get("settings", {}).get("inference", {}).get("precision", "fp32")
         members[name] = {"kind": saved["kind"], "folds": trained, "precision": precision}
     return members
+
+
+def _refits(folder: Path, members: dict[str, dict[str, Any]]) -> dict[str, pl.DataFrame]:
+    """Member -> what its final refit said of the parity rows, for the members that have one.
+
+    In the package a refit stands beside the fold models, under the first number that is no fold; it comes first, since
+    it has seen the most rows.
+    """
+    models = {name: folder / name / MODEL / "member.json" for name in members}
+    trained = [name for name, file in models.items() if file.is_file() and read_json(file)["trained"]]
+    return {name: pl.read_parquet(folder / name / PARITY) for name in trained}
 
 
 def _link_all(source: Path, target: Path) -> None:

@@ -33,6 +33,23 @@ def parity_rows(train: pl.DataFrame, oof: pl.DataFrame, members: list[str], comp
     return rows[np.concatenate(chosen)].select("id", "fold", *fields, *columns)
 
 
+def refit_rows(train: pl.DataFrame, answers: dict[str, pl.DataFrame], fold: int, parity: pl.DataFrame) -> pl.DataFrame:
+    """Rows in the form of `parity`, with what the members' final refits said of them when they were trained.
+
+    `answers`: member -> id and one column per class, as pipeline/training/refit.py wrote them, for the same ids each.
+    Members without a refit are null. `fold` is the number under which the kernel runs the refits.
+    """
+    said = [
+        each.rename({name: f"{member}/{name}" for name in each.columns if name != "id"})
+        for member, each in answers.items()
+    ]
+    rows = said[0].select("id", pl.lit(fold, parity.schema["fold"]).alias("fold"))
+    for frame in (train, *said):
+        rows = rows.join(frame, on="id", how="left", maintain_order="left")
+    missing = [pl.lit(None, parity.schema[name]).alias(name) for name in parity.columns if name not in rows.columns]
+    return rows.with_columns(missing).select(parity.columns)
+
+
 def _choose(places: np.ndarray, lengths: np.ndarray, fold: int) -> np.ndarray:
     longest = places[lengths[places].argmax()]
     others = places[places != longest]

@@ -1,42 +1,102 @@
-"""One temperature, learned on the holdout: how much surer or less sure the average of all fold models should be.
+"""Makes a stacker as sure as it should be: temperature and bias from cross-fitted answers, then the shift to K models.
 
 A stacker learns from the out-of-fold predictions of single fold models, but in the kernel it is fed the average of all
-of them, which is a little better and less spread. Only rows that no member has seen can show the difference.
+K of them, which is a little better and less spread. Only rows that no member has seen can show the difference.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from typing import Any
+
 import numpy as np
-from scipy.optimize import minimize_scalar
 
 from pipeline.competitions.metrics import log_losses
-from pipeline.ensemble.logits import tempered
+from pipeline.competitions.task import Competition
+from pipeline.ensemble.linear import Form, fit_linear, scalar_form
+from pipeline.ensemble.logits import from_logits, to_logits
+from pipeline.ensemble.uncertainty import cluster_error
 
-BOUNDS = (0.5, 2.0)
+TEMPERATURES = (0.5, 2.0)
 """A temperature outside says that something else is wrong; unbounded ones have been seen to invert a model."""
 
+LARGEST_BIAS = 1.0
 
-def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """The temperature with the least log loss on (rows, classes) probabilities, or 1.0.
 
-    It is kept only where it gains more than one paired standard error on the rows that it was fitted on.
+@dataclass(frozen=True)
+class Calibration:
+    """What is done to a stacker's answer: softmax(logits / temperature + bias)."""
+
+    temperature: float = 1.0
+    """Above 1 makes the answer less sure, below 1 surer."""
+    bias: tuple[float, ...] | None = None
+    """One number per class, or None."""
+    shift: float = 1.0
+    """A second temperature, which the average of K fold models needs beside what a single one does."""
+
+    def apply(self, probabilities: np.ndarray) -> np.ndarray:
+        """(rows, classes) -> the same, calibrated; as they are where there is nothing to do."""
+        if self == UNCALIBRATED:
+            return probabilities
+        logits = to_logits(probabilities) / self.temperature + (0.0 if self.bias is None else np.array(self.bias))
+        return from_logits(logits / self.shift)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; the inverse of `calibration_from_dict`."""
+        return {
+            "temperature": self.temperature,
+            "bias": None if self.bias is None else list(self.bias),
+            "shift": self.shift,
+        }
+
+
+UNCALIBRATED = Calibration()
+
+
+def calibration_from_dict(saved: dict[str, Any]) -> Calibration:
+    """The inverse of `Calibration.as_dict`."""
+    return Calibration(saved["temperature"], None if saved["bias"] is None else tuple(saved["bias"]), saved["shift"])
+
+
+def fit_calibration(
+    labels: np.ndarray, probabilities: np.ndarray, parts: np.ndarray, groups: np.ndarray, competition: Competition
+) -> Calibration:
+    """Bounded temperature and bias for (rows, classes) probabilities of rows that the stacker was not fitted on.
+
+    They are kept only where they help rows that did not teach them: each of `parts` (rows,) is calibrated by what the
+    others say, and the gain must exceed one standard error, clustered by `groups` (rows,).
     """
     plain = log_losses(labels, probabilities)
-    found = minimize_scalar(
-        lambda log_t: log_losses(labels, tempered(probabilities, float(np.exp(log_t)))).mean(),
-        bounds=tuple(np.log(BOUNDS)),
-        method="bounded",
-    )
-    temperature = float(np.exp(found.x))
-    gain = plain - log_losses(labels, tempered(probabilities, temperature))
-    return temperature if gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain)) else 1.0
+    crossed = np.empty(len(labels))
+    for part in np.unique(parts):
+        inside, outside = parts != part, parts == part
+        learned = _fit(labels[inside], probabilities[inside], competition)
+        crossed[outside] = log_losses(labels[outside], learned.apply(probabilities[outside]))
+    gain = plain - crossed
+    return _fit(labels, probabilities, competition) if gain.mean() > cluster_error(gain, groups) else UNCALIBRATED
 
 
-def cross_fitted(labels: np.ndarray, probabilities: np.ndarray, halves: np.ndarray) -> np.ndarray:
-    """Probabilities of each half (`halves` is 0 or 1 per row) under the temperature learned on the other half."""
-    result = probabilities.copy()
-    for half in (0, 1):
-        rows = halves == half
-        if rows.any() and (~rows).sum() > 1:
-            result[rows] = tempered(probabilities[rows], fit_temperature(labels[~rows], probabilities[~rows]))
-    return result
+def _fit(labels: np.ndarray, probabilities: np.ndarray, competition: Competition) -> Calibration:
+    form = scalar_form(len(competition.classes), competition.kind.mirror, 1 / TEMPERATURES[1], 1 / TEMPERATURES[0])
+    logits = to_logits(probabilities)[:, None]
+    weights, bias = fit_linear(logits, labels, replace(form, largest_bias=LARGEST_BIAS), np.ones(1), 0.0)
+    return Calibration(float(1.0 / weights[0, 0, 0]), tuple(bias.tolist()))
+
+
+def best_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """The temperature with the least log loss on (rows, classes) probabilities, within TEMPERATURES."""
+    classes = probabilities.shape[1]
+    form = Form(np.eye(classes)[None], np.empty((0, classes)), 1 / TEMPERATURES[1], 1 / TEMPERATURES[0])
+    weights, _ = fit_linear(to_logits(probabilities)[:, None], labels, form, np.ones(1), 0.0)
+    return float(1.0 / weights[0, 0, 0])
+
+
+def fit_shift(labels: np.ndarray, single: list[np.ndarray], average: np.ndarray) -> float:
+    """How much less sure the stacker should be (below 1: surer) when it is fed the average of K fold models.
+
+    single: K times (rows, classes), its answers when fed one fold model at a time; average: its answer when fed all.
+    Both need nearly the same temperature on so few rows, so the ratio is known many times better than either: on 800
+    rows of the arena its standard error is 0.003, that of the temperatures 0.065.
+    """
+    alone = best_temperature(np.tile(labels, len(single)), np.concatenate(single))
+    return best_temperature(labels, average) / alone

@@ -52,9 +52,8 @@ def add_training(
 ) -> dict[str, Any]:
     """`scores` (of metrics/cv.json) with what training tells of each member, and with the members that are left out."""
     for name, folds in collapsed.items():
-        oof, holdout = (read(artifacts, [name], competition) for read in (read_oof, read_holdout))
-        assert oof is not None
-        entry = member_scores(oof.covered_by([name]), holdout, name, competition)
+        own = read_oof(artifacts, [name], competition).covered_by([name])
+        entry = member_scores(own, read_holdout(artifacts, [name], competition), name, competition)
         scores["members"][name] = entry | {"collapsed": len(folds), "seconds": seconds.get(name)}
         reason = f"{len(folds)} of {len(training[name])} fold models are no better than the prior"
         scores.setdefault("dropped", {})[name] = reason

@@ -15,8 +15,8 @@ import polars as pl
 
 from pipeline.competitions.task import Competition
 from pipeline.ensemble import stackers
+from pipeline.ensemble.calibration import UNCALIBRATED, Calibration, calibration_from_dict
 from pipeline.ensemble.level1 import build_level1
-from pipeline.ensemble.logits import tempered
 from pipeline.files import read_json, write_json
 
 PRIOR = "prior"
@@ -31,11 +31,11 @@ class Rung:
     members: tuple[str, ...]
     model: stackers.Stacker | None
     """None for the prior."""
-    temperature: float = 1.0
+    calibration: Calibration = UNCALIBRATED
 
     @property
     def stacker(self) -> str:
-        """`prior`, `mean`, `logistic` or `lightgbm`."""
+        """`prior`, or a candidate of pipeline/ensemble/fitting.py."""
         return self.model.name if self.model else PRIOR
 
     @property
@@ -70,7 +70,7 @@ class Ladder:
                 continue
             probabilities = [available[name][mine] for name in rung.members]
             level1 = build_level1(probabilities, rows.filter(pl.Series(mine)), self.competition, rung.wants_features)
-            result[mine] = tempered(stackers.predict(rung.model, level1, self.competition), rung.temperature)
+            result[mine] = rung.calibration.apply(stackers.predict(rung.model, level1, self.competition))
             answered[mine] = rung.name
             open_rows &= ~mine
         return result, list(answered)
@@ -80,10 +80,11 @@ def save_ladder(ladder: Ladder, folder: Path) -> None:
     """Writes ladder.json and one text file per LightGBM stacker into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     saved: list[dict[str, Any]] = []
-    for rung in ladder.rungs:
-        entry: dict[str, Any] = {"name": rung.name, "members": list(rung.members), "temperature": rung.temperature}
+    for number, rung in enumerate(ladder.rungs):
+        entry: dict[str, Any] = {"name": rung.name, "members": list(rung.members)}
         model = rung.model
-        saved.append(entry | (stackers.save(model, folder, f"{rung.name}.txt") if model else {"stacker": PRIOR}))
+        entry |= stackers.save(model, folder, f"rung{number}.txt") if model else {"stacker": PRIOR}
+        saved.append(entry | {"calibration": rung.calibration.as_dict()})
     write_json(folder / FILE, {"prior": list(ladder.prior), "rungs": saved})
 
 
@@ -95,7 +96,7 @@ def load_ladder(folder: Path, competition: Competition, threads: int = 2) -> Lad
             entry["name"],
             tuple(entry["members"]),
             None if entry["stacker"] == PRIOR else stackers.load(entry, folder, threads),
-            entry["temperature"],
+            calibration_from_dict(entry["calibration"]),
         )
         for entry in saved["rungs"]
     )

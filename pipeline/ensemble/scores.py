@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from pipeline.competitions.metrics import METRICS, decisive_log_loss
+from pipeline.competitions.metrics import METRICS, Metric, decisive_log_loss
 from pipeline.competitions.task import Competition
+from pipeline.ensemble.gap import Gap, gap_test
 from pipeline.ensemble.ladder import Ladder
+from pipeline.ensemble.logits import geometric_mean
 from pipeline.ensemble.nested import standard_error
-from pipeline.ensemble.stack import Comparison
-from pipeline.ensemble.table import Table
+from pipeline.ensemble.stack import Comparison, Held
+from pipeline.ensemble.table import Holdout, Table
+from pipeline.ensemble.uncertainty import bootstrap
 
 
 def cv_scores(
     oof: Table,
-    holdout: Table | None,
+    holdout: Holdout | None,
     truth: np.ndarray | None,
     comparison: Comparison,
     ladder: Ladder,
-    held: np.ndarray | None,
+    held: Held | None,
     seconds: dict[str, float | None],
+    seed: int,
 ) -> dict[str, Any]:
     """Everything that metrics/cv.json states; scores are in the competition's own metric.
 
-    `held` are the full set's cross-fitted holdout probabilities, `seconds` what each member's fold models took.
+    `held` is what the full set says about the holdout, `seconds` what each member's fold models took, `seed` draws the
+    bootstraps.
     """
     competition, table = ladder.competition, comparison.table
     metric = METRICS[competition.metric]
@@ -47,18 +53,31 @@ def cv_scores(
     }
     if truth is not None:
         scores["bayes"] = metric.score(oof.labels, truth)
+    gaps = gap_test(oof, holdout, members, competition)
     scores["members"] = {
-        name: member_scores(own[name], holdout, name, competition) | {"seconds": seconds.get(name)} for name in members
+        name: member_scores(own[name], holdout, name, competition)
+        | {"gap": asdict(gaps[name]) if name in gaps else None, "seconds": seconds.get(name)}
+        for name in members
     }
+    best = max(members, key=covered_score) if metric.greater_is_better else min(members, key=covered_score)
+    calibration = ladder.rungs[-1].calibration
     scores["stack"] = {
         "chosen": comparison.chosen,
         "score": metric.score(table.labels, nested),
-        "standard_error": standard_error(metric, table.labels, nested),
+        "standard_error": standard_error(metric, table.labels, nested, comparison.second.groups),
         "rows": len(table.labels),
-        "holdout": None if holdout is None or held is None else metric.score(holdout.labels, held),
-        "temperature": ladder.rungs[-1].temperature,
+        "holdout": None if holdout is None or held is None else metric.score(holdout.average.labels, held.shifted),
+        "temperature": calibration.temperature * calibration.shift,
+        "calibration": calibration.as_dict(),
+        "single_on_holdout": _single_score(holdout, held, metric),
         "candidates": {name: metric.score(table.labels, each) for name, each in comparison.nested.items()},
-        "best_member": max(members, key=covered_score) if metric.greater_is_better else min(members, key=covered_score),
+        "best_member": best,
+        "gains": {
+            "nested": _gains(table, nested, members, best, competition, seed),
+            "holdout": _gains(holdout.average, held.shifted, members, best, competition, seed)
+            if holdout and held
+            else None,
+        },
     }
     decisive = competition.kind.decisive
     if decisive:
@@ -80,7 +99,30 @@ def level2_frame(comparison: Comparison, competition: Competition) -> pl.DataFra
     )
 
 
-def member_scores(own: Table, holdout: Table | None, name: str, competition: Competition) -> dict[str, Any]:
+def _gains(
+    table: Table, stacked: np.ndarray, members: list[str], best: str, competition: Competition, seed: int
+) -> dict[str, dict[str, float]]:
+    """How much better the stack is than the best member, and than the plain equal mean: 95 % intervals, paired by row.
+
+    Whole prompts are drawn anew; positive is better in either direction of the metric.
+    """
+    metric, mean = METRICS[competition.metric], geometric_mean([table.probabilities[name] for name in members])
+    ours = metric.per_row(table.labels, stacked)
+    others = [metric.per_row(table.labels, each) for each in (table.probabilities[best], mean)]
+    sign = 1.0 if metric.greater_is_better else -1.0
+    differences = np.stack([sign * (ours - other) for other in others], axis=1)
+    found = bootstrap(differences, table.groups(competition), seed)
+    return {name: asdict(interval) for name, interval in zip(("best_member", "equal_mean"), found, strict=True)}
+
+
+def _single_score(holdout: Holdout | None, held: Held | None, metric: Metric) -> float | None:
+    """The stack's holdout score when it is fed one fold model per member, not the average: the mean over the folds."""
+    if holdout is None or held is None or not held.single:
+        return None
+    return float(np.mean([metric.score(holdout.average.labels, each) for each in held.single]))
+
+
+def member_scores(own: Table, holdout: Holdout | None, name: str, competition: Competition) -> dict[str, Any]:
     """One member's entry in metrics/cv.json; `own` are the rows that it covers."""
     metric = METRICS[competition.metric]
     folds, probabilities = own.rows["fold"].to_numpy(), own.probabilities[name]
@@ -88,7 +130,9 @@ def member_scores(own: Table, holdout: Table | None, name: str, competition: Com
     return {
         "score": score,
         "fold_scores": [metric.score(own.labels[folds == k], probabilities[folds == k]) for k in np.unique(folds)],
-        "holdout": None if holdout is None else metric.score(holdout.labels, holdout.probabilities[name]),
+        "holdout": None
+        if holdout is None
+        else metric.score(holdout.average.labels, holdout.average.probabilities[name]),
         "attempts": 1,
         "collapsed": 0,
         "rows": len(own.labels),
@@ -105,6 +149,12 @@ def _warnings(scores: dict[str, Any], competition: Competition) -> list[str]:
         if not metric.better(member["score"], scores["prior"]):
             found.append(
                 f'member "{name}" is no better than the prior ({member["score"]:.4f} against {scores["prior"]:.4f})'
+            )
+        if member["gap"] and member["gap"]["leak"]:
+            gap, error = Gap(**member["gap"]).strongest
+            found.append(
+                f'member "{name}" looks leaky: its fold models do {gap:.4f} ± {error:.4f} better on their own folds '
+                f"than on the holdout; trust neither its score nor the stack's"
             )
         if member["rows"] < scores["rows"]:
             fitted = scores["stack"]["rows"]

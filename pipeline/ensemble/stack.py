@@ -12,12 +12,11 @@ import numpy as np
 from pipeline.competitions.metrics import METRICS
 from pipeline.competitions.task import Competition
 from pipeline.data.folds import assign_folds, group_keys
-from pipeline.ensemble.calibration import cross_fitted, fit_temperature
+from pipeline.ensemble.calibration import Calibration, fit_shift
 from pipeline.ensemble.ladder import PRIOR, Ladder, Rung
 from pipeline.ensemble.level1 import build_level1
-from pipeline.ensemble.nested import nested_predictions, simplest_of_the_best
-from pipeline.ensemble.stackers import fit
-from pipeline.ensemble.table import Table
+from pipeline.ensemble.nested import Second, fit_calibrated, nested_predictions, simplest_of_the_best
+from pipeline.ensemble.table import Holdout, Table
 from pipeline.errors import PodiumError
 
 ON_THE_WAY = "logistic"
@@ -29,6 +28,8 @@ class Comparison:
     """The candidates on the rows that all members cover."""
 
     table: Table
+    second: Second
+    """The same rows as the stackers saw them."""
     nested: dict[str, np.ndarray]
     """Candidate -> (rows, classes) level-2 nested predictions."""
     chosen: str
@@ -44,49 +45,82 @@ def compare(
     table = oof.covered_by(members)
     if not len(table.labels):
         raise PodiumError(f"params.yaml: members {', '.join(members)} train no fold in common, nothing can be stacked")
-    parts = table.parts(competition, seed)
-    level1 = build_level1([table.probabilities[m] for m in members], table.rows, competition, "lightgbm" in candidates)
+    rows = second_level(table, members, competition, "lightgbm" in candidates, seed)
     nested = {}
     for name in candidates:
-        print(f"stack: {name} on {len(table.labels)} rows in {len(np.unique(parts))} outer folds", flush=True)
-        nested[name] = nested_predictions(name, level1, table.labels, parts, competition, threads, seed)
+        print(f"stack: {name} on {len(table.labels)} rows in {len(np.unique(rows.parts))} outer folds", flush=True)
+        nested[name] = nested_predictions(name, rows, competition, threads, seed)
     metric = METRICS[competition.metric]
     sign = -1.0 if metric.greater_is_better else 1.0
     losses = {name: sign * metric.per_row(table.labels, each) for name, each in nested.items()}
-    return Comparison(table, nested, simplest_of_the_best(losses))
+    return Comparison(table, rows, nested, simplest_of_the_best(losses, rows.groups))
 
 
 def climb(oof: Table, members: list[str], chosen: str, competition: Competition, threads: int, seed: int) -> Ladder:
-    """The ladder: the prior, then a stacker for each prefix of `members`, with the chosen one for the full set."""
+    """The ladder: the prior, then a stacker for each prefix of `members`, with the chosen one for the full set.
+
+    Each is fitted and calibrated on the rows that its members cover.
+    """
     prior = np.bincount(oof.labels, minlength=len(competition.classes)) / len(oof.labels)
     rungs = [Rung(PRIOR, (), None)]
     for count in range(1, len(members) + 1):
         here, name = members[:count], chosen if count == len(members) else ON_THE_WAY
         table = oof.covered_by(here)
-        level1 = build_level1([table.probabilities[m] for m in here], table.rows, competition, name == "lightgbm")
-        parts = table.parts(competition, seed)
-        model = fit(name, level1, table.labels, parts, competition, threads, seed)
-        rungs.append(Rung("+".join(here), tuple(here), model))
+        print(f"stack: rung {'+'.join(here)}, {name} on {len(table.labels)} rows", flush=True)
+        rows = second_level(table, here, competition, name == "lightgbm", seed)
+        model, calibration = fit_calibrated(name, rows, competition, threads, seed)
+        rungs.append(Rung("+".join(here), tuple(here), model, calibration))
     return Ladder(tuple(rungs), tuple(prior.tolist()), competition)
 
 
-def calibrate(ladder: Ladder, holdout: Table | None, seed: int) -> tuple[Ladder, np.ndarray | None]:
-    """The ladder with each rung's temperature, and the full set's cross-fitted probabilities on the holdout.
+def second_level(table: Table, members: list[str], competition: Competition, with_features: bool, seed: int) -> Second:
+    """What stackers learn from: rows that `members` cover, with text features only where LightGBM asks for them."""
+    level1 = build_level1([table.probabilities[m] for m in members], table.rows, competition, with_features)
+    return Second(level1, table.labels, table.parts(competition, seed), table.groups(competition))
 
-    Each half of the holdout is scored under the temperature that the other half gave; the kernel gets the one that
-    all of it gives.
+
+@dataclass(frozen=True)
+class Held:
+    """What the full set of members says about the holdout."""
+
+    single: list[np.ndarray]
+    """(rows, classes) per fold that all members train: the stacker fed with single fold models."""
+    average: np.ndarray
+    """(rows, classes): fed with the average of all, without a shift."""
+    shifted: np.ndarray
+    """The same, each half under the shift that the other half gave: nothing here was fitted on the row it answers."""
+
+
+def calibrate(ladder: Ladder, holdout: Holdout | None, seed: int) -> tuple[Ladder, Held | None]:
+    """The ladder with each rung's shift to the average of all fold models, and the full set's answers on the holdout.
+
+    The kernel gets the shift that the whole holdout gives.
     """
     if holdout is None:
         return ladder, None
-    competition = ladder.competition
-    halves = assign_folds(group_keys(holdout.rows, competition.kind), holdout.labels, 2, 0.0, seed)
-    rungs, crossed = [], None
+    competition, labels = ladder.competition, holdout.average.labels
+    halves = assign_folds(group_keys(holdout.average.rows, competition.kind), labels, 2, 0.0, seed)
+    rungs: list[Rung] = []
+    held = None
     for rung in ladder.rungs:
         if rung.model is None:
             rungs.append(rung)
             continue
-        needed = {name: holdout.probabilities[name] for name in rung.members}
-        plain, _ = replace(ladder, rungs=(rung,)).predict(needed, holdout.rows)
-        rungs.append(replace(rung, temperature=fit_temperature(holdout.labels, plain)))
-        crossed = cross_fitted(holdout.labels, plain, halves)
-    return replace(ladder, rungs=tuple(rungs)), crossed
+        average, single = _answer(rung, ladder, holdout.average), []
+        for table in holdout.single.values():
+            if all(np.isfinite(table.probabilities[name]).all() for name in rung.members):
+                single.append(_answer(rung, ladder, table))
+        shifts = [1.0, 1.0, 1.0]
+        if single:
+            masks = (halves == 1, halves == 0, halves >= 0)
+            shifts = [fit_shift(labels[m], [each[m] for each in single], average[m]) for m in masks]
+        crossed = [Calibration(shift=shift).apply(average) for shift in shifts[:2]]
+        held = Held(single, average, np.where(halves[:, None] == 0, *crossed))
+        rungs.append(replace(rung, calibration=replace(rung.calibration, shift=shifts[2])))
+    return replace(ladder, rungs=tuple(rungs)), held
+
+
+def _answer(rung: Rung, ladder: Ladder, table: Table) -> np.ndarray:
+    return replace(ladder, rungs=(rung,)).predict(
+        {name: table.probabilities[name] for name in rung.members}, table.rows
+    )[0]

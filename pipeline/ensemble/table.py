@@ -41,6 +41,10 @@ class Table:
             return folds
         return assign_folds(group_keys(self.rows, competition.kind), self.labels, FEWEST_PARTS + 1, 0.0, seed)
 
+    def groups(self, competition: Competition) -> np.ndarray:
+        """(rows,) integers, equal where two rows share their first prompt."""
+        return group_keys(self.rows, competition.kind).rank("dense").to_numpy()
+
 
 def read_oof(artifacts: Path, members: list[str], competition: Competition) -> Table:
     """The rows outside the holdout with their out-of-fold predictions."""
@@ -50,19 +54,33 @@ def read_oof(artifacts: Path, members: list[str], competition: Competition) -> T
     return Table(rows, frame["label"].to_numpy(), {name: _columns(frame, name, competition) for name in members})
 
 
-def read_holdout(artifacts: Path, members: list[str], competition: Competition) -> Table | None:
-    """The holdout with each member's fold models averaged, as the kernel will do it; None without a holdout."""
+@dataclass(frozen=True)
+class Holdout:
+    """The rows that no member and no stacker has seen, as the fold models answer them."""
+
+    average: Table
+    """Each member's fold models averaged, as the kernel will do it."""
+    single: dict[int, Table]
+    """Fold -> what the fold models that left it out say alone; NaN for a member that did not train it."""
+
+
+def read_holdout(artifacts: Path, members: list[str], competition: Competition) -> Holdout | None:
+    """The holdout, or None without one."""
     frame = pl.read_parquet(artifacts / "oof" / "holdout.parquet")
     if not len(frame):
         return None
-    single = [part for _, part in frame.group_by("model", maintain_order=True)]
     texts = pl.read_parquet(artifacts / "competition" / "train.parquet").drop("label")
-    rows = single[0].select("id").join(texts, on="id", how="left", maintain_order="left")
+    single = {}
+    for (model,), part in frame.group_by("model", maintain_order=True):
+        rows = part.select("id", pl.lit(0).alias("fold")).join(texts, on="id", how="left", maintain_order="left")
+        probabilities = {name: _columns(part, name, competition) for name in members}
+        single[int(model)] = Table(rows, part["label"].to_numpy(), probabilities)
+    first = next(iter(single.values()))
     averages = {}
     for name in members:
-        spoken = [_columns(part, name, competition) for part in single]
-        averages[name] = geometric_mean([each for each in spoken if np.isfinite(each).all()] or spoken[:1])
-    return Table(rows.with_columns(pl.lit(0).alias("fold")), single[0]["label"].to_numpy(), averages)
+        each = [table.probabilities[name] for table in single.values()]
+        averages[name] = geometric_mean([one for one in each if np.isfinite(one).all()] or each[:1])
+    return Holdout(Table(first.rows, first.labels, averages), single)
 
 
 def read_truth(artifacts: Path, table: Table, competition: Competition) -> np.ndarray | None:

@@ -32,6 +32,8 @@ class Evidence:
     oof: pl.DataFrame
     level2: pl.DataFrame
     seconds: dict[str, float]
+    probe: dict[str, Any]
+    diagnostics: dict[str, Any]
     ledger: tuple[Entry, ...] = ()
     receipts: tuple[dict[str, Any], ...] = ()
     """Of the fold models of neural members, by member and fold."""
@@ -66,6 +68,8 @@ def load_evidence(root: Path) -> Evidence:
         _read(root, "artifacts/oof/oof.parquet", "oof"),
         _read(root, "artifacts/stack/level2.parquet", "stack"),
         {path.stem: _seconds(path) for path in sorted((root / "work/seconds").glob("*.json"))},
+        _read(root, "metrics/probe.json", "probe"),
+        _read(root, "artifacts/diagnostics.json", "diagnostics"),
         tuple(parse_ledger(text.read_text(encoding="utf-8"))) if (text := root / LEDGER).is_file() else (),
         _receipts(root, set(cv["members"]) | set(cv.get("dropped") or {})),
         {

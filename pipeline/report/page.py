@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline.report import charts
+from pipeline.report import charts, diagnostics
 from pipeline.report.charts import known, score_text
 from pipeline.report.evidence import Evidence, array
 from pipeline.report.leaderboard import leaderboard
@@ -23,7 +23,7 @@ from pipeline.report.training import failures, training
 
 STAGES = (
     *("demo", "prepare", "folds", "backbone", "pretrain", "start"),
-    *("finetune", "oof", "stack", "package", "rehearse"),
+    *("finetune", "refit", "probe", "oof", "stack", "diagnostics", "package", "rehearse"),
 )
 
 
@@ -52,6 +52,10 @@ def head(evidence: Evidence) -> dict[str, Any]:
     score, prior, bayes = known(stack["score"]), known(cv["prior"]), known(cv.get("bayes"))
     members = {name: known(member["score"]) for name, member in cv["members"].items()}
     warnings = [] if evidence.rehearsal["valid"] else ["The rehearsal's submission.csv is not valid: do not submit."]
+    if evidence.probe["leak"]:
+        warnings.append(
+            "The leak probe gains on shuffled labels: some labels reach their own predictions. Trust no score."
+        )
     found = {
         "name": evidence.competition.name,
         "metric": evidence.competition.metric.replace("_", " "),
@@ -148,7 +152,7 @@ def spent(evidence: Evidence) -> dict[str, Any]:
     for run, seconds in evidence.seconds.items():
         stage, _, item = run.partition("@")
         member = item.rpartition("-")[0] if stage == "finetune" else item
-        gone = stage in ("start", "finetune") and member not in evidence.cv["members"]
+        gone = stage in ("start", "finetune", "refit") and member not in evidence.cv["members"]
         if not gone and stage != "report":  # the page's own time is known only after it is written
             groups.setdefault((stage, member), []).append(seconds)
     place = dict(zip(STAGES, range(len(STAGES)), strict=True))
@@ -165,6 +169,10 @@ SECTIONS = {
     "decisive": lambda evidence: evidence.cv.get("decisive"),
     "alike": alike,
     "calibration": calibration,
+    "checks": lambda evidence: diagnostics.checks(evidence.cv, evidence.probe, evidence.diagnostics),
+    "marginal": lambda evidence: diagnostics.marginal(evidence.diagnostics),
+    "slices": lambda evidence: diagnostics.slices(evidence.cv, evidence.diagnostics),
+    "disagreements": lambda evidence: diagnostics.disagreements(evidence.competition, evidence.diagnostics),
     "training": training,
     "rehearsal": rehearsal,
     "spent": spent,

@@ -19,6 +19,7 @@ import polars as pl
 
 from pipeline.competitions.metrics import METRICS
 from pipeline.competitions.task import Competition, competition_from_json
+from pipeline.data.features import swapped
 from pipeline.data.folds import Split
 from pipeline.files import atomic_folder, remove_partials, sha256_file, write_json, write_parquet
 from pipeline.inference.predict import predict_member
@@ -27,6 +28,9 @@ from pipeline.training.run import Run
 
 UNSEEN = 1.0e-6
 """Rows added to each class of the prior, so that one that never occurred has a finite log loss."""
+
+SWAPPED_ROWS = 64
+"""So many rows of the fold are asked in both orders of their sides."""
 
 
 def train_fold(kind: ModuleType, split: Split, start: dict[str, Any], fold: int, artifacts: Path) -> float | None:
@@ -50,14 +54,17 @@ def train_fold(kind: ModuleType, split: Split, start: dict[str, Any], fold: int,
             training = kind.train(split, start, partial, Run(f"{member} fold {fold}", artifacts, state))
         gc.collect()  # networks refer to themselves; the prediction is about to load another
         began = time.monotonic()
-        probabilities = predict_member(folder, pl.concat([split.fold, split.holdout]), competition)
-        asked = len(probabilities)
-        print(f"{member} fold {fold}: {asked} rows predicted in {time.monotonic() - began:.1f} s", flush=True)
+        turned = _turned(split.fold, settings["kind"], competition)
+        asked = pl.concat([split.fold, split.holdout, turned])
+        answers = predict_member(folder, asked, competition)
+        probabilities, mirrored = np.split(answers, [len(asked) - len(turned)])
+        print(f"{member} fold {fold}: {len(asked)} rows predicted in {time.monotonic() - began:.1f} s", flush=True)
         if training is not None:
-            training["collapsed"] = _collapsed(split, probabilities[: len(split.fold)], competition)
+            training["collapsed"] = collapsed(split, probabilities[: len(split.fold)], competition)
             if training["collapsed"]:
                 print(f"warning: {member} fold {fold}: COLLAPSED, no better than the prior", flush=True)
-        _write(provenance | {"training": training}, split, probabilities, start, artifacts)
+        told = {"training": training, "swap": swap_difference(probabilities, mirrored, competition)}
+        _write(provenance | told, split, probabilities, start, artifacts)
     if not len(split.fold):
         return None
     return METRICS[competition.metric].score(split.fold["label"].to_numpy(), probabilities[: len(split.fold)])
@@ -77,7 +84,27 @@ def quick_look(kind: ModuleType, split: Split, start: dict[str, Any], rows: int,
     return METRICS[competition.metric].score(asked["label"].to_numpy(), probabilities)
 
 
-def _collapsed(split: Split, probabilities: np.ndarray, competition: Competition) -> bool:
+def _turned(rows: pl.DataFrame, kind: str, competition: Competition) -> pl.DataFrame:
+    """The first SWAPPED_ROWS rows with their sides exchanged.
+
+    None of them where the task has no sides, and for a file of predictions, which knows rows by their ids alone.
+    """
+    wanted = competition.kind.mirror and kind != "external"
+    return swapped(rows.head(SWAPPED_ROWS), competition.kind) if wanted else rows.head(0)
+
+
+def swap_difference(answers: np.ndarray, mirrored: np.ndarray, competition: Competition) -> float | None:
+    """The largest difference between what a model says of mirrored rows, brought back, and of the rows themselves.
+
+    answers (rows, classes) of at least the rows that `mirrored` (turned rows, classes) answers, in the same order. None
+    where none was asked.
+    """
+    if not len(mirrored):
+        return None
+    return float(np.abs(competition.mirrored(mirrored) - answers[: len(mirrored)]).max())
+
+
+def collapsed(split: Split, probabilities: np.ndarray, competition: Competition) -> bool:
     """Whether the fold model is no better on its fold than the shares of the classes that it learned from."""
     labels = split.fold["label"].to_numpy()
     if not len(labels):

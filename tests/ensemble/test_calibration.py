@@ -1,52 +1,96 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.competitions.metrics import METRICS
-from pipeline.ensemble.calibration import BOUNDS, cross_fitted, fit_temperature
-from pipeline.ensemble.logits import from_logits, geometric_mean, tempered, to_logits
+from pipeline.competitions.task import Competition
+from pipeline.ensemble.calibration import (
+    LARGEST_BIAS,
+    TEMPERATURES,
+    UNCALIBRATED,
+    Calibration,
+    best_temperature,
+    calibration_from_dict,
+    fit_calibration,
+    fit_shift,
+)
+from pipeline.ensemble.logits import from_logits, geometric_mean, to_logits
 
 LOG_LOSS = METRICS["log_loss"]
 
 
-def drawn(temperature: float, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Labels drawn from the true probabilities, and those probabilities too sure by `temperature`."""
+def drawn(rows: int, seed: int, sure: float = 1.0, tie: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Labels drawn from true probabilities; those probabilities too sure by `sure` and too fond of ties by `tie`."""
     rng = np.random.default_rng(seed)
     true = from_logits(rng.normal(size=(rows, 3)) * 1.5)
-    labels = np.array([rng.choice(3, p=each) for each in true])
-    return labels, tempered(true, 1 / temperature)
+    labels = (true.cumsum(axis=1) < rng.random((rows, 1))).sum(axis=1)
+    return labels, from_logits(to_logits(true) * sure + [0.0, 0.0, tie])
 
 
-def test_the_temperature_of_a_too_sure_model_is_found() -> None:
-    labels, sure = drawn(1.6, 4000, 0)
-    assert abs(fit_temperature(labels, sure) - 1.6) < 0.15
-    labels, shy = drawn(0.7, 4000, 1)
-    assert abs(fit_temperature(labels, shy) - 0.7) < 0.08
+def fitted(labels: np.ndarray, probabilities: np.ndarray, competition: Competition) -> Calibration:
+    rows = np.arange(len(labels))
+    return fit_calibration(labels, probabilities, rows % 4, rows, competition)
 
 
-def test_a_calibrated_model_is_left_alone() -> None:
-    assert fit_temperature(*drawn(1.0, 4000, 3)) == 1.0
+def test_temperature_and_bias_of_a_wrong_model_are_found(lmsys: Competition) -> None:
+    labels, probabilities = drawn(8000, 0, sure=1.6, tie=0.5)
+    found = fitted(labels, probabilities, lmsys)
+    assert found.temperature == pytest.approx(1.6, abs=0.1)
+    assert found.bias is not None
+    assert found.bias[0] == found.bias[1]  # the two sides are alike, by construction
+    assert found.bias[2] - found.bias[0] == pytest.approx(-0.5 / 1.6, abs=0.06)
+    assert LOG_LOSS.score(labels, found.apply(probabilities)) < LOG_LOSS.score(labels, probabilities) - 0.02
 
 
-@settings(max_examples=15, deadline=None)
-@given(temperature=st.floats(0.1, 20.0), seed=st.integers(0, 50))
-def test_the_temperature_is_bounded_and_never_turns_a_model_round(temperature: float, seed: int) -> None:
-    labels, probabilities = drawn(temperature, 100, seed)
-    found = fit_temperature(labels, probabilities)
-    assert BOUNDS[0] * 0.999 <= found <= BOUNDS[1] * 1.001
-    assert np.array_equal(tempered(probabilities, found).argmax(1), probabilities.argmax(1))
+@pytest.mark.parametrize("seed", range(5))
+def test_a_calibrated_model_is_left_as_it_is(seed: int, lmsys: Competition) -> None:
+    labels, probabilities = drawn(2000, seed)
+    found = fitted(labels, probabilities, lmsys)
+    assert LOG_LOSS.score(labels, found.apply(probabilities)) < LOG_LOSS.score(labels, probabilities) + 1e-9
+    assert found.temperature == pytest.approx(1.0, abs=0.1)
+    assert UNCALIBRATED.apply(probabilities) is probabilities
 
 
-def test_each_half_is_scored_under_the_temperature_of_the_other() -> None:
-    labels, sure = drawn(1.6, 600, 0)
-    halves = np.arange(600) % 2
-    crossed = cross_fitted(labels, sure, halves)
-    first = halves == 0
-    assert np.allclose(crossed[first], tempered(sure[first], fit_temperature(labels[~first], sure[~first])))
-    turned = np.where(first, (labels + 1) % 3, labels)
-    assert np.array_equal(cross_fitted(turned, sure, halves)[first], crossed[first])
+@settings(max_examples=20, deadline=None)
+@given(sure=st.floats(-5.0, 20.0), tie=st.floats(-20, 20), seed=st.integers(0, 50))
+def test_calibration_is_bounded_and_never_turns_a_model_round(sure: float, tie: float, seed: int) -> None:
+    from pipeline.competitions.registry import load_competition
+
+    labels, probabilities = drawn(100, seed, sure, tie)
+    found = fitted(labels, probabilities, load_competition("lmsys"))
+    assert TEMPERATURES[0] * 0.999 <= found.temperature <= TEMPERATURES[1] * 1.001
+    assert np.abs(found.bias or (0.0,)).max() <= 2 * LARGEST_BIAS
+    softened = replace(found, bias=None).apply(probabilities)
+    assert np.allclose(softened.sum(axis=1), 1)
+    assert np.array_equal(softened.argmax(1), probabilities.argmax(1))
+
+
+def test_mirrored_answers_stay_mirrored(lmsys: Competition) -> None:
+    labels, probabilities = drawn(1000, 3, sure=2.0, tie=0.7)
+    found = replace(fitted(labels, probabilities, lmsys), shift=0.9)
+    assert np.abs(lmsys.mirrored(found.apply(lmsys.mirrored(probabilities))) - found.apply(probabilities)).max() < 1e-12
+    assert calibration_from_dict(found.as_dict()) == found
+
+
+def test_averaging_fold_models_asks_for_a_surer_answer_which_the_pairing_finds() -> None:
+    """Each fold model adds noise of its own to the truth; the stacker has learned what one of them needs."""
+    shifts, plain = [], []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        true = rng.normal(size=(800, 3)) * 1.2
+        labels = (from_logits(true).cumsum(axis=1) < rng.random((800, 1))).sum(axis=1)
+        single = [from_logits(true + 0.8 * rng.normal(size=true.shape)) for _ in range(5)]
+        average = geometric_mean(single)
+        shifts.append(fit_shift(labels, single, average))
+        plain.append(best_temperature(labels, average))
+        assert fit_shift(labels, [average] * 5, average) == pytest.approx(1.0, abs=1e-4)
+    assert max(shifts) < 0.95
+    assert np.std(np.log(shifts)) < 0.5 * np.std(np.log(plain))
 
 
 @settings(max_examples=25, deadline=None)

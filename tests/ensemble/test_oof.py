@@ -126,22 +126,29 @@ def test_the_stack_from_parts_to_ladder(built: Path, lmsys: Competition, tmp_pat
     assert len(comparison.table.labels) == 200  # the rows that both members cover
     ladder, held = calibrate(climb(oof, MEMBERS, comparison.chosen, lmsys, 1, 0), holdout, 0)
     assert [rung.members for rung in ladder.rungs] == [(), ("strong",), ("strong", "weak")]
-    scores = cv_scores(oof, holdout, None, comparison, ladder, held, {"strong": 1.0})
+    scores = cv_scores(oof, holdout, None, comparison, ladder, held, {"strong": 1.0}, 0)
     strong = scores["members"]["strong"]
+    table = comparison.table
+    strong_covered = METRICS["log_loss"].score(table.labels, table.probabilities["strong"])
     assert strong["score"] == pytest.approx(np.mean(strong["fold_scores"]))
     assert len(scores["members"]["weak"]["fold_scores"]) == 2
     assert scores["stack"]["candidates"][comparison.chosen] == scores["stack"]["score"] < scores["prior"]
     assert scores["stack"]["best_member"] == "strong"
-    assert scores["stack"]["holdout"] == METRICS["log_loss"].score(holdout.labels, held)
+    assert held is not None
+    assert scores["stack"]["holdout"] == METRICS["log_loss"].score(holdout.average.labels, held.shifted)
+    assert len(held.single) == 2  # the folds that both members train
+    gains = scores["stack"]["gains"]["nested"]["best_member"]
+    assert gains["mean"] == pytest.approx(strong_covered - scores["stack"]["score"])
+    assert gains["low"] < gains["mean"] < gains["high"]
     assert any("weak" in warning and "200 of 300" in warning for warning in scores["warnings"])
     assert level2_frame(comparison, lmsys).columns == ["id", "fold", "label", *lmsys.classes]
     json.dumps(scores, allow_nan=False)
 
     save_ladder(ladder, tmp_path)
     again = load_ladder(tmp_path, lmsys, 1)
-    rows = holdout.rows
-    everything, by = again.predict(holdout.probabilities, rows)
-    assert np.array_equal(everything, ladder.predict(holdout.probabilities, rows)[0])
+    rows = holdout.average.rows
+    everything, by = again.predict(holdout.average.probabilities, rows)
+    assert np.array_equal(everything, ladder.predict(holdout.average.probabilities, rows)[0])
     assert set(by) == {"strong+weak"}
     assert np.abs(everything.sum(axis=1) - 1).max() < 1e-9
 
@@ -151,16 +158,18 @@ def test_each_row_is_answered_by_the_highest_rung_that_it_reaches(built: Path, l
     oof, holdout = read_oof(built, MEMBERS, lmsys), read_holdout(built, MEMBERS, lmsys)
     assert holdout is not None
     ladder = climb(oof, MEMBERS, "mean", lmsys, 1, 0)
-    available = {name: each.copy() for name, each in holdout.probabilities.items()}
+    available = {name: each.copy() for name, each in holdout.average.probabilities.items()}
+    rows = holdout.average.rows
     available["weak"][::2] = np.nan
     available["strong"][:4] = np.nan
-    mixed, by = ladder.predict(available, holdout.rows)
+    mixed, by = ladder.predict(available, rows)
     assert by[:6] == [PRIOR] * 4 + ["strong", "strong+weak"]
     assert np.allclose(mixed[0], ladder.prior)
-    both = ladder.predict({name: each[5:6] for name, each in available.items()}, holdout.rows[5:6])[0]
+    both = ladder.predict({name: each[5:6] for name, each in available.items()}, rows[5:6])[0]
     assert np.allclose(mixed[5], both[0])
-    assert np.allclose(both[0], geometric_mean([available["strong"][5:6], available["weak"][5:6]])[0])
-    nothing, by = ladder.predict({}, holdout.rows)
+    mean = geometric_mean([available["strong"][5:6], available["weak"][5:6]])
+    assert np.allclose(both, ladder.rungs[-1].calibration.apply(mean))
+    nothing, by = ladder.predict({}, rows)
     assert set(by) == {PRIOR}
     assert np.allclose(nothing, ladder.prior)
 

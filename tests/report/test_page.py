@@ -126,6 +126,8 @@ def make_run(
         pl.Series(one, stacked[:, c]) for c, one in enumerate(competition.classes)
     )
     write_parquet(level2, root / "artifacts/stack/level2.parquet")
+    write_json(root / "metrics/probe.json", PROBE)
+    write_json(root / "artifacts/diagnostics.json", make_diagnostics(competition, list(members), best))
     times = {
         "prepare": 0.412,
         "folds": 0.25,
@@ -140,6 +142,27 @@ def make_run(
     for name, seconds in times.items():
         write_json(root / f"work/seconds/{name}.json", seconds)
     return root
+
+
+PROBE = {"rows": 450, "prior": 1.05, "score": 1.0516, "gain": -0.0016, "standard_error": 0.0013, "leak": False}
+
+
+def make_diagnostics(competition: Competition, members: list[str], best: str) -> dict[str, Any]:
+    """artifacts/diagnostics.json in the form of stages/diagnostics.py."""
+    interval = {"mean": 0.0123, "low": 0.0045, "high": 0.0201}
+    chance = {"mean": -0.0006, "low": -0.0031, "high": 0.0019}
+    part = {"prior": 1.0412, "best_member": 0.9123, "stack": 0.9011, "gain": 0.0112, "standard_error": 0.0034}
+    names = {"turns": ("one turn", "two turns"), "script": ("latin", "cjk")}
+    even = np.full(len(competition.classes), 1 / len(competition.classes)).tolist()
+    row = {"id": "r17", "label": 1, "texts": dict.fromkeys(competition.kind.fields, "Is 1 < 2 & 3?"), "divergence": 0.3}
+    swap = [{"member": name, "difference": 2.2e-16, "lean": 0.0087, "lean_error": 0.0091} for name in members]
+    return {
+        "stacker": "weights",
+        "marginal": [{"member": m, "left_out": interval, "added": chance, "best": m == best} for m in members],
+        "slices": [{"family": f, "slice": n, "rows": 321} | part for f, each in names.items() for n in each],
+        "disagreements": [row | {"members": dict.fromkeys(members, even), "stack": even}],
+        "swap": swap if competition.kind.mirror else None,
+    }
 
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -226,6 +249,35 @@ def test_the_numbers_are_those_of_the_files(whole: Path) -> None:
     assert page.text.count("Plan: 12 steps") == 1 and found["network"] == "namespace" and "namespace" in page.text
 
 
+def test_checks_and_diagnostics_are_those_of_the_files(run: Path) -> None:
+    cv = read_json(run / "metrics/cv.json")
+    for name in cv["members"]:
+        gap = {"gap": 0.0211, "error": 0.0104, "relative": -0.0012, "relative_error": 0.0033, "leak": name == "shape"}
+        cv["members"][name]["gap"] = gap
+    gain = {"mean": 0.0321, "low": 0.0123, "high": 0.0456}
+    cv["stack"]["gains"] = {"nested": {"best_member": gain, "equal_mean": gain}, "holdout": None}
+    write_json(run / "metrics/cv.json", cv)
+    page = Page(rendered(run))
+    tested = ["0.0211 ± 0.0104", "−0.0012 ± 0.0033", "2.2e−16", "0.0087 ± 0.0091"]
+    for name in cv["members"]:
+        assert [name, *tested, "looks leaky" if name == "shape" else "sound"] in page.rows
+        assert page.row(name, "0.0123", "") == [name, "0.0123", "", "−0.0006", ""]
+        assert page.row(name, "0.33", "0.33") == [name, "0.33", "0.33", "0.33"]
+    assert page.row("the members' equal mean") == ["the members' equal mean", "0.0321(0.0123 to 0.0456)", "–"]
+    assert page.row("two turns") == ["two turns", "321", "1.0412", "0.9123", "0.9011", "0.0112 ± 0.0034"]
+    assert "r17: Is 1 < 2 & 3?" in page.text
+    assert "No leak found. On shuffled labels" in page.text
+    assert "−0.0016 ± 0.0013" in page.text
+
+
+def test_a_leak_found_by_the_probe_is_the_first_thing_said(run: Path) -> None:
+    write_json(run / "metrics/probe.json", PROBE | {"gain": 0.2, "leak": True})
+    text = Page(rendered(run)).text
+    assert "1 warning" in text
+    assert text.index("labels reach their own predictions") < text.index("Stack, level-2 nested")
+    assert "Leak. On shuffled labels" in text
+
+
 def test_the_headline_is_one_line_with_the_scores(whole: Path) -> None:
     cv = read_json(whole / "metrics/cv.json")
     stack = cv["stack"]
@@ -296,7 +348,12 @@ def rehearsal_edit(change: Callable[[dict[str, Any]], object]) -> Callable[[Path
     ("spoil", "shown", "hidden"),
     [
         (cv_edit(lambda cv: cv["stack"].update(holdout=None)), "holdoutnot measured", ""),
-        (cv_edit(lambda cv: cv["stack"].update(holdout=math.nan, standard_error=None)), "holdoutnot measured", "± 0"),
+        (
+            cv_edit(lambda cv: cv["stack"].update(holdout=math.nan, standard_error=None)),
+            "holdoutnot measured",
+            "± 0.01",
+        ),
+        (cv_edit(lambda cv: cv["stack"].update(standard_error=0.0123)), "± 0.0123", ""),
         (cv_edit(lambda cv: cv.pop("bayes")), "It beats the class shares by 0.1", "Bayes"),
         (cv_edit(lambda cv: cv.update(prior=0.7)), "It does not beat the class shares", ""),
         (cv_edit(lambda cv: cv.update(prior=math.nan)), "class shares (prior)–", "log lossgain"),

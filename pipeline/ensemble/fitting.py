@@ -1,0 +1,146 @@
+"""Fits the stackers. Each candidate is tuned on inner folds of the rows that it is given, and on nothing else.
+
+From the simplest: `mean`, `greedy` (forward selection of members with replacement, Caruana et al. 2004, "Ensemble
+selection from libraries of models"), `weights` (one non-negative weight per member, their sum free), `logistic`
+(multinomial logistic regression) and `lightgbm` (trees that correct `logistic`, on logits and text features).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import lightgbm as lgb
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+from threadpoolctl import threadpool_limits
+
+from pipeline.competitions.metrics import log_losses
+from pipeline.competitions.task import Competition
+from pipeline.ensemble.level1 import Level1
+from pipeline.ensemble.linear import Form, fit_linear, full_form, scalar_form
+from pipeline.ensemble.logits import from_logits, to_logits
+from pipeline.ensemble.stackers import Boosted, Linear, Stacker, equal_mean, predict, scalar_weights, tree_inputs
+
+POWERS = (-3.0, 1.0)
+"""Powers of ten between which the penalty's strength is sought. Below, weights grow on the fold models' offsets: each
+fold model has its own level per class, and with a handful of folds such levels can agree with the labels by chance."""
+
+XATOL = 0.25
+"""Steps finer than this, in powers of ten, change nothing that the rows could show."""
+
+ROUNDS = 20
+"""How often greedy selection picks a member; repetitions make weights of 1/20, 2/20, ... of the picks."""
+
+BOOSTING: dict[str, Any] = {
+    "objective": "multiclass",
+    "learning_rate": 0.05,
+    "num_leaves": 5,
+    "min_data_in_leaf": 80,
+    "feature_fraction": 0.3,
+    "bagging_fraction": 0.7,
+    "bagging_freq": 1,
+    "lambda_l2": 20.0,
+    "max_bin": 63,
+    "boost_from_average": False,
+    "deterministic": True,
+    "force_row_wise": True,
+    "verbosity": -1,
+}
+MAX_TREES, PATIENCE = 300, 25
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted stacker, and what its like says about rows that it was not fitted on."""
+
+    model: Stacker
+    inner: np.ndarray
+    """(rows, classes): each inner part predicted by the same settings, fitted on the other parts."""
+
+
+def fit(
+    name: str, level1: Level1, labels: np.ndarray, parts: np.ndarray, competition: Competition, threads: int, seed: int
+) -> Fit:
+    """Fits the candidate `name` on all given rows; `parts` (rows,) are the inner folds that tune it."""
+    members, classes = level1.logits.shape[1:]
+    with threadpool_limits(threads):
+        if name == "mean":
+            model = equal_mean(members, classes)
+            return Fit(model, predict(model, level1, competition))
+        if name == "greedy":
+            return _fit_greedy(level1.logits, labels, parts)
+        if name == "weights":
+            return _fit_linear(name, level1.logits, labels, parts, scalar_form(classes, competition.kind.mirror))
+        if name == "logistic":
+            return _fit_linear(name, level1.logits, labels, parts, full_form(classes, competition.kind.mirror))
+        return _fit_boosted(level1, labels, parts, competition, threads, seed)
+
+
+def _fit_linear(name: str, logits: np.ndarray, labels: np.ndarray, parts: np.ndarray, form: Form) -> Fit:
+    """Drawn to what greedy selection says, with a strength that the inner parts choose."""
+    masks = [parts == part for part in np.unique(parts)]
+    centres = [greedy_weights(logits[~mask], labels[~mask]) for mask in masks]
+    tried: dict[float, np.ndarray] = {}
+
+    def loss(power: float) -> float:
+        tried[power] = np.empty((len(labels), logits.shape[2]))
+        for mask, centre in zip(masks, centres, strict=True):
+            model = Linear(name, *fit_linear(logits[~mask], labels[~mask], form, centre, 10.0**power))
+            tried[power][mask] = from_logits(model.logits(logits[mask]))
+        return float(log_losses(labels, tried[power]).mean())
+
+    best = float(minimize_scalar(loss, bounds=POWERS, method="bounded", options={"xatol": XATOL}).x)
+    centre = greedy_weights(logits, labels)
+    return Fit(Linear(name, *fit_linear(logits, labels, form, centre, 10.0**best)), tried[best])
+
+
+def _fit_greedy(logits: np.ndarray, labels: np.ndarray, parts: np.ndarray) -> Fit:
+    classes = logits.shape[2]
+    inner = np.empty((len(labels), classes))
+    for part in np.unique(parts):
+        inside, outside = parts != part, parts == part
+        model = scalar_weights("greedy", greedy_weights(logits[inside], labels[inside]), classes)
+        inner[outside] = from_logits(model.logits(logits[outside]))
+    return Fit(scalar_weights("greedy", greedy_weights(logits, labels), classes), inner)
+
+
+def greedy_weights(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(members,) shares of each member in ROUNDS picks; each pick most lowers the loss of the mean of all so far."""
+    picks = np.zeros(logits.shape[1])
+    total = np.zeros((len(labels), logits.shape[2]))
+    for count in range(1, ROUNDS + 1):
+        trials = (total[:, None] + logits) / count  # (rows, members, classes)
+        losses = -log_softmax(trials, axis=2)[np.arange(len(labels)), :, labels].mean(axis=0)
+        best = int(losses.argmin())
+        picks[best] += 1
+        total += logits[:, best]
+    return picks / ROUNDS
+
+
+def _fit_boosted(
+    level1: Level1, labels: np.ndarray, parts: np.ndarray, competition: Competition, threads: int, seed: int
+) -> Fit:
+    """Trees that start from what `logistic`, fitted on the other inner parts, says about each row."""
+    base = fit("logistic", level1, labels, parts, competition, threads, seed)
+    assert isinstance(base.model, Linear)
+    table, start, classes = tree_inputs(level1.logits, level1.features), to_logits(base.inner), labels
+    mirror = competition.kind.mirror
+    if mirror:  # both orders of every row; a row and its mirror image stay in one part
+        table = np.concatenate([table, tree_inputs(level1.mirrored_logits, level1.mirrored_features)])
+        start = np.concatenate([start, competition.mirrored(start)])
+        classes, parts = np.concatenate([labels, np.asarray(mirror)[labels]]), np.tile(parts, 2)
+    settings = BOOSTING | {"num_class": len(competition.classes), "num_threads": threads, "seed": seed}
+    data = lgb.Dataset(table, label=classes, init_score=start, params=settings, free_raw_data=False)
+    folds = [(np.flatnonzero(parts != part), np.flatnonzero(parts == part)) for part in np.unique(parts)]
+    stop = lgb.early_stopping(PATIENCE, verbose=False)
+    history: Any = lgb.cv(settings, data, MAX_TREES, folds=folds, callbacks=[stop], return_cvbooster=True)
+    trees = int(np.argmin(history["valid multi_logloss-mean"])) + 1
+    raw = np.empty_like(start)
+    for (_, outside), booster in zip(folds, history["cvbooster"].boosters, strict=True):
+        raw[outside] = booster.predict(table[outside], raw_score=True, num_iteration=trees, num_threads=threads)
+    inner = from_logits(start + raw)
+    if mirror:
+        inner = (inner[: len(labels)] + competition.mirrored(inner[len(labels) :])) / 2
+    return Fit(Boosted(base.model, lgb.train(settings, data, trees), threads), inner)

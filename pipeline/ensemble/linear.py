@@ -1,0 +1,105 @@
+"""Fits the linear stackers: softmax regression on the members' logits, its weights tied by the task's symmetry.
+
+A linear stacker says z_c = bias_c + sum over members m and classes k of weights[m, k, c] * logits[m, k], and the
+softmax of z. Its form tells which of these weights are free. Weights that change places when the two sides of a row do
+are one number, so mirrored rows get mirrored answers by construction, and the fit needs no mirrored copies of the rows.
+The loss is convex, so L-BFGS-B (Byrd, Lu, Nocedal and Zhu 1995) finds its only minimum from any start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import Bounds, minimize
+
+LARGEST_BIAS = 10.0
+"""Of a stacker; a class that never occurs would otherwise drive it to minus infinity."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """Which weights of a linear stacker are free."""
+
+    ties: np.ndarray
+    """(free, classes, classes): 1 at [f, k, c] where a member's f-th free number weighs its class k in the answer c."""
+    bias_ties: np.ndarray
+    """(free, classes): 1 at [f, c] where the f-th free bias stands in the answer c."""
+    low: float = -np.inf
+    high: float = np.inf
+    """Bounds of every free weight."""
+    largest_bias: float = LARGEST_BIAS
+
+
+def scalar_form(classes: int, mirror: tuple[int, ...] | None, low: float = 0.0, high: float = np.inf) -> Form:
+    """One weight per member, non-negative by default, and a bias."""
+    return Form(np.eye(classes)[None], _orbits(np.eye(classes), mirror), low, high)
+
+
+def full_form(classes: int, mirror: tuple[int, ...] | None) -> Form:
+    """Every class of every member speaks for every class, and a bias: multinomial logistic regression."""
+    single = np.eye(classes * classes).reshape(-1, classes, classes)
+    return Form(_orbits(single, mirror), _orbits(np.eye(classes), mirror))
+
+
+def _orbits(single: np.ndarray, mirror: tuple[int, ...] | None) -> np.ndarray:
+    """0/1 masks, each joined with its mirror image; one of each pair is kept."""
+    if not mirror:
+        return single
+    image = single
+    for axis in range(1, single.ndim):
+        image = np.take(image, mirror, axis=axis)
+    joined = np.maximum(single, image)
+    _, first = np.unique(joined.reshape(len(joined), -1), axis=0, return_index=True)
+    return joined[np.sort(first)]
+
+
+def fit_linear(
+    logits: np.ndarray, labels: np.ndarray, form: Form, centre: np.ndarray, strength: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (members, classes, classes) and bias (classes,) with the least mean log loss plus penalty.
+
+    logits (rows, members, classes), centre (members,). The penalty is `strength` / 2 times the squared distance of the
+    weights from those of the sum of logits weighted by `centre`, to which the fit falls back where the rows say little;
+    the bias is free of it.
+    """
+    rows, members, classes = logits.shape
+    table = np.ascontiguousarray(logits.reshape(rows, -1))
+    everyone, truth = np.arange(rows), np.eye(classes)[labels]
+    ties = form.ties.reshape(len(form.ties), -1)
+    sizes = ties.sum(axis=1)
+    diagonal = (form.ties * np.eye(classes)).any(axis=(1, 2))
+    goal = np.where(diagonal, centre[:, None], 0.0)  # (members, free)
+    split = goal.size
+
+    def unfold(free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        weights = free[:split].reshape(goal.shape) @ ties
+        return weights.reshape(members, classes, classes), free[split:] @ form.bias_ties
+
+    def loss(free: np.ndarray) -> tuple[float, np.ndarray]:
+        weights, bias = unfold(free)
+        answers = table @ weights.reshape(-1, classes) + bias
+        answers -= answers.max(axis=1, keepdims=True)
+        of_truth = answers[everyone, labels]
+        np.exp(answers, out=answers)
+        total = answers.sum(axis=1)
+        away = free[:split].reshape(goal.shape) - goal
+        value = (np.log(total) - of_truth).mean() + 0.5 * strength * (sizes * away**2).sum()
+        answers /= total[:, None]
+        answers -= truth
+        slope = (table.T @ answers).reshape(members, -1) @ ties.T / rows + strength * sizes * away
+        return value, np.concatenate([slope.ravel(), form.bias_ties @ answers.mean(axis=0)])
+
+    found = _minimum(loss, np.concatenate([goal.ravel(), np.zeros(len(form.bias_ties))]), split, form)
+    weights, bias = unfold(found)
+    return weights, bias - bias.mean()
+
+
+def _minimum(
+    loss: Callable[[np.ndarray], tuple[float, np.ndarray]], start: np.ndarray, split: int, form: Form
+) -> np.ndarray:
+    low = np.concatenate([np.full(split, form.low), np.full(len(start) - split, -form.largest_bias)])
+    high = np.concatenate([np.full(split, form.high), np.full(len(start) - split, form.largest_bias)])
+    options = {"maxiter": 500, "ftol": 1.0e-12, "gtol": 1.0e-6}
+    return minimize(loss, start, jac=True, method="L-BFGS-B", bounds=Bounds(low, high), options=options).x

@@ -1,0 +1,66 @@
+"""Parts of the rows on which a model may do well or badly: by length, turns, script, near-equality and outcome."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import polars as pl
+
+from pipeline.competitions.task import Competition
+from pipeline.data.features import SCRIPTS, text_features
+
+NEARLY = 0.05
+"""Two answers whose lengths differ by less than this share of the longer one are nearly equally long."""
+
+FEWEST_ROWS = 20
+"""Smaller parts say nothing about a score."""
+
+
+def slices(rows: pl.DataFrame, labels: np.ndarray, competition: Competition) -> dict[str, dict[str, np.ndarray]]:
+    """Family -> name -> mask (rows,). Parts with fewer than FEWEST_ROWS rows are left out, and so are lone parts.
+
+    `rows` has the task's text fields, labels (rows,) are class indices. A family's parts do not overlap.
+    """
+    task = competition.kind
+    features = text_features(rows, task)
+    fields = task.fields
+    characters = features.select(pl.sum_horizontal(f"{field}_characters" for field in fields)).to_series().to_numpy()
+    families = {"length": _lengths(characters), "script": _scripts(features, fields)}
+    turns = rows[task.group].list.len().fill_null(0).to_numpy()
+    families["turns"] = {"one turn": turns <= 1, "two turns": turns == 2, "three turns or more": turns > 2}
+    if task.sides:
+        first, second = (features[f"{side}_characters"].to_numpy() for side in task.sides)
+        near = np.abs(first - second) <= NEARLY * np.maximum(np.maximum(first, second), 1)
+        families["answers' lengths"] = {f"within {NEARLY:.0%}": near, "further apart": ~near}
+    if task.decisive:
+        decisive = np.isin(labels, task.decisive)
+        families["outcome"] = {"somebody won": decisive, "tie": ~decisive}
+    large = {
+        family: {name: mask for name, mask in parts.items() if mask.sum() >= FEWEST_ROWS}
+        for family, parts in families.items()
+    }
+    return {family: parts for family, parts in large.items() if len(parts) > 1}
+
+
+def _lengths(characters: np.ndarray) -> dict[str, np.ndarray]:
+    """Quarters of the rows, and of the last one the longest twentieth: what an input limit cuts first."""
+    edges = [-1, *np.quantile(characters, (0.25, 0.5, 0.75, 0.95)).round().astype(int).tolist()]
+    parts = {}
+    for low, high in pairwise(edges):
+        parts[f"{low + 1:,} to {high:,} characters"] = (characters > low) & (characters <= high)
+    return parts | {f"over {edges[-1]:,} characters": characters > edges[-1]}
+
+
+def _scripts(features: pl.DataFrame, fields: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """By the script with the largest share of a row's characters."""
+    shares = np.stack(
+        [
+            features.select(pl.sum_horizontal(f"{f}_{script}" for f in fields)).to_series().to_numpy()
+            for script in SCRIPTS
+        ],
+        axis=1,
+    )
+    largest = np.where(shares.any(axis=1), shares.argmax(axis=1), -1)
+    parts = {script.replace("_", " "): largest == i for i, script in enumerate(SCRIPTS)}
+    return parts | {"no letters": largest == -1}

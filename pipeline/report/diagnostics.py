@@ -1,0 +1,64 @@
+"""The page's sections on trust and on the stack's parts: leak checks, what members add, slices, disagreements."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from markupsafe import Markup
+
+from pipeline.competitions.task import Competition
+from pipeline.report.charts import Scale
+
+
+def checks(cv: dict[str, Any], probe: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """The leak probe, each member's gap between holdout and own folds, its symmetry, and what the stack gains."""
+    swaps = {row["member"]: row for row in found["swap"] or []}
+    members = [{"name": name, "gap": row.get("gap"), "swap": swaps.get(name)} for name, row in cv["members"].items()]
+    gains = cv["stack"].get("gains") or {}
+    names = {"best_member": f"{cv['stack']['best_member']}, the best member", "equal_mean": "the members' equal mean"}
+    against = [
+        (label, [(gains.get(part) or {}).get(name) for part in ("nested", "holdout")]) for name, label in names.items()
+    ]
+    return {"probe": probe, "members": members, "gains": against, "sides": bool(swaps)}
+
+
+def marginal(found: dict[str, Any]) -> dict[str, Any]:
+    """Per member two intervals on one scale: the loss without it, and the best member's gain by it."""
+    rows = found["marginal"]
+    intervals = [row[key] for row in rows for key in ("left_out", "added") if not (key == "added" and row["best"])]
+    ends = [0.0, *(interval[end] for interval in intervals for end in ("low", "high"))]
+    room = 0.03 * (max(ends) - min(ends))
+    scale = Scale(min(ends) - room, max(ends) + room)
+    strips = [{key: interval_strip(scale, row[key]) for key in ("left_out", "added")} for row in rows]
+    return {"rows": list(zip(rows, strips, strict=True)), "stacker": found["stacker"]}
+
+
+def interval_strip(scale: Scale, interval: dict[str, float]) -> Markup:
+    """An interval as a bar with a tick at its mean, and a line at zero."""
+    low, mean, high, zero = (f"{scale.percent(value):.2f}" for value in (*_ends(interval), 0.0))
+    parts = [
+        Markup('<line class="prior" x1="{0}%" x2="{0}%" y1="0" y2="100%"/>').format(zero),
+        Markup('<line class="reach" x1="{}%" x2="{}%" y1="50%" y2="50%"/>').format(low, high),
+        Markup('<line class="mean" x1="{0}%" x2="{0}%" y1="15%" y2="85%"/>').format(mean),
+    ]
+    return Markup('<svg class="folds" aria-hidden="true">{}</svg>').format(Markup("").join(parts))
+
+
+def _ends(interval: dict[str, float]) -> tuple[float, float, float]:
+    return interval["low"], interval["mean"], interval["high"]
+
+
+def slices(cv: dict[str, Any], found: dict[str, Any]) -> dict[str, Any] | None:
+    """The parts of the rows by family; None where no family has two parts."""
+    families: dict[str, list[dict[str, Any]]] = {}
+    for row in found["slices"]:
+        families.setdefault(row["family"], []).append(row)
+    return {"families": families, "best": cv["stack"]["best_member"]} if families else None
+
+
+def disagreements(competition: Competition, found: dict[str, Any]) -> dict[str, Any] | None:
+    """The rows on which the members differ most; None for a single member."""
+    rows = found["disagreements"]
+    if not rows or len(rows[0]["members"]) < 2:
+        return None
+    return {"rows": rows, "classes": competition.classes}
