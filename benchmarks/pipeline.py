@@ -3,7 +3,7 @@
 python -m benchmarks.pipeline [--arena ../shared/data/arena_real] [--only demo|arena] [--keep FOLDER]
 
 Works in clones of the committed state, temporary ones or below FOLDER, with this environment's Python; set-up is not
-counted. What the members add comes from benchmarks.gains, after the clock has stopped.
+counted.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main(arena: Path, only: str | None, keep: Path | None) -> None:
 
 
 def measure(name: str, preset: str, data: str, keep: Path | None) -> dict[str, Any]:
-    """Seconds of a build from nothing and of one with nothing to do, disk and memory, the scores and the gains."""
+    """Seconds of a build from nothing and of one with nothing to do, disk, memory, scores, and what members add."""
     with tempfile.TemporaryDirectory() as folder:
         clone = (keep or Path(folder)).resolve() / name
         subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
@@ -53,7 +53,7 @@ def measure(name: str, preset: str, data: str, keep: Path | None) -> dict[str, A
         build = run(["dvc", "repro"], clone)
         idle = min(run(["dvc", "repro"], clone) for _ in range(3))
         cv = json.loads((clone / "metrics" / "cv.json").read_text())
-        run([sys.executable, "-m", "benchmarks.gains", "--json", "gains.json"], clone)
+        diagnostics = json.loads((clone / "artifacts" / "diagnostics.json").read_text())
         return {
             "seconds": round(build, 1),
             "idle_seconds": round(idle, 2),
@@ -67,7 +67,9 @@ def measure(name: str, preset: str, data: str, keep: Path | None) -> dict[str, A
             "members": {name: each["score"] for name, each in cv["members"].items()},
             "members_decisive": cv["decisive"]["members"],
             "dropped": cv.get("dropped", {}),
-            "gains": json.loads((clone / "gains.json").read_text()),
+            "stack": {name: cv["stack"][name] for name in ("chosen", "best_member", "candidates", "gains")},
+            "gains": {each["member"]: each["left_out"] for each in diagnostics["marginal"]},
+            "probe": json.loads((clone / "metrics" / "probe.json").read_text()),
         }
 
 

@@ -16,6 +16,8 @@ import sys
 import tempfile
 import time
 from datetime import date
+from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,7 @@ from pipeline.data.demo import generate, write
 from pipeline.data.folds import HOLDOUT, assign_folds, group_keys
 from pipeline.data.ingest import prepare
 from pipeline.ensemble.logits import from_logits, to_logits
-from pipeline.files import write_parquet
+from pipeline.files import write_json, write_parquet
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "stack_size.json"
@@ -50,19 +52,19 @@ def write_run(folder: Path, count: int, members: int) -> None:
     models = pl.DataFrame({"model": range(FOLDS)}, schema={"model": pl.Int8})
     held = held.join(models, how="cross", maintain_order="left_right")
     logits, rng = to_logits(truth), np.random.default_rng(0)
-    for m in range(members):
-        signal, noise = 0.9 - 0.05 * m, 0.5 + 0.08 * m
-        for name, frame, true in (
-            ("inside", inside, logits[folds != HOLDOUT]),
-            ("held", held, np.repeat(logits[folds == HOLDOUT], FOLDS, axis=0)),
-        ):
-            answers = from_logits(signal * true + noise * rng.normal(size=true.shape))
+    for name, frame, true in (
+        ("oof", inside, logits[folds != HOLDOUT]),
+        ("holdout", held, np.repeat(logits[folds == HOLDOUT], FOLDS, axis=0)),
+    ):
+        for m in range(members):
+            answers = from_logits((0.9 - 0.05 * m) * true + (0.5 + 0.08 * m) * rng.normal(size=true.shape))
             frame = frame.with_columns(pl.Series(f"m{m}/{c}", answers[:, i]) for i, c in enumerate(competition.classes))
-            inside, held = (frame, held) if name == "inside" else (inside, frame)
-    write_parquet(inside, artifacts / "oof" / "oof.parquet")
-    write_parquet(held, artifacts / "oof" / "holdout.parquet")
+        write_parquet(frame, artifacts / "oof" / f"{name}.parquet")
+    for m, fold in product(range(members), range(FOLDS)):
+        write_json(artifacts / "receipts" / f"m{m}-fold{fold}.json", {"training": None})
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["members"] = {f"m{m}": {"kind": "tabular", "model": "logistic"} for m in range(members)}
+    member = {"kind": "tabular", "backbone": "none", "model": "logistic"}
+    params["members"] = {f"m{m}": member for m in range(members)}
     params["folds"]["ids"], params["threads"] = list(range(FOLDS)), THREADS
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
 
@@ -73,7 +75,7 @@ def measure(folder: Path) -> dict[str, float | str]:
     started = time.monotonic()
     environment = os.environ | threads | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen([sys.executable, "-m", "stages.stack"], cwd=folder, env=environment)
-    _, status, used = os.wait4(process.pid, 0)  # of this child alone, not of the one that made the files
+    _, status, used = os.wait4(process.pid, 0)
     seconds = time.monotonic() - started
     if status:
         raise SystemExit(f"stages.stack failed with status {status}")
@@ -90,14 +92,12 @@ def main() -> None:
     parser.add_argument("--no-write", action="store_true", help=f"leave {RESULT.name} as it is")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        made = [
-            sys.executable,
-            "-c",
-            "import sys; from pathlib import Path; from benchmarks.stack_size import write_run",
-        ]
-        made[-1] += "; write_run(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))"
-        prepare_run = [*made, name, str(arguments.rows), str(arguments.members)]
-        subprocess.run(prepare_run, check=True, cwd=ROOT)
+        # In a process of its own: a child's peak counts from what its parent held when it was started.
+        maker = get_context("spawn").Process(target=write_run, args=(Path(name), arguments.rows, arguments.members))
+        maker.start()
+        maker.join()
+        if maker.exitcode:
+            raise SystemExit(f"the rows could not be written: exit code {maker.exitcode}")
         found = measure(Path(name))
     print(json.dumps(found | {"goal": GOAL}, indent=2))
     if not arguments.no_write:

@@ -45,6 +45,18 @@ def test_a_preset_shows_what_it_changes_and_keeps_comments(project: Path, capsys
     assert capsys.readouterr().out == ""
 
 
+def test_a_refit_is_one_more_line_that_a_later_run_takes_back(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    preset.apply("", "", refit=True)
+    shown = capsys.readouterr().out
+    assert "\n-refit: false" in shown
+    assert "\n+refit: true" in shown
+    assert load_params().refit is True
+    preset.apply("", "votes")
+    assert load_params().refit is False
+
+
 def test_another_folder_starts_from_the_committed_file(project: Path) -> None:
     preset.apply("cpu", "votes")
     preset.apply("", "other")
@@ -87,9 +99,9 @@ def test_prune_removes_what_params_no_longer_name_and_nothing_else(tmp_path: Pat
     params = load_params(ROOT / "params.yaml")
     member = next(iter(params.members))
     kept = ["oof/oof.parquet", "oof/holdout.parquet", f"start/{member}.json", f"receipts/{member}-fold0.json"]
-    kept += [f"oof/{member}/fold0.parquet", f"members/{member}/fold0/member.json"]
+    kept += [f"oof/{member}/fold0.parquet", f"members/{member}/fold0/member.json", f"refit/{member}/parity.parquet"]
     gone = ["start/gone.json", "receipts/gone-fold0.json", "oof/gone/fold0.parquet", "members/gone/fold0/member.json"]
-    gone += [f"oof/{member}/holdout99.parquet", f"members/{member}/fold99/member.json"]
+    gone += ["refit/gone/parity.parquet", f"oof/{member}/holdout99.parquet", f"members/{member}/fold99/member.json"]
     for name in kept + gone:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()

@@ -55,6 +55,8 @@ SCRIPTS = {
 ENGLISH = r"\b(?:the|of|and|to|in|is|that|for|it|with|as|on|are|this|be|by|an|or)\b"
 EAGER = r"^\s*(?:sure|certainly|of course|absolutely|great|yes|hello|hi\b|thank)"
 FINISHED = r"[.!?。！？:;)\]}\"'`”’|*>]\s*$"
+BUDGETS = (256, 1024)
+"""Words that the prompt and one answer may have together before a network with such an input would cut them."""
 NOT_OF_PROMPTS = ("refusals", "apologies", "offers", "headings", "table_rows", "finished", "eager")
 
 
@@ -164,7 +166,7 @@ def _measures(field: str) -> dict[str, pl.Expr]:
 
 
 def _pair(first: str, second: str, prompt: str) -> dict[str, pl.Expr]:
-    """What the words of the two sides have in common, with each other and with the prompt."""
+    """What the words of the two sides have in common, with each other and with the prompt; what share is too much."""
 
     def size(field: str) -> pl.Expr:
         return pl.col(f"{field} set").list.len().cast(pl.Float64)
@@ -182,6 +184,9 @@ def _pair(first: str, second: str, prompt: str) -> dict[str, pl.Expr]:
     for side in (first, second):
         values[f"{side}_prompt_words_used"] = shared(prompt, side) / size(prompt).clip(1)
         values[f"{side}_words_shared"] = both / size(side).clip(1)
+        together = (pl.col(f"{prompt} words").list.len() + pl.col(f"{side} words").list.len()).cast(pl.Float64)
+        for budget in BUDGETS:
+            values[f"{side}_beyond_{budget}"] = (1 - budget / together.clip(1)).clip(0)
     return values
 
 

@@ -1,4 +1,4 @@
-"""Parts of the rows on which a model may do well or badly: by length, turns, script, near-equality and outcome."""
+"""Parts of the rows on which a model may do well or badly: length, input, turns, script, near-equality, outcome."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.competitions.task import Competition
-from pipeline.data.features import SCRIPTS, text_features
+from pipeline.data.features import BUDGETS, SCRIPTS, text_features
 
 NEARLY = 0.05
 """Two answers whose lengths differ by less than this share of the longer one are nearly equally long."""
@@ -32,6 +32,7 @@ def slices(rows: pl.DataFrame, labels: np.ndarray, competition: Competition) -> 
     if task.sides:
         first, second = (features[f"{side}_characters"].to_numpy() for side in task.sides)
         near = np.abs(first - second) <= NEARLY * np.maximum(np.maximum(first, second), 1)
+        families["input"] = _cut(features, task.sides)
         families["answers' lengths"] = {f"within {NEARLY:.0%}": near, "further apart": ~near}
     if task.decisive:
         decisive = np.isin(labels, task.decisive)
@@ -50,6 +51,21 @@ def _lengths(characters: np.ndarray) -> dict[str, np.ndarray]:
     for low, high in pairwise(edges):
         parts[f"{low + 1:,} to {high:,} characters"] = (characters > low) & (characters <= high)
     return parts | {f"over {edges[-1]:,} characters": characters > edges[-1]}
+
+
+def _cut(features: pl.DataFrame, sides: tuple[str, str]) -> dict[str, np.ndarray]:
+    """By how much of a row an input of so many words, for the prompt with the longer answer, would hold."""
+    small, large = BUDGETS
+    beyond = {
+        budget: features.select(pl.max_horizontal(f"{side}_beyond_{budget}" for side in sides)).to_series().to_numpy()
+        > 0
+        for budget in BUDGETS
+    }
+    return {
+        f"fits {small:,} words": ~beyond[small],
+        f"cut at {small:,} words": beyond[small] & ~beyond[large],
+        f"cut at {large:,} words": beyond[large],
+    }
 
 
 def _scripts(features: pl.DataFrame, fields: tuple[str, ...]) -> dict[str, np.ndarray]:

@@ -103,6 +103,13 @@ def test_overlap_and_nearness_of_the_two_answers() -> None:
     assert different["a_prompt_words_used"] == 0.5 > different["b_prompt_words_used"]
 
 
+def test_what_an_input_would_cut_is_a_share_of_prompt_and_answer() -> None:
+    row = one("why " * 200, "word " * 312, "short")
+    assert row["a_beyond_256"] == 0.5
+    assert row["a_beyond_1024"] == row["b_beyond_256"] == 0
+    assert row["diff_beyond_256"] == 0.5
+
+
 def test_a_text_of_a_million_characters_is_only_long() -> None:
     long = "word " * 200_000
     row = one(long, long, "short")

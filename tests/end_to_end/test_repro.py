@@ -91,7 +91,7 @@ def test_nothing_to_do_runs_nothing(clone: Path) -> None:
 
 def test_git_sees_only_what_a_user_commits(clone: Path) -> None:
     shown = sh("git status --porcelain --untracked-files=all", clone).split()
-    metrics = {"metrics/cv.json", "metrics/rehearsal.json", "metrics/pretrain/none.json"}
+    metrics = {f"metrics/{name}.json" for name in ("cv", "probe", "rehearsal", "pretrain/none")}
     assert set(shown[1::2]) == metrics | {"dvc.lock"}
 
 

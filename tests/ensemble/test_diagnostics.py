@@ -66,7 +66,11 @@ def test_the_slices_of_a_family_share_out_the_rows(table: Table, lmsys: Competit
         .alias("prompt")
     )
     found = slices(rows, table.labels, lmsys)
-    assert {"length", "turns", "script", "answers' lengths", "outcome"} >= set(found) >= {"length", "turns", "outcome"}
+    assert (
+        {"length", "input", "turns", "script", "answers' lengths", "outcome"}
+        >= set(found)
+        >= {"length", "turns", "outcome"}
+    )
     for parts in found.values():
         counts = np.sum(list(parts.values()), axis=0)
         assert counts.max() == 1  # no row twice
@@ -83,6 +87,15 @@ def test_nearly_equal_answers_are_found(lmsys: Competition) -> None:
     rows = rows.with_columns(pl.Series("a", [[text] for text in a]), pl.Series("b", [[text] for text in b]))
     near = slices(rows, np.arange(60) % 3, lmsys)["answers' lengths"]["within 5%"]
     assert near[:6].tolist() == [True, True, True, False, False, False]
+
+
+def test_rows_are_told_apart_by_the_input_that_would_cut_them(lmsys: Competition) -> None:
+    words = np.repeat([100, 300, 2000], 25)
+    rows = pl.DataFrame({"id": [str(i) for i in range(75)], "prompt": [["why"]] * 75, "a": [["yes"]] * 75})
+    rows = rows.with_columns(pl.Series("b", [["word " * count] for count in words]))
+    parts = slices(rows, np.arange(75) % 3, lmsys)["input"]
+    for name, count in {"fits 256 words": 100, "cut at 256 words": 300, "cut at 1,024 words": 2000}.items():
+        assert np.array_equal(parts[name], words == count)
 
 
 def test_slice_scores_add_up_to_the_score(table: Table, lmsys: Competition) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from kernel.packaged import accept, build, kernel_error, manifest_of, mount, run_here
 
+from pipeline.config import load_params
+from pipeline.delivery.package import build_package
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, write_json
-from stages import stack
+from stages import refit, stack
 
 TRAINING = "training: {schedule: {rate: 3.0e-3}, batches: {rows_per_step: 16, tokens_per_batch: 2048}}"
 PARAMS = f"""
@@ -126,3 +128,24 @@ def test_truncation_stands_in_the_metrics(run: Path) -> None:
     assert set(members["siamese"]["truncation"]) == {"prompt", "a", "b"}
     assert members["siamese"]["truncation"]["a"]["rows"] > 0
     assert "truncation" not in members["words"]
+
+
+def test_networks_are_refitted_from_a_backbone_that_the_package_brings(run: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(run, tmp_path / "run", symlinks=True)
+    params = root / "params.yaml"
+    params.write_text(params.read_text() + "refit: true\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        # Networks as small as these learn nothing.
+        patch.setattr("pipeline.training.refit.collapsed", lambda split, answers, competition: False)
+        for member in ("siamese", "judge"):
+            refit.main(member)
+        build_package(Path("artifacts"), load_params().package, [])
+    members = manifest_of(root / "artifacts" / "package")["members"]
+    assert {name: member["folds"] for name, member in members.items()} == {
+        "words": [0, 1],
+        "siamese": [2, 0, 1],
+        "half": [0, 1],
+        "judge": [2, 0, 1],
+        "eight": [1],
+    }
