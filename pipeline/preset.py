@@ -57,6 +57,16 @@ def _merge(target: Any, preset: Mapping[str, Any]) -> None:
             target[key] = value
 
 
+def wants_refit(value: str) -> bool:
+    """What REFIT on the command line of make says; nothing and 0 say no.
+
+    Raises: PodiumError for anything but 0 and 1.
+    """
+    if value not in ("", "0", "1"):
+        raise PodiumError(f'REFIT: expected 1, or nothing, found "{value}"')
+    return value == "1"
+
+
 def apply(name: str, data: str, refit: bool = False, params: Path = Path("params.yaml")) -> None:
     """Rewrites params.yaml and prints the difference to what stood there.
 
@@ -88,4 +98,4 @@ def _committed(params: Path) -> str:
 if __name__ == "__main__":
     with stage("preset", keep_seconds=False):
         preset, folder, *wanted = sys.argv[1:]
-        apply(preset, folder, wanted == ["1"])
+        apply(preset, folder, wants_refit("".join(wanted)))

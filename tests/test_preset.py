@@ -57,6 +57,13 @@ def test_a_refit_is_one_more_line_that_a_later_run_takes_back(
     assert load_params().refit is False
 
 
+def test_refit_is_asked_for_with_1() -> None:
+    assert preset.wants_refit("1") is True
+    assert preset.wants_refit("") is preset.wants_refit("0") is False
+    with pytest.raises(PodiumError, match='REFIT: expected 1, or nothing, found "yes"'):
+        preset.wants_refit("yes")
+
+
 def test_another_folder_starts_from_the_committed_file(project: Path) -> None:
     preset.apply("cpu", "votes")
     preset.apply("", "other")

@@ -40,7 +40,8 @@ def build_level1(
 ) -> Level1:
     """Level-1 inputs from one (rows, classes) array per member and the rows' texts.
 
-    Members answer alike for both orders, so their mirrored logits are a permutation and cost nothing.
+    What a member would say with the sides exchanged is taken to be the mirror image of what it said, as it is for all
+    but networks that read both sides in one sequence; the report shows how far each member is from that.
     """
     logits = np.stack([to_logits(each) for each in probabilities], axis=1)
     mirror = competition.kind.mirror

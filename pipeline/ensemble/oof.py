@@ -70,9 +70,10 @@ def _receipt(artifacts: Path, member: str, fold: int, wanted: dict[str, str]) ->
     file = _existing(artifacts / "receipts" / f"{member}-fold{fold}.json")
     receipt = read_json(file)
     for name, expected in wanted.items():
-        if receipt[name] != expected:
+        found = str(receipt.get(name, "not noted"))
+        if found != expected:
             raise PodiumError(
-                f"{file}: stale, made from other {name} ({receipt[name][:8]}, now {expected[:8]}); "
+                f"{file}: stale, made from other {name} ({found[:9]}, now {expected[:9]}); "
                 f"run `dvc repro -f finetune@{member}-{fold}`"
             )
     return receipt

@@ -36,7 +36,7 @@ No member of params.yaml can bear these names, so that the probe never waits for
 
 MOST_ROWS = 4000
 ERRORS = 2.0
-"""A gain of more than that many standard errors is a leak; chance alone makes one in 2 % of builds at most."""
+"""A gain of more than that many standard errors is a leak; chance alone does that in about 2 % of builds."""
 
 
 def shuffled(rows: pl.DataFrame, folds: pl.DataFrame, competition: Competition, seed: int) -> pl.DataFrame:

@@ -13,7 +13,7 @@ from pipeline.config import load_params
 from pipeline.delivery.package import build_package
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, write_json
-from stages import refit, stack
+from stages import diagnostics, refit, stack
 
 TRAINING = "training: {schedule: {rate: 3.0e-3}, batches: {rows_per_step: 16, tokens_per_batch: 2048}}"
 PARAMS = f"""
@@ -117,6 +117,9 @@ def test_a_collapsed_member_is_left_out_or_ends_the_build(
     assert any("LEFT OUT" in line for line in cv["warnings"])
     rungs = read_json(Path("artifacts/stack/ladder.json"))["rungs"]
     assert not any("siamese" in rung["members"] for rung in rungs)
+    diagnostics.main()
+    told = read_json(Path("artifacts/diagnostics.json"))
+    assert [row["member"] for row in told["marginal"]] == ["words", "half", "judge", "eight"]
     params = Path("params.yaml")
     params.write_text(params.read_text() + "guard: {on_collapse: fail}\n")
     with pytest.raises(PodiumError, match=r"siamese: fold models \[1\] are no better than the prior"):
