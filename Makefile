@@ -71,11 +71,13 @@ lint: setup ## check style, imports and types
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 
-bench: setup ## measure speed; results go to benchmarks/results/
+bench: setup ## measure speed and honesty; results go to benchmarks/results/
 	$(RUN) python -m benchmarks.prepare
 	$(RUN) python -m benchmarks.pipeline
 	$(RUN) python -m benchmarks.shapes
 	$(RUN) python -m benchmarks.attention
+	$(RUN) python -m benchmarks.stack_size
+	$(RUN) python -m benchmarks.stacking
 
 prune: setup ## remove what params.yaml no longer names, and cached files of no tagged submission
 	$(RUN) python -m pipeline.prune
