@@ -70,7 +70,7 @@ def write_run(folder: Path, count: int, members: int) -> None:
 
 
 def measure(folder: Path) -> dict[str, float | str]:
-    """One run of the stage in `folder`: wall seconds, peak MB, the chosen stacker and its scores."""
+    """One run of the stage in `folder`: wall and CPU seconds, peak MB, the chosen stacker and its scores."""
     threads = {name: str(THREADS) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")}
     started = time.monotonic()
     environment = os.environ | threads | {"PYTHONPATH": str(ROOT)}
@@ -82,7 +82,8 @@ def measure(folder: Path) -> dict[str, float | str]:
     peak = used.ru_maxrss * 1024 / 1e6
     stack = json.loads((folder / "metrics" / "cv.json").read_text())["stack"]
     scores = {"chosen": stack["chosen"], "nested": stack["score"], "holdout": stack["holdout"]}
-    return {"seconds": round(seconds, 1), "peak_mb": round(peak)} | scores
+    cpu = used.ru_utime + used.ru_stime
+    return {"seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1), "peak_mb": round(peak)} | scores
 
 
 def main() -> None:
