@@ -27,7 +27,7 @@ from transformers import AutoConfig, AutoModel
 
 from pipeline.competitions.task import TASKS
 from pipeline.data.text import Encoded
-from pipeline.inference.neural import batch_logits
+from pipeline.inference.logits import batch_logits
 from pipeline.models.loading import DTYPES
 from pipeline.models.network import decoder_network, encoder_network
 from pipeline.settings.members import Decoder, Encoder
@@ -119,7 +119,8 @@ def random_rows(rows: int, views: int, asked: dict[str, Any], device: str, budge
     ids = [
         draw.integers(5, asked["config"]["vocab_size"], asked["tokens"], dtype=np.int32) for _ in range(rows * views)
     ]
-    return Classification(Encoded(ids, views, {}), draw.integers(0, CLASSES, rows), 0, device, rows, budget, 0.0, 0)
+    encoded = Encoded(ids, views, {}, np.zeros(rows, dtype=bool))
+    return Classification(encoded, draw.integers(0, CLASSES, rows), 0, device, rows, budget, 0.0, 0)
 
 
 def stepper(

@@ -95,6 +95,10 @@ def test_a_wrong_key_or_type_is_named(params: dict[str, Any], expected: str) -> 
             "head equivariant knows both orders already: leave out training.swap",
         ),
         (an_encoder(head="equivariant", inference={"swap": True}), "leave out training.swap and inference.swap"),
+        (
+            an_encoder(inference={"long_tokens": 64}),
+            "inference.long_tokens: expected more than max_tokens (64), found 64",
+        ),
         (an_encoder(inference={"precision": "nf4"}), "inference.precision nf4 is for decoders: use fp32, fp16 or bf16"),
         (an_encoder(network="mine.py"), "expected a .py file under external/"),
         (an_encoder(network="external/mine.txt"), "expected a .py file under external/"),

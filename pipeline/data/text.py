@@ -60,6 +60,8 @@ class Encoded:
     views: int
     truncation: dict[str, dict[str, float]]
     """Field -> `rows` and `tokens`, the shares that were cut."""
+    cut: np.ndarray
+    """(rows,) bool: the rows of which tokens are missing."""
 
     def __len__(self) -> int:
         return len(self.ids) // self.views
@@ -96,12 +98,14 @@ def encode(
     fields = list(dict.fromkeys(name for view in views for name in view))
     tokens = _tokens(rows, fields, tokenizer, family)
     counts = {name: _Count() for name in fields}
-    ids = [
-        np.array(_sequence({name: tokens[name][row] for name in view}, forms[view], max_tokens, counts), dtype=np.int32)
+    sequences = [
+        _sequence({name: tokens[name][row] for name in view}, forms[view], max_tokens, counts)
         for row in range(len(rows))
         for view in views
     ]
-    return Encoded(ids, len(views), {name: count.shares() for name, count in counts.items()})
+    ids = [np.array(each, dtype=np.int32) for each, _ in sequences]
+    missing = np.array([lost for _, lost in sequences], dtype=np.int64).reshape(-1, len(views))
+    return Encoded(ids, len(views), {name: count.shares() for name, count in counts.items()}, missing.sum(axis=1) > 0)
 
 
 def views_of(task: Task, siamese: bool) -> list[tuple[str, ...]]:
@@ -170,14 +174,18 @@ class _Count:
         }
 
 
-def _sequence(turns: dict[str, list[list[int]]], form: Layout, max_tokens: int, counts: dict[str, _Count]) -> list[int]:
-    """The ids of one sequence of at most `max_tokens`."""
+def _sequence(
+    turns: dict[str, list[list[int]]], form: Layout, max_tokens: int, counts: dict[str, _Count]
+) -> tuple[list[int], int]:
+    """The ids of one sequence of at most `max_tokens`, and the number of tokens that are missing."""
     around = {name: len(form.opening.get(name, ())) + len(form.closing) for name in turns}
     whole = {name: sum(len(turn) + around[name] for turn in each) for name, each in turns.items()}
     quotas = _quotas(whole, max_tokens - len(form.start) - len(form.end))
     pieces: dict[str, list[list[int] | None]] = {}
+    lost = 0
     for name, each in turns.items():
         pieces[name], missing = _cut(each, quotas[name], around[name], form.marks)
+        lost += missing
         count = counts[name]
         count.rows, count.cut_rows = count.rows + 1, count.cut_rows + (missing > 0)
         count.tokens, count.cut_tokens = count.tokens + sum(map(len, each)), count.cut_tokens + missing
@@ -186,7 +194,7 @@ def _sequence(turns: dict[str, list[list[int]]], form: Layout, max_tokens: int, 
         for name, parts in pieces.items():
             if number < len(parts) and (piece := parts[number]) is not None:
                 ids += [*form.opening.get(name, ()), *piece, *form.closing]
-    return ids + form.end
+    return ids + form.end, lost
 
 
 def _quotas(whole: dict[str, int], budget: int) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,20 @@ def save_external(predictions: pl.DataFrame, folder: Path) -> None:
     write_json(folder / "member.json", {"kind": "external", "trained": True})
 
 
-def predict_external(folder: Path, rows: pl.DataFrame, competition: Competition) -> np.ndarray:
-    """(rows, classes) probabilities by id; a row whose id is unknown is NaN."""
-    known = pl.read_parquet(folder / PREDICTIONS)
-    joined = rows.select("id").join(known, on="id", how="left", maintain_order="left")
-    return joined.select(list(competition.classes)).to_numpy().astype(np.float64)
+@dataclass(frozen=True)
+class ExternalModel:
+    """What somebody else's model says, by id."""
+
+    known: pl.DataFrame
+    """id and one column per class."""
+    classes: tuple[str, ...]
+
+    def predict(self, rows: pl.DataFrame) -> np.ndarray:
+        """(rows, classes) probabilities by id; a row whose id is unknown is NaN."""
+        joined = rows.select("id").join(self.known, on="id", how="left", maintain_order="left")
+        return joined.select(self.classes).to_numpy().astype(np.float64)
+
+
+def load_external(folder: Path, competition: Competition) -> ExternalModel:
+    """What `save_external` wrote."""
+    return ExternalModel(pl.read_parquet(folder / PREDICTIONS), competition.classes)

@@ -113,6 +113,15 @@ class Neural(Section):
             raise ValueError("head equivariant knows both orders already: leave out training.swap and inference.swap")
         return self
 
+    @model_validator(mode="after")
+    def _longer_than_the_shorter(self) -> Neural:
+        longer = self.inference.long_tokens
+        if longer is not None and longer <= self.max_tokens:
+            raise ValueError(
+                f"inference.long_tokens: expected more than max_tokens ({self.max_tokens}), found {longer}"
+            )
+        return self
+
 
 class Encoder(Neural):
     """A member of kind `encoder`: a bidirectional network (DeBERTa), all of it fine-tuned."""

@@ -90,6 +90,9 @@ class Inference(Section):
     tokens_per_batch: int = Field(default=16384, ge=16)
     swap: bool = False
     """Answer with the average over both orders of the sides; costs twice the time."""
+    long_tokens: int | None = None
+    """Rows that max_tokens truncates are read once more, with up to that many tokens; the longer reading replaces the
+    shorter."""
 
 
 class Lora(Section):

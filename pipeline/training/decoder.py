@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 from pipeline.data.folds import Split
 from pipeline.files import write_json
-from pipeline.inference.neural import ADAPTER, FORMAT, HEAD
+from pipeline.inference.networks import ADAPTER, HEAD
+from pipeline.inference.neural import FORMAT
 from pipeline.models.loading import load_backbone
 from pipeline.models.network import checksum, decoder_network
 from pipeline.training.neural import opened, train_network

@@ -9,7 +9,8 @@ from safetensors.torch import save_model
 
 from pipeline.data.folds import Split
 from pipeline.files import write_json
-from pipeline.inference.neural import FORMAT, SOURCE, WEIGHTS
+from pipeline.inference.networks import SOURCE, WEIGHTS
+from pipeline.inference.neural import FORMAT
 from pipeline.models.loading import DTYPES, load_backbone
 from pipeline.models.network import check_custom, encoder_network, network_source
 from pipeline.training.neural import opened, train_network

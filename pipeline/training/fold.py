@@ -21,6 +21,7 @@ from pipeline.competitions.metrics import METRICS
 from pipeline.competitions.task import Competition, competition_from_json
 from pipeline.data.features import swapped
 from pipeline.data.folds import Split
+from pipeline.errors import PodiumError
 from pipeline.files import atomic_folder, remove_partials, sha256_file, write_json, write_parquet
 from pipeline.inference.predict import predict_member
 from pipeline.training.checkpoint import Checkpoint, checkpoint
@@ -58,6 +59,8 @@ def train_fold(kind: ModuleType, split: Split, start: dict[str, Any], fold: int,
         asked = pl.concat([split.fold, split.holdout, turned])
         answers = predict_member(folder, asked, competition)
         probabilities, mirrored = np.split(answers, [len(asked) - len(turned)])
+        if settings["kind"] != "external":  # which may not know every id
+            _refuse_gaps(probabilities, f"{member} fold {fold}")
         print(f"{member} fold {fold}: {len(asked)} rows predicted in {time.monotonic() - began:.1f} s", flush=True)
         if training is not None:
             training["collapsed"] = collapsed(split, probabilities[: len(split.fold)], competition)
@@ -81,7 +84,14 @@ def quick_look(kind: ModuleType, split: Split, start: dict[str, Any], rows: int,
         run = Run(f"{start['member']} quick look", artifacts, Checkpoint(Path(temporary) / "checkpoint"), quick=True)
         kind.train(Split(split.train.head(rows), asked, split.holdout), start, folder, run)
         probabilities = predict_member(folder, asked, competition)
+    if start["settings"]["kind"] != "external":
+        _refuse_gaps(probabilities, run.label)
     return METRICS[competition.metric].score(asked["label"].to_numpy(), probabilities)
+
+
+def _refuse_gaps(probabilities: np.ndarray, label: str) -> None:
+    if lacking := int((~np.isfinite(probabilities).all(axis=1)).sum()):
+        raise PodiumError(f"{label}: expected finite probabilities, found {lacking} rows without")
 
 
 def _turned(rows: pl.DataFrame, kind: str, competition: Competition) -> pl.DataFrame:

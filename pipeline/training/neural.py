@@ -138,7 +138,8 @@ def _objective(rows: pl.DataFrame, setting: Setting, both_orders: bool, smoothin
         asked.append(swapped(rows, competition.kind))
         labels = np.concatenate([labels, np.array(competition.kind.mirror)[labels]])
     parts = [encoded_rows(each, settings, setting.tokenizer, competition) for each in asked]
-    encoded = Encoded([ids for part in parts for ids in part.ids], parts[0].views, parts[0].truncation)
+    cut = np.concatenate([part.cut for part in parts])
+    encoded = Encoded([ids for part in parts for ids in part.ids], parts[0].views, parts[0].truncation, cut)
     training = settings["training"]
     return Classification(
         encoded,

@@ -92,11 +92,12 @@ def _backbone(name: str, member: Encoder | Decoder, artifacts: Path) -> str:
             f"{member.backbone} is an {about['family']} ({about['architecture']})"
         )
     limit = about["positions"]
-    if limit is not None and member.max_tokens > limit:
-        raise PodiumError(
-            f"params.yaml: members.{name}.max_tokens: {member.max_tokens} is more than the {limit} positions of "
-            f"backbone {member.backbone}"
-        )
+    for key, tokens in {"max_tokens": member.max_tokens, "inference.long_tokens": member.inference.long_tokens}.items():
+        if limit is not None and tokens is not None and tokens > limit:
+            raise PodiumError(
+                f"params.yaml: members.{name}.{key}: {tokens} is more than the {limit} positions of "
+                f"backbone {member.backbone}"
+            )
     return str(about["sha256"])
 
 

@@ -68,6 +68,8 @@ def test_no_sequence_is_too_long_and_one_that_fits_is_untouched(
     turns = [each for side in (prompt, a, b) for each in side]
     if fits or "" not in turns:  # an empty turn that is left out loses no token
         assert fits == all(share == {"rows": 0, "tokens": 0} for share in cut.truncation.values())
+        assert list(cut.cut) == [not fits]
+    assert list(whole.cut) == [False]
 
 
 @given(prompt=field, a=field, b=field, width=st.integers(16, 100))
@@ -203,6 +205,15 @@ def test_the_report_counts_each_field_of_each_view(tokenizers: dict[str, Any]) -
     found = encoded(rows, tokenizers["encoder"], "encoder", 64, siamese=True).truncation
     assert found["prompt"] == {"rows": 0, "tokens": 0} == found["b"]
     assert found["a"]["rows"] == 0.5 and 0.5 < found["a"]["tokens"] < 1
+
+
+@pytest.mark.parametrize("siamese", [False, True])
+def test_the_rows_that_are_cut_are_known(siamese: bool, tokenizers: dict[str, Any]) -> None:
+    long = ["word " * 200]
+    rows = preference((["x"], ["y"], ["y"]), (["x"], long, ["y"]), (["x"], ["y"], long), (long, ["y"], ["y"]))
+    for asked in (rows, swapped(rows, PREFERENCE)):
+        assert list(encoded(asked, tokenizers["encoder"], "encoder", 64, siamese).cut) == [False, True, True, True]
+    assert encoded(rows.head(0), tokenizers["encoder"], "encoder", 64, siamese).cut.shape == (0,)
 
 
 def test_the_marks_are_visible_tokens_of_their_own(tokenizers: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,8 @@ from pipeline.data.features import swapped
 from pipeline.data.folds import split_rows
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, write_json
-from pipeline.inference import neural
-from pipeline.inference.neural import predict_neural
-from pipeline.inference.predict import predict_member
+from pipeline.inference import networks
+from pipeline.inference.predict import open_member, predict_member
 from pipeline.models.loading import load_backbone
 from pipeline.training.fold import quick_look, train_fold
 from pipeline.training.start import resolve
@@ -109,9 +109,10 @@ def test_mirrored_rows_get_mirrored_answers(name: str, artifacts: Path, lmsys: C
 def test_two_devices_say_the_same_as_one(settings: dict[str, Any], artifacts: Path, lmsys: Competition) -> None:
     settings["inference"]["tokens_per_batch"] = 256
     folder, rows = trained(artifacts, settings, lmsys), asked(artifacts)
-    alone = predict_neural(folder, rows, lmsys, ["cpu"])
-    for _ in range(2):
-        assert np.abs(predict_neural(folder, rows, lmsys, ["cpu", "cpu"]) - alone).max() < 1e-6
+    alone = predict_member(folder, rows, lmsys)
+    with closing(open_member(folder, lmsys, ["cpu", "cpu"])) as member:
+        for _ in range(2):
+            assert np.abs(member.predict(rows) - alone).max() < 1e-6
 
 
 def test_half_precision_is_near_the_whole(artifacts: Path, lmsys: Competition) -> None:
@@ -196,7 +197,7 @@ def another_base(artifacts: Path, folder: Path) -> None:
     for name in ("backbones", "pretrained"):
         shutil.rmtree(artifacts / name / "llama")
     lay_backbone(artifacts, "llama", scratch("llama", hidden=64))
-    neural._idle.clear()  # of this process, which still knows the first
+    networks._idle.clear()  # of this process, which still knows the first
     file = artifacts / "pretrained/llama/unchanged.json"
     write_json(file, read_json(file) | {"sha256": sha})
 
@@ -267,6 +268,8 @@ def test_a_text_longer_than_the_network_can_take_is_refused_before_training(
     assert fits["backbone"] == read_json(artifacts / "pretrained/llama/unchanged.json")["sha256"]
     with pytest.raises(PodiumError, match=r"members\.mine\.max_tokens: 300 is more than the 256 positions of backbone"):
         resolve("mine", params(decoder(max_tokens=300)), lmsys, artifacts)
+    with pytest.raises(PodiumError, match=r"mine\.inference\.long_tokens: 300 is more than the 256 positions of"):
+        resolve("mine", params(decoder(inference={"precision": "fp32", "long_tokens": 300})), lmsys, artifacts)
     with pytest.raises(PodiumError, match=r"kind encoder needs an encoder as backbone; llama is an? decoder"):
         resolve("mine", params(encoder(backbone="llama")), lmsys, artifacts)
 
