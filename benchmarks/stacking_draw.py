@@ -17,9 +17,10 @@ from sklearn.model_selection import cross_val_predict
 from benchmarks.cheap_members import COMPETITION, KINDS, Member, Rows, draw_rows
 from pipeline.competitions.metrics import log_losses
 from pipeline.data.folds import HOLDOUT, assign_folds, group_keys
+from pipeline.ensemble.climb import climb
 from pipeline.ensemble.gap import gap_test
 from pipeline.ensemble.logits import geometric_mean
-from pipeline.ensemble.stack import calibrate, climb, compare
+from pipeline.ensemble.stack import calibrate, compare
 from pipeline.ensemble.table import Holdout, Table
 from pipeline.training.probe import verdict
 

@@ -6,11 +6,12 @@ python -m stages.stack
 from pathlib import Path
 
 from pipeline.competitions.task import competition_from_json
-from pipeline.config import Params, load_params
+from pipeline.config import load_params
+from pipeline.ensemble.climb import cheap_first, climb, costliest
 from pipeline.ensemble.collapse import add_training, collapsed_folds, read_training
 from pipeline.ensemble.ladder import save_ladder
 from pipeline.ensemble.scores import cv_scores, level2_frame
-from pipeline.ensemble.stack import calibrate, climb, compare
+from pipeline.ensemble.stack import calibrate, compare
 from pipeline.ensemble.table import read_holdout, read_oof, read_truth
 from pipeline.errors import PodiumError
 from pipeline.files import atomic_folder, read_json, write_json, write_parquet
@@ -22,7 +23,8 @@ ARTIFACTS = Path("artifacts")
 def main() -> None:
     params = load_params()
     competition = competition_from_json(read_json(ARTIFACTS / "competition" / "competition.json")["competition"])
-    everyone = ladder_order(params)
+    kinds = {name: member.kind for name, member in params.members.items()}
+    everyone = cheap_first(kinds)
     training = read_training(ARTIFACTS, everyone, list(params.folds.ids))
     collapsed = collapsed_folds(training, params.guard.on_collapse)
     members = [name for name in everyone if name not in collapsed]
@@ -31,7 +33,8 @@ def main() -> None:
     oof, holdout = read_oof(ARTIFACTS, members, competition), read_holdout(ARTIFACTS, members, competition)
     threads, seed = params.threads, params.stack.seed
     comparison = compare(oof, members, params.stack.candidates, competition, threads, seed)
-    ladder, held = calibrate(climb(oof, members, comparison.chosen, competition, threads, seed), holdout, seed)
+    ladder = climb(oof, members, comparison.chosen, competition, threads, seed, costliest(kinds, members))
+    ladder, held = calibrate(ladder, holdout, seed)
     truth = read_truth(ARTIFACTS, oof, competition)
     seconds = {name: seconds_of(f"finetune@{name}-") for name in everyone}
     scores = cv_scores(oof, holdout, truth, comparison, ladder, held, seconds, seed)
@@ -45,11 +48,6 @@ def main() -> None:
     print(f"best member {stack['best_member']}, prior {scores['prior']:.5f}")
     for warning in scores["warnings"]:
         print(f"warning: {warning}")
-
-
-def ladder_order(params: Params) -> list[str]:
-    """Members from the first rung to the last: as listed, external ones at the end, since the hidden rows lack them."""
-    return sorted(params.members, key=lambda name: params.members[name].kind == "external")
 
 
 if __name__ == "__main__":

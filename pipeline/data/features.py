@@ -7,6 +7,7 @@ places, `diff_*` and `ratio_*` change sign, and nothing else changes: to the las
 
 from __future__ import annotations
 
+import numpy as np
 import polars as pl
 
 from pipeline.competitions.task import Task
@@ -81,6 +82,12 @@ def mirrored_features(features: pl.DataFrame, task: Task) -> pl.DataFrame:
 def joined_turns(rows: pl.DataFrame, field: str) -> pl.Series:
     """The turns of `field` as one String per row, with an empty line between them; null turns are left out."""
     return rows.select(_joined(field)).to_series()
+
+
+def field_characters(rows: pl.DataFrame, fields: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Field -> (rows,) float64 number of characters of all its turns."""
+    lengths = rows.select(pl.col(field).list.eval(pl.element().str.len_chars()).list.sum() for field in fields)
+    return {field: lengths[field].fill_null(0).to_numpy().astype(np.float64) for field in fields}
 
 
 def text_features(rows: pl.DataFrame, task: Task) -> pl.DataFrame:

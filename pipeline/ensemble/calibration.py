@@ -34,12 +34,15 @@ class Calibration:
     shift: float = 1.0
     """A second temperature, which the average of K fold models needs beside what a single one does."""
 
-    def apply(self, probabilities: np.ndarray) -> np.ndarray:
-        """(rows, classes) -> the same, calibrated; as they are where there is nothing to do."""
+    def apply(self, probabilities: np.ndarray, averaged: np.ndarray | float = 1.0) -> np.ndarray:
+        """(rows, classes) -> the same, calibrated; as they are where there is nothing to do.
+
+        averaged: how far each row is from one fold model (0) to all K of them (1), as a number or (rows,).
+        """
         if self == UNCALIBRATED:
             return probabilities
         logits = to_logits(probabilities) / self.temperature + (0.0 if self.bias is None else np.array(self.bias))
-        return from_logits(logits / self.shift)
+        return from_logits(logits / np.reshape(self.shift ** np.asarray(averaged), (-1, 1)))
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; the inverse of `calibration_from_dict`."""

@@ -7,13 +7,12 @@ selection from libraries of models"), `weights` (one non-negative weight per mem
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import lightgbm as lgb
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
 from threadpoolctl import threadpool_limits
 
 from pipeline.competitions.metrics import log_losses
@@ -60,28 +59,60 @@ class Fit:
     """(rows, classes): each inner part predicted by the same settings, fitted on the other parts."""
 
 
+@dataclass
+class Common:
+    """What candidates on the same rows and parts have in common: computed by the first that needs it."""
+
+    greedy: list[np.ndarray] = field(default_factory=list)
+    """(members,) greedy weights: one array per inner part, fitted on the others, and one fitted on all rows."""
+    logistic: Fit | None = None
+
+    def greedy_on(self, logits: np.ndarray, labels: np.ndarray, masks: list[np.ndarray]) -> list[np.ndarray]:
+        """`greedy`; `masks` hold the rows of each inner part."""
+        if not self.greedy:
+            self.greedy = [greedy_weights(logits[~mask], labels[~mask]) for mask in masks]
+            self.greedy.append(greedy_weights(logits, labels))
+        return self.greedy
+
+
 def fit(
-    name: str, level1: Level1, labels: np.ndarray, parts: np.ndarray, competition: Competition, threads: int, seed: int
+    name: str,
+    level1: Level1,
+    labels: np.ndarray,
+    parts: np.ndarray,
+    competition: Competition,
+    threads: int,
+    seed: int,
+    common: Common | None = None,
 ) -> Fit:
-    """Fits the candidate `name` on all given rows; `parts` (rows,) are the inner folds that tune it."""
+    """Fits the candidate `name` on all given rows; `parts` (rows,) are the inner folds that tune it.
+
+    Candidates on the same rows and parts may share a `common`: they find the same, and sooner.
+    """
     members, classes = level1.logits.shape[1:]
+    common = common or Common()
+    mirror = competition.kind.mirror
     with threadpool_limits(threads):
         if name == "mean":
             model = equal_mean(members, classes)
             return Fit(model, predict(model, level1, competition))
         if name == "greedy":
-            return _fit_greedy(level1.logits, labels, parts)
+            return _fit_greedy(level1.logits, labels, parts, common)
         if name == "weights":
-            return _fit_linear(name, level1.logits, labels, parts, scalar_form(classes, competition.kind.mirror))
+            return _fit_linear(name, level1.logits, labels, parts, scalar_form(classes, mirror), common)
+        if common.logistic is None:
+            common.logistic = _fit_linear("logistic", level1.logits, labels, parts, full_form(classes, mirror), common)
         if name == "logistic":
-            return _fit_linear(name, level1.logits, labels, parts, full_form(classes, competition.kind.mirror))
-        return _fit_boosted(level1, labels, parts, competition, threads, seed)
+            return common.logistic
+        return _fit_boosted(common.logistic, level1, labels, parts, competition, threads, seed)
 
 
-def _fit_linear(name: str, logits: np.ndarray, labels: np.ndarray, parts: np.ndarray, form: Form) -> Fit:
+def _fit_linear(
+    name: str, logits: np.ndarray, labels: np.ndarray, parts: np.ndarray, form: Form, common: Common
+) -> Fit:
     """Drawn to what greedy selection says, with a strength that the inner parts choose."""
     masks = [parts == part for part in np.unique(parts)]
-    centres = [greedy_weights(logits[~mask], labels[~mask]) for mask in masks]
+    *centres, centre = common.greedy_on(logits, labels, masks)
     tried: dict[float, np.ndarray] = {}
 
     def loss(power: float) -> float:
@@ -92,38 +123,47 @@ def _fit_linear(name: str, logits: np.ndarray, labels: np.ndarray, parts: np.nda
         return float(log_losses(labels, tried[power]).mean())
 
     best = float(minimize_scalar(loss, bounds=POWERS, method="bounded", options={"xatol": XATOL}).x)
-    centre = greedy_weights(logits, labels)
     return Fit(Linear(name, *fit_linear(logits, labels, form, centre, 10.0**best)), tried[best])
 
 
-def _fit_greedy(logits: np.ndarray, labels: np.ndarray, parts: np.ndarray) -> Fit:
+def _fit_greedy(logits: np.ndarray, labels: np.ndarray, parts: np.ndarray, common: Common) -> Fit:
     classes = logits.shape[2]
     inner = np.empty((len(labels), classes))
-    for part in np.unique(parts):
-        inside, outside = parts != part, parts == part
-        model = scalar_weights("greedy", greedy_weights(logits[inside], labels[inside]), classes)
-        inner[outside] = from_logits(model.logits(logits[outside]))
-    return Fit(scalar_weights("greedy", greedy_weights(logits, labels), classes), inner)
+    masks = [parts == part for part in np.unique(parts)]
+    *shares, everywhere = common.greedy_on(logits, labels, masks)
+    for mask, share in zip(masks, shares, strict=True):
+        inner[mask] = from_logits(scalar_weights("greedy", share, classes).logits(logits[mask]))
+    return Fit(scalar_weights("greedy", everywhere, classes), inner)
 
 
 def greedy_weights(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """(members,) shares of each member in ROUNDS picks; each pick most lowers the loss of the mean of all so far."""
     picks = np.zeros(logits.shape[1])
-    total = np.zeros((len(labels), logits.shape[2]))
+    each = np.ascontiguousarray(logits.transpose(2, 1, 0), dtype=np.float32)  # (classes, members, rows)
+    total = np.zeros_like(each[:, 0])
+    everyone = np.arange(len(labels))
     for count in range(1, ROUNDS + 1):
-        trials = (total[:, None] + logits) / count  # (rows, members, classes)
-        losses = -log_softmax(trials, axis=2)[np.arange(len(labels)), :, labels].mean(axis=0)
-        best = int(losses.argmin())
+        trials = (total[:, None] + each) / np.float32(count)
+        of_truth = trials[labels, :, everyone].mean(axis=0, dtype=np.float64)
+        top = trials.max(axis=0)
+        trials -= top
+        top += np.log(np.exp(trials, out=trials).sum(axis=0))
+        best = int((top.mean(axis=1, dtype=np.float64) - of_truth).argmin())
         picks[best] += 1
-        total += logits[:, best]
+        total += each[:, best]
     return picks / ROUNDS
 
 
 def _fit_boosted(
-    level1: Level1, labels: np.ndarray, parts: np.ndarray, competition: Competition, threads: int, seed: int
+    base: Fit,
+    level1: Level1,
+    labels: np.ndarray,
+    parts: np.ndarray,
+    competition: Competition,
+    threads: int,
+    seed: int,
 ) -> Fit:
-    """Trees that start from what `logistic`, fitted on the other inner parts, says about each row."""
-    base = fit("logistic", level1, labels, parts, competition, threads, seed)
+    """Trees that start from what `base` (`logistic`, fitted on the other inner parts) says about each row."""
     assert isinstance(base.model, Linear)
     table, start, classes = tree_inputs(level1.logits, level1.features), to_logits(base.inner), labels
     mirror = competition.kind.mirror

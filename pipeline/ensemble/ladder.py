@@ -1,11 +1,14 @@
 """The ladder: stackers for growing sets of members, so that the kernel can answer with whatever has run so far.
 
-The first rung is the prior and needs no member; each later rung adds one; the last has them all. A row is answered by
-the highest rung whose members have all spoken for it.
+The first rung is the prior and needs no member; the last has them all. A row is answered by the last rung if all
+members have spoken for it, else by the one of which the least loss is expected among those whose members have. Where
+that is less than half of the members that have spoken, their calibrated mean is the last resort.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +20,12 @@ from pipeline.competitions.task import Competition
 from pipeline.ensemble import stackers
 from pipeline.ensemble.calibration import UNCALIBRATED, Calibration, calibration_from_dict
 from pipeline.ensemble.level1 import build_level1
+from pipeline.ensemble.logits import geometric_mean
 from pipeline.files import read_json, write_json
 
 PRIOR = "prior"
+LAST_RESORT = "mean"
+"""Stands for the mean of calibrated members, where too few of those that have spoken make up a rung."""
 FILE = "ladder.json"
 
 
@@ -32,6 +38,12 @@ class Rung:
     model: stackers.Stacker | None
     """None for the prior."""
     calibration: Calibration = UNCALIBRATED
+    loss: float = math.inf
+    """Log loss that is expected of it where one fold model of each member has spoken."""
+    averaging: float = 0.0
+    """What the average of all fold models takes from that."""
+    priority: tuple[float, ...] = ()
+    """Coefficients that tell which rows gain from this rung; see priority.py."""
 
     @property
     def stacker(self) -> str:
@@ -53,27 +65,73 @@ class Ladder:
     """Class shares of the training rows, (classes,)."""
     competition: Competition
 
-    def predict(self, available: dict[str, np.ndarray], rows: pl.DataFrame) -> tuple[np.ndarray, list[str]]:
+    def predict(
+        self,
+        available: dict[str, np.ndarray],
+        rows: pl.DataFrame,
+        averaged: dict[str, np.ndarray] | None = None,
+        features: pl.DataFrame | None = None,
+    ) -> tuple[np.ndarray, list[str]]:
         """(rows, classes) probabilities, and the name of the rung that answered each row.
 
-        `available` holds a (rows, classes) array per member that has run; a row that it lacks is NaN.
+        available: a (rows, classes) array per member that has run; a row that it lacks is NaN. averaged: per member
+        and row, (rows,), how far it is from one fold model (0) to the average of all (1); by default all have run.
+        features: the rows' text features, where they are known already.
         """
         result = np.tile(np.asarray(self.prior), (len(rows), 1))
         answered = np.full(len(rows), PRIOR, dtype=object)
-        has = {name: np.isfinite(each).all(axis=1) for name, each in available.items()}
-        open_rows = np.ones(len(rows), dtype=bool)
-        for rung in reversed(self.rungs):
-            if rung.model is None or not set(rung.members) <= set(has):
-                continue
-            mine = open_rows & np.all([has[name] for name in rung.members], axis=0)
-            if not mine.any():
-                continue
-            probabilities = [available[name][mine] for name in rung.members]
-            level1 = build_level1(probabilities, rows.filter(pl.Series(mine)), self.competition, rung.wants_features)
-            result[mine] = rung.calibration.apply(stackers.predict(rung.model, level1, self.competition))
-            answered[mine] = rung.name
-            open_rows &= ~mine
+        names = list(available)
+        finite = [np.isfinite(available[name]).all(axis=1) for name in names]
+        spoken = np.stack(finite, axis=1) if names else np.zeros((len(rows), 0), dtype=bool)
+        for pattern in np.unique(spoken, axis=0):
+            mine = (spoken == pattern).all(axis=1)
+            have = frozenset(name for name, has in zip(names, pattern, strict=True) if has)
+            asked = rows.filter(pl.Series(mine))
+            known = None if features is None else features.filter(pl.Series(mine))
+            given = {name: available[name][mine] for name in have}
+            shares = {name: averaged[name][mine] for name in have} if averaged else None
+            rung = self.choice(have)
+            if rung is None:
+                alone = [self._answer(self._alone(name), given, asked, shares, known) for name in sorted(have)]
+                result[mine], answered[mine] = geometric_mean(alone), LAST_RESORT
+            elif rung.model is not None:
+                result[mine], answered[mine] = self._answer(rung, given, asked, shares, known), rung.name
         return result, list(answered)
+
+    def choice(self, have: frozenset[str]) -> Rung | None:
+        """The rung for rows of which exactly the members in `have` have spoken; None for the mean of these members.
+
+        Where no stacker was fitted for the very set, it is the best of those for a part of it, if that is at least half
+        of it.
+        """
+        best = next(rung for rung in answering_order(self.rungs) if have.issuperset(rung.members))
+        return best if 2 * len(best.members) >= len(have) else None
+
+    def _alone(self, name: str) -> Rung:
+        """The rung of a single member; without one its answer stays as it is."""
+        plain = Rung(name, (name,), stackers.equal_mean(1, len(self.prior)))
+        return next((rung for rung in self.rungs if rung.members == (name,)), plain)
+
+    def _answer(
+        self,
+        rung: Rung,
+        given: dict[str, np.ndarray],
+        rows: pl.DataFrame,
+        averaged: dict[str, np.ndarray] | None,
+        features: pl.DataFrame | None,
+    ) -> np.ndarray:
+        """(rows, classes) the rung's calibrated answer."""
+        assert rung.model is not None
+        probabilities = [given[name] for name in rung.members]
+        level1 = build_level1(probabilities, rows, self.competition, rung.wants_features, features)
+        share = np.mean([averaged[name] for name in rung.members], axis=0) if averaged else 1.0
+        return rung.calibration.apply(stackers.predict(rung.model, level1, self.competition), share)
+
+
+def answering_order(rungs: Sequence[Rung]) -> list[Rung]:
+    """Who answers where several could: the full set, then whoever is expected to lose least; the prior last."""
+    full = max(len(rung.members) for rung in rungs)
+    return sorted(rungs, key=lambda r: (len(r.members) < full, not r.members, r.loss, -len(r.members)))
 
 
 def save_ladder(ladder: Ladder, folder: Path) -> None:
@@ -84,7 +142,8 @@ def save_ladder(ladder: Ladder, folder: Path) -> None:
         entry: dict[str, Any] = {"name": rung.name, "members": list(rung.members)}
         model = rung.model
         entry |= stackers.save(model, folder, f"rung{number}.txt") if model else {"stacker": PRIOR}
-        saved.append(entry | {"calibration": rung.calibration.as_dict()})
+        worth = {"loss": rung.loss, "averaging": rung.averaging, "priority": list(rung.priority)}
+        saved.append(entry | {"calibration": rung.calibration.as_dict(), "worth": worth})
     write_json(folder / FILE, {"prior": list(ladder.prior), "rungs": saved})
 
 
@@ -97,6 +156,9 @@ def load_ladder(folder: Path, competition: Competition, threads: int = 2) -> Lad
             tuple(entry["members"]),
             None if entry["stacker"] == PRIOR else stackers.load(entry, folder, threads),
             calibration_from_dict(entry["calibration"]),
+            entry["worth"]["loss"],
+            entry["worth"]["averaging"],
+            tuple(entry["worth"]["priority"]),
         )
         for entry in saved["rungs"]
     )

@@ -36,9 +36,13 @@ class Level1:
 
 
 def build_level1(
-    probabilities: list[np.ndarray], rows: pl.DataFrame, competition: Competition, with_features: bool
+    probabilities: list[np.ndarray],
+    rows: pl.DataFrame,
+    competition: Competition,
+    with_features: bool,
+    features: pl.DataFrame | None = None,
 ) -> Level1:
-    """Level-1 inputs from one (rows, classes) array per member and the rows' texts.
+    """Level-1 inputs from one (rows, classes) array per member and the rows' texts, or their text `features`.
 
     What a member would say with the sides exchanged is taken to be the mirror image of what it said, as it is for all
     but networks that read both sides in one sequence; the report shows how far each member is from that.
@@ -49,6 +53,6 @@ def build_level1(
     none = np.empty((len(rows), 0), dtype=np.float32)
     if not with_features:
         return Level1(logits, mirrored, none, none)
-    features = text_features(rows, competition.kind)
+    features = text_features(rows, competition.kind) if features is None else features
     other = mirrored_features(features, competition.kind) if mirror else features
     return Level1(logits, mirrored, features.to_numpy(), other.to_numpy())

@@ -1,4 +1,4 @@
-"""The second level as a whole: which stacker is chosen, and the ladder of rungs that the kernel climbs.
+"""The second level as a whole: which stacker is chosen, and how it does on the holdout.
 
 python -m stages.stack
 """
@@ -13,14 +13,11 @@ from pipeline.competitions.metrics import METRICS
 from pipeline.competitions.task import Competition
 from pipeline.data.folds import assign_folds, group_keys
 from pipeline.ensemble.calibration import Calibration, fit_shift
-from pipeline.ensemble.ladder import PRIOR, Ladder, Rung
-from pipeline.ensemble.level1 import build_level1
-from pipeline.ensemble.nested import Second, fit_calibrated, nested_predictions, simplest_of_the_best
+from pipeline.ensemble.climb import with_averaging
+from pipeline.ensemble.ladder import Ladder, Rung
+from pipeline.ensemble.nested import Second, nested_candidates, second_level, simplest_of_the_best
 from pipeline.ensemble.table import Holdout, Table
 from pipeline.errors import PodiumError
-
-ON_THE_WAY = "logistic"
-"""The stacker of every rung but the last: quick to fit, and it calibrates a single member too."""
 
 
 @dataclass(frozen=True)
@@ -46,37 +43,15 @@ def compare(
     if not len(table.labels):
         raise PodiumError(f"params.yaml: members {', '.join(members)} train no fold in common, nothing can be stacked")
     rows = second_level(table, members, competition, "lightgbm" in candidates, seed)
-    nested = {}
-    for name in candidates:
-        print(f"stack: {name} on {len(table.labels)} rows in {len(np.unique(rows.parts))} outer folds", flush=True)
-        nested[name] = nested_predictions(name, rows, competition, threads, seed)
+    print(
+        f"stack: {', '.join(candidates)} on {len(table.labels)} rows in {len(np.unique(rows.parts))} outer folds",
+        flush=True,
+    )
+    nested = nested_candidates(candidates, rows, competition, threads, seed)
     metric = METRICS[competition.metric]
     sign = -1.0 if metric.greater_is_better else 1.0
     losses = {name: sign * metric.per_row(table.labels, each) for name, each in nested.items()}
     return Comparison(table, rows, nested, simplest_of_the_best(losses, rows.groups))
-
-
-def climb(oof: Table, members: list[str], chosen: str, competition: Competition, threads: int, seed: int) -> Ladder:
-    """The ladder: the prior, then a stacker for each prefix of `members`, with the chosen one for the full set.
-
-    Each is fitted and calibrated on the rows that its members cover.
-    """
-    prior = np.bincount(oof.labels, minlength=len(competition.classes)) / len(oof.labels)
-    rungs = [Rung(PRIOR, (), None)]
-    for count in range(1, len(members) + 1):
-        here, name = members[:count], chosen if count == len(members) else ON_THE_WAY
-        table = oof.covered_by(here)
-        print(f"stack: rung {'+'.join(here)}, {name} on {len(table.labels)} rows", flush=True)
-        rows = second_level(table, here, competition, name == "lightgbm", seed)
-        model, calibration = fit_calibrated(name, rows, competition, threads, seed)
-        rungs.append(Rung("+".join(here), tuple(here), model, calibration))
-    return Ladder(tuple(rungs), tuple(prior.tolist()), competition)
-
-
-def second_level(table: Table, members: list[str], competition: Competition, with_features: bool, seed: int) -> Second:
-    """What stackers learn from: rows that `members` cover, with text features only where LightGBM asks for them."""
-    level1 = build_level1([table.probabilities[m] for m in members], table.rows, competition, with_features)
-    return Second(level1, table.labels, table.parts(competition, seed), table.groups(competition))
 
 
 @dataclass(frozen=True)
@@ -116,6 +91,7 @@ def calibrate(ladder: Ladder, holdout: Holdout | None, seed: int) -> tuple[Ladde
             shifts = [fit_shift(labels[m], [each[m] for each in single], average[m]) for m in masks]
         crossed = [Calibration(shift=shift).apply(average) for shift in shifts[:2]]
         held = Held(single, average, np.where(halves[:, None] == 0, *crossed))
+        rung = with_averaging(rung, labels, single, held.shifted) if single else rung
         rungs.append(replace(rung, calibration=replace(rung.calibration, shift=shifts[2])))
     return replace(ladder, rungs=tuple(rungs)), held
 

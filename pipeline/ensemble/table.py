@@ -27,10 +27,13 @@ class Table:
     probabilities: dict[str, np.ndarray]
     """Member -> (rows, classes); NaN where the member does not cover a row."""
 
+    def covers(self, members: list[str]) -> np.ndarray:
+        """(rows,) which rows every one of `members` covers."""
+        return np.all([np.isfinite(self.probabilities[name]).all(axis=1) for name in members], axis=0)
+
     def covered_by(self, members: list[str]) -> Table:
         """The rows that every one of `members` covers."""
-        covers = [np.isfinite(self.probabilities[name]).all(axis=1) for name in members]
-        mask = np.all(covers, axis=0)
+        mask = self.covers(members)
         chosen = {name: each[mask] for name, each in self.probabilities.items()}
         return Table(self.rows.filter(pl.Series(mask)), self.labels[mask], chosen)
 

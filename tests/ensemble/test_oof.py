@@ -15,11 +15,12 @@ from support import preference_rows, write_artifacts, write_external
 from pipeline.competitions.metrics import METRICS
 from pipeline.competitions.task import Competition
 from pipeline.data.folds import split_rows
+from pipeline.ensemble.climb import climb
 from pipeline.ensemble.ladder import PRIOR, load_ladder, save_ladder
 from pipeline.ensemble.logits import geometric_mean
 from pipeline.ensemble.oof import collect
 from pipeline.ensemble.scores import cv_scores, level2_frame
-from pipeline.ensemble.stack import calibrate, climb, compare
+from pipeline.ensemble.stack import calibrate, compare
 from pipeline.ensemble.table import read_holdout, read_oof
 from pipeline.errors import PodiumError
 from pipeline.files import write_json
@@ -129,7 +130,7 @@ def test_the_stack_from_parts_to_ladder(built: Path, lmsys: Competition, tmp_pat
     comparison = compare(oof, MEMBERS, ("mean", "logistic"), lmsys, 1, 0)
     assert len(comparison.table.labels) == 200  # the rows that both members cover
     ladder, held = calibrate(climb(oof, MEMBERS, comparison.chosen, lmsys, 1, 0), holdout, 0)
-    assert [rung.members for rung in ladder.rungs] == [(), ("strong",), ("strong", "weak")]
+    assert [rung.members for rung in ladder.rungs] == [(), ("strong",), ("weak",), ("strong", "weak")]
     scores = cv_scores(oof, holdout, None, comparison, ladder, held, {"strong": 1.0}, 0)
     strong = scores["members"]["strong"]
     table = comparison.table
@@ -167,7 +168,7 @@ def test_each_row_is_answered_by_the_highest_rung_that_it_reaches(built: Path, l
     available["weak"][::2] = np.nan
     available["strong"][:4] = np.nan
     mixed, by = ladder.predict(available, rows)
-    assert by[:6] == [PRIOR] * 4 + ["strong", "strong+weak"]
+    assert by[:6] == [PRIOR, "weak", PRIOR, "weak", "strong", "strong+weak"]
     assert np.allclose(mixed[0], ladder.prior)
     both = ladder.predict({name: each[5:6] for name, each in available.items()}, rows[5:6])[0]
     assert np.allclose(mixed[5], both[0])
