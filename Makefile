@@ -78,6 +78,9 @@ bench: setup ## measure speed and honesty; results go to benchmarks/results/
 	$(RUN) python -m benchmarks.attention
 	$(RUN) python -m benchmarks.stack_size
 	$(RUN) python -m benchmarks.stacking
+	@# These two replay what a finished `make repro` has left here.
+	$(RUN) python -m benchmarks.deadline --run .
+	$(RUN) python -m benchmarks.deadline_real --run .
 
 prune: setup ## remove what params.yaml no longer names, and cached files of no tagged submission
 	$(RUN) python -m pipeline.prune

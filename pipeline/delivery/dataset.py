@@ -23,6 +23,9 @@ from pipeline.files import read_json, sha256_file, write_json
 NOT_ALL = r"^(Upload unsuccessful|Skipping)"
 """The CLI leaves such a file out, makes the version without it, and exits with 0."""
 
+TIMINGS = STATE / "timings.json"
+"""What the last dress rehearsal on Kaggle has measured. It goes beside the package and is not part of its hash."""
+
 INCOMPLETE = STATE / "incomplete.json"
 """[dataset, hash] of uploads that lost a file: a version with these notes is not to be trusted."""
 
@@ -90,6 +93,8 @@ def upload(package: Path, settings: Package, commit: str, limit: float, patience
             shutil.rmtree(stale)
     folder = stage_upload(package, STATE / "upload" / wanted[:16])
     write_metadata(folder, settings)
+    if TIMINGS.is_file():
+        shutil.copyfile(TIMINGS, folder / TIMINGS.name)
     size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
     print(f"dataset {dataset}: uploading {size:.1f} MB", flush=True)
     _send(dataset, folder, remote, f"podium {wanted} commit {commit}", patience)

@@ -24,8 +24,6 @@ REHEARSAL, SUBMISSION = "rehearsal.json", "submission.csv"
 LOG_LINES = 25
 PAGE = 200
 """The most files that are listed at once; the pattern is looked for on the first page only."""
-PARITY_ROWS = 32
-"""Packaged rows that a step of the rehearsal predicts besides the visible ones (ROWS_PER_FOLD in parity.py)."""
 
 FIXED = {
     "is_private": True,
@@ -144,14 +142,9 @@ def log_lines(path: Path) -> list[str]:
     return [line.rstrip() for line in text.splitlines() if line.strip()]
 
 
-def predicted_seconds(rehearsal: dict[str, Any], hidden_rows: int | None) -> float | None:
-    """How long the scored rerun may take: each step's seconds scaled from the rows that it had to `hidden_rows`.
+def predicted_seconds(rehearsal: dict[str, Any]) -> float | None:
+    """The most that the scored rerun is expected to need for everything, from the timings of the dress rehearsal.
 
-    The rows of a step in the rehearsal are the visible test rows and the packaged parity rows of its fold. What is no
-    step (start, wheels, checks) counts once. A step's loading is scaled as well, so the figure is an upper one. None
-    where the competition's YAML file does not say how many rows are hidden.
+    None where the competition's YAML file does not say how many rows are hidden.
     """
-    if not hidden_rows:
-        return None
-    steps = sum(step.get("seconds") or 0.0 for step in rehearsal.get("plan") or [])
-    return rehearsal["elapsed_seconds"] - steps + steps * max(1.0, hidden_rows / (rehearsal["rows"] + PARITY_ROWS))
+    return (rehearsal.get("hidden") or {}).get("upper_seconds")

@@ -27,7 +27,7 @@ def write_manifest(
 ) -> None:
     """Writes MANIFEST.json over every file that stands in `folder` so far.
 
-    `members` maps a name to its kind, its folds and its precision, in the order in which the kernel runs them.
+    `members` maps a name to its kind, its folds, its precision, and what pipeline/delivery/work.py says of it.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     prior = to_distribution(np.array([ladder.prior]))[0]  # a class that never occurred keeps a small share

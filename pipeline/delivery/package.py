@@ -19,6 +19,7 @@ from pipeline.competitions.task import competition_from_json
 from pipeline.config import Package
 from pipeline.delivery.manifest import write_manifest, write_metadata
 from pipeline.delivery.parity import parity_rows, refit_rows, reload_and_compare
+from pipeline.delivery.work import work_of
 from pipeline.ensemble.ladder import Ladder, load_ladder
 from pipeline.errors import PodiumError
 from pipeline.files import atomic_folder, read_json, write_parquet
@@ -69,6 +70,8 @@ def build_package(artifacts: Path, settings: Package, wheels: list[Path]) -> Non
             parity = pl.concat([parity, refit_rows(train, refits, extra, parity)])
         write_parquet(parity, folder / "parity.parquet")
         reload_and_compare(folder, members, competition)
+        for name, member in members.items():
+            member |= work_of(folder, name, member, parity, competition)
         write_manifest(folder, competition, ladder, members, settings.budget_seconds)
         write_metadata(folder, settings)
         total = sum(path.stat().st_size for path in folder.rglob("*"))

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.competitions.task import Competition
+from pipeline.data.features import field_characters
 from pipeline.inference.parity import parity_differences, parity_part
 from pipeline.inference.predict import predict_member
 
@@ -27,8 +28,8 @@ def parity_rows(train: pl.DataFrame, oof: pl.DataFrame, members: list[str], comp
     rows = oof.select("id", "fold", *columns).join(
         train.select("id", *fields), on="id", how="left", maintain_order="left"
     )
-    length = pl.sum_horizontal(pl.col(field).list.eval(pl.element().str.len_chars()).list.sum() for field in fields)
-    lengths, folds = rows.select(length).to_series().fill_null(0).to_numpy(), rows["fold"].to_numpy()
+    lengths = np.sum(list(field_characters(rows, competition.kind.fields).values()), axis=0)
+    folds = rows["fold"].to_numpy()
     chosen = [_choose(np.flatnonzero(folds == fold), lengths, fold) for fold in np.unique(folds)]
     return rows[np.concatenate(chosen)].select("id", "fold", *fields, *columns)
 

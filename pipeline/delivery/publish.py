@@ -16,7 +16,7 @@ from typing import Any
 from pipeline.competitions.task import Competition
 from pipeline.config import Package
 from pipeline.delivery.credentials import require_credentials
-from pipeline.delivery.dataset import content_hash, upload
+from pipeline.delivery.dataset import TIMINGS, content_hash, upload
 from pipeline.delivery.git import commit_here, commit_of, file_at, numbered_tags, refuse_dirty, tag_message
 from pipeline.delivery.history import dvc_repository
 from pipeline.delivery.kaggle import STATE, Patience
@@ -170,9 +170,11 @@ def finish(record: Published, settings: Package, competition: Competition, patie
             record,
             complete=True,
             elapsed_seconds=found["elapsed_seconds"],
-            predicted_seconds=predicted_seconds(found, competition.hidden_rows),
+            predicted_seconds=predicted_seconds(found),
         )
         write_json(RECORD, asdict(record))
+        # The next package takes them along, so that its scored run starts from what this machine has shown.
+        write_json(TIMINGS, found.get("timings") or {})
     slug = record.kernel.rpartition("/")[2]
     for line in log_lines(folder / f"{slug}.log")[-3:]:
         print(f"kernel: {line}", flush=True)
@@ -187,6 +189,6 @@ def prospect(record: Published, settings: Package, competition: Competition) -> 
     share = record.predicted_seconds / settings.budget_seconds
     line = (
         f"{took}; predicted for {competition.hidden_rows:,} hidden rows: {clock(record.predicted_seconds)}, "
-        f"{share:.0%} of the budget (an upper figure: steps scaled by rows)"
+        f"{share:.0%} of the budget (an upper bound for everything)"
     )
-    return line if share < 1 else f"warning: {line}; the kernel would leave out its last steps"
+    return line if share < 1 else f"{line}: the planner may have to leave something out"

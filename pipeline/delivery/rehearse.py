@@ -22,7 +22,7 @@ KERNEL = Path("kaggle_kernels/inference/main.py")
 
 METRICS = (
     *("budget_seconds", "elapsed_seconds", "valid", "rungs", "rows", "rows_per_rung"),
-    *("parity", "parity_max_abs_diff", "network", "plan"),
+    *("parity", "parity_max_abs_diff", "network", "plan", "timings", "hidden"),
 )
 """The keys of metrics/rehearsal.json."""
 

@@ -1,4 +1,4 @@
-"""What the kernel's steps work on: the package opened, the test rows read, the form of the submission known."""
+"""What the kernel works on: the package opened, the test rows read, the form of the submission known."""
 
 from __future__ import annotations
 
@@ -13,45 +13,64 @@ from pipeline.data.ingest import read_test
 from pipeline.ensemble.ladder import Ladder, load_ladder
 from pipeline.errors import PodiumError
 from pipeline.files import read_json
+from pipeline.inference.call import Call
 from pipeline.inference.submission import Form, read_form
 
 
 @dataclass(frozen=True)
-class Job:
-    """What every step needs, opened once."""
+class Rows:
+    """The rows that fold models are asked about, the same in the supervisor and in every worker."""
 
-    package: Path
-    manifest: dict[str, Any]
     competition: Competition
-    rows: pl.DataFrame
-    """id and text fields of the test rows."""
+    frame: pl.DataFrame
+    """id and the text fields: the test rows, and after them, in the dress rehearsal, the packaged rows."""
+    tested: int
+    """How many of them are test rows."""
+    parity: pl.DataFrame
+    """The packaged rows with fold and out-of-fold predictions; empty in the scored rerun."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the supervisor needs, opened once."""
+
+    call: Call
+    manifest: dict[str, Any]
+    rows: Rows
     form: Form
     ladder: Ladder | None
     """None where a rerun could not read it."""
-    parity: pl.DataFrame
-    """Rows with out-of-fold predictions to compare with, used in the dress rehearsal."""
-    working: Path
-    rerun: bool
-    broken: dict[str, str]
-    """What is wrong with files of the package, path -> problem; a rerun goes on without them."""
+
+    @property
+    def competition(self) -> Competition:
+        """The competition of the rows."""
+        return self.rows.competition
 
 
-def open_job(package: Path, data: Path, working: Path, rerun: bool, broken: dict[str, str]) -> Job:
-    """Reads everything but the members; `working` holds the prior's submission.csv, which gives the form."""
-    manifest = read_json(package / "MANIFEST.json")
-    competition = competition_from_json(manifest["competition"])
-    rows = read_test(data / competition.test, competition, strict=not rerun)
-    form = read_form(working / "submission.csv", competition)
+def open_rows(package: Path, data: Path, rerun: bool) -> Rows:
+    """Reads the test file in `data`, and for the dress rehearsal the package's rows."""
+    competition = competition_from_json(read_json(package / "MANIFEST.json")["competition"])
+    tested = read_test(data / competition.test, competition, strict=not rerun)
+    columns = ["id", *competition.kind.fields]
+    if rerun:
+        return Rows(competition, tested.select(columns), len(tested), pl.DataFrame())
+    parity = pl.read_parquet(package / "parity.parquet")
+    return Rows(competition, pl.concat([tested.select(columns), parity.select(columns)]), len(tested), parity)
+
+
+def open_job(call: Call) -> Job:
+    """Reads everything but the members; the prior's submission.csv must stand there, which gives the form."""
+    rows = open_rows(call.package, call.data, call.rerun)
+    form = read_form(call.working / "submission.csv", rows.competition)
     try:
-        refuse_broken("stack", broken)
-        ladder = load_ladder(package / "stack", competition)
+        refuse_broken("stack", call.broken)
+        ladder = load_ladder(call.package / "stack", rows.competition)
     except Exception as error:
-        if not rerun:
+        if not call.rerun:
             raise
         print(f"problem: {one_line(error)}; the members' equal mean is used", flush=True)
         ladder = None
-    parity = pl.DataFrame() if rerun else pl.read_parquet(package / "parity.parquet")
-    return Job(package, manifest, competition, rows, form, ladder, parity, working, rerun, broken)
+    return Job(call, read_json(call.package / "MANIFEST.json"), rows, form, ladder)
 
 
 def refuse_broken(folder: str, broken: dict[str, str]) -> None:
@@ -61,6 +80,6 @@ def refuse_broken(folder: str, broken: dict[str, str]) -> None:
             raise PodiumError(f"{path}: {problem}")
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """An error's message without line breaks."""
     return " ".join(str(error).split()) or type(error).__name__

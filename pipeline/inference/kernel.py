@@ -1,4 +1,4 @@
-"""The kernel after kaggle_kernels/inference/main.py has checked the package: libraries, budget, then the steps.
+"""The kernel after kaggle_kernels/inference/main.py has checked the package: libraries, budget, then the supervisor.
 
 It imports the standard library alone until the package's own wheels stand first on the path.
 """
@@ -12,10 +12,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
 from pipeline.errors import PodiumError
+from pipeline.inference.budget import margin, read_budget
+from pipeline.inference.call import Call
+from pipeline.inference.faults import VARIABLE as FAULTS
+from pipeline.inference.faults import read_faults
 
 PIP_SECONDS = 600.0
 
@@ -29,44 +34,58 @@ def run(package: Path, data: Path, working: Path, started: float, rerun: bool, b
     Raises: PodiumError in the dress rehearsal, where it also writes `working/rehearsal.json`.
     """
     manifest = json.loads((package / "MANIFEST.json").read_text(encoding="utf-8"))
-    budget = _budget(manifest, rerun)
-    deadline = started + budget - margin(budget)
-    if time.monotonic() >= deadline:
+    budget = read_budget(manifest["budget_seconds"], rerun)
+    faults, problems = read_faults(os.environ.get(FAULTS, ""), strict=not rerun)
+    for problem in problems:
+        print(f"problem: {problem}", flush=True)
+    call = Call(package, data, working, started, budget, rerun, broken, faults)
+    if time.monotonic() >= call.deadline:
         print(f"a budget of {budget:g} s leaves no time for any step: the prior stays", flush=True)
         return
+    last = _last_resort(call.deadline + margin(budget) / 2, rerun)
     try:
-        sys.path.insert(0, str(_install(package, manifest["wheels"], deadline)))
+        _serve(call, manifest["wheels"])
+    finally:
+        last.cancel()
+
+
+def _last_resort(end: float, rerun: bool) -> threading.Timer:
+    """A timer that ends this process at `end`, whatever it hangs in: the submission on disk is whole at any time."""
+
+    def leave() -> None:
+        print("problem: the budget is all but over; the best submission so far stays", flush=True)
+        os._exit(0 if rerun else 2)
+
+    timer = threading.Timer(min(max(end - time.monotonic(), 0.1), threading.TIMEOUT_MAX), leave)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def _serve(call: Call, wheels: list[str]) -> None:
+    """Installs the wheels and lets the supervisor loose; a second time where that stumbles in the scored rerun."""
+    try:
+        sys.path.insert(0, str(_install(call, wheels)))
     except PodiumError as error:
-        if not rerun:
+        if not call.rerun:
             raise
         print(f"problem: {error}; going on with the image's own libraries", flush=True)
-    from pipeline.inference.job import open_job
-    from pipeline.inference.steps import run_steps
+    scratch = Path(tempfile.mkdtemp(prefix="podium-results-"))
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+    from pipeline.inference.serve import serve
 
-    run_steps(open_job(package, data, working, rerun, broken), started, deadline, budget)
-
-
-def margin(budget: float) -> float:
-    """Seconds at the end of the budget in which no step may run: 5 % of it, at least 10 seconds."""
-    return max(10.0, 0.05 * budget)
-
-
-def _budget(manifest: dict, rerun: bool) -> float:
-    """PODIUM_BUDGET_SECONDS where it is a positive number, else the package's own budget."""
-    asked = os.environ.get("PODIUM_BUDGET_SECONDS", "")
-    try:
-        budget = float(asked or manifest["budget_seconds"])
-        if budget > 0:
-            return budget
-    except ValueError:
-        pass
-    if not rerun:
-        raise PodiumError(f"PODIUM_BUDGET_SECONDS: expected a positive number of seconds, found {asked}")
-    print(f"problem: PODIUM_BUDGET_SECONDS is {asked}; the package's budget is used", flush=True)
-    return float(manifest["budget_seconds"])
+    for attempt in (1, 2):
+        try:
+            serve(call, scratch / "results")
+            return
+        except Exception as error:
+            # What has been computed is on disk, so that a second attempt begins where the first has ended.
+            if not call.rerun or attempt == 2 or time.monotonic() >= call.deadline:
+                raise
+            print(f"problem: {type(error).__name__}: {' '.join(str(error).split())}; once more", flush=True)
 
 
-def _install(package: Path, wheels: list[str], deadline: float) -> Path:
+def _install(call: Call, wheels: list[str]) -> Path:
     """A fresh folder with the package's wheels, without a look at the network or at what is installed.
 
     Raises: PodiumError where pip fails or takes too long.
@@ -82,8 +101,9 @@ def _install(package: Path, wheels: list[str], deadline: float) -> Path:
         "--target",
         str(folder),
     ]
-    command = [sys.executable, "-m", "pip", "install", *options, *(str(package / wheel) for wheel in wheels)]
-    limit = max(1.0, min(PIP_SECONDS, deadline - began))
+    wanted = [str(call.package / wheel) for wheel in wheels] + ["no-such.whl"] * ("pip" in call.faults)
+    command = [sys.executable, "-m", "pip", "install", *options, *wanted]
+    limit = max(1.0, min(PIP_SECONDS, call.deadline - began))
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=limit, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:

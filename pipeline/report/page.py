@@ -138,12 +138,16 @@ def calibration(evidence: Evidence) -> dict[str, Any] | None:
 def rehearsal(evidence: Evidence) -> dict[str, Any]:
     """metrics/rehearsal.json with bars for the time and the rungs, and the plan as a table."""
     found, per_rung = evidence.rehearsal, evidence.rehearsal.get("rows_per_rung") or {}
-    counts = {name: per_rung.get(name, 0) for name in dict.fromkeys([*(found.get("rungs") or []), *per_rung])}
+    counts = {
+        name: per_rung[name] for name in dict.fromkeys([*(found.get("rungs") or []), *per_rung]) if name in per_rung
+    }
     rungs = [(name, count, charts.share_strip(count / max(found["rows"], 1))) for name, count in counts.items()]
     steps = [step if isinstance(step, dict) else {"step": step} for step in found.get("plan") or []]
     columns = dict.fromkeys(key for step in steps for key in step)
     used = charts.share_strip(found["elapsed_seconds"] / found["budget_seconds"])
-    return found | {"used": used, "rungs": rungs, "steps": steps, "columns": columns}
+    known_rungs = found.get("rungs") or []
+    shown = {"used": used, "rungs": rungs, "rungs_known": known_rungs, "hidden": found.get("hidden")}
+    return found | shown | {"steps": steps, "columns": columns}
 
 
 def spent(evidence: Evidence) -> dict[str, Any]:

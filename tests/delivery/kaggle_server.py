@@ -236,6 +236,8 @@ REHEARSAL = {
     "parity": {"words": {"max": 0.0, "mean": 0.0}},
     "parity_max_abs_diff": 0.0,
     "plan": [{"member": "words", "fold": fold, "status": "done", "seconds": 3.5} for fold in (0, 1)],
+    "timings": {"words": {"cpu": {"load": 0.5, "a": 0.1, "b": 1.0e-6, "c": 0.0, "noise": 0.1}}},
+    "hidden": {"rows": 25000, "seconds": 4000.0, "upper_seconds": 5013.0},
 }
 
 

@@ -19,7 +19,7 @@ from support import ROOT
 from pipeline.delivery import dataset, upload
 from pipeline.delivery.kaggle import STATE, KaggleError
 from pipeline.errors import PodiumError
-from pipeline.files import read_json
+from pipeline.files import read_json, write_json
 
 PACKAGE = Path("artifacts/package")
 
@@ -54,6 +54,17 @@ def test_created_then_left_alone_then_a_new_version(server: KaggleServer, folder
     assert send() == 2  # the notes tell
     assert len(server.blobs) == uploads
     assert not (STATE / "upload").exists()
+
+
+def test_timings_go_along_and_are_no_reason_to_send_again(server: KaggleServer, folder: Path) -> None:
+    write_json(dataset.TIMINGS, {"words": {}})
+    assert send() == 1
+    assert sent(server)["timings.json"] == dataset.TIMINGS.read_bytes()
+    write_json(dataset.TIMINGS, {"words": {"t4": {"load": 1.0}}})
+    assert send() == 1
+    make_package(PACKAGE, seed=1)
+    assert send() == 2
+    assert sent(server)["timings.json"] == dataset.TIMINGS.read_bytes()
 
 
 def test_what_is_sent_again_has_the_same_bytes(folder: Path) -> None:

@@ -16,10 +16,10 @@ from support import ROOT
 
 from pipeline.competitions.task import Competition
 from pipeline.config import load_params
-from pipeline.delivery import kernel, parity
+from pipeline.delivery import kernel
 from pipeline.delivery import publish as publishing
 from pipeline.delivery.credentials import HELP
-from pipeline.delivery.dataset import content_hash
+from pipeline.delivery.dataset import TIMINGS, content_hash
 from pipeline.delivery.kernel import METADATA
 from pipeline.delivery.ledger import NOTHING
 from pipeline.delivery.preview import preview_publish
@@ -71,10 +71,9 @@ def test_first_run_and_repeats(
     told = capsys.readouterr().out
     assert f"dataset {DATASET}: blobs_received" in told
     assert "kernel: dress rehearsal on Python 3.11" in told
-    # 20 s, of which two steps of 3.5 s with 3 visible and 32 packaged rows each.
-    expected = 13.0 + 7.0 * 25_000 / 35
     assert "dress rehearsal on Kaggle: 20 s; predicted for 25,000 hidden rows: 1 h 23 min, 836% of the budget" in told
-    assert read_json(RECORD)["predicted_seconds"] == pytest.approx(expected)
+    assert read_json(RECORD)["predicted_seconds"] == REHEARSAL["hidden"]["upper_seconds"]
+    assert read_json(TIMINGS) == REHEARSAL["timings"]
 
     done, calls = head(repository), len(server.calls)
     go(lmsys)
@@ -220,12 +219,9 @@ def test_a_dry_run_shows_what_would_be_sent(
     assert run("git", "status", "--porcelain", cwd=repository).stdout == ""
 
 
-def test_a_prediction_scales_steps_and_not_the_rest() -> None:
-    assert kernel.PARITY_ROWS == parity.ROWS_PER_FOLD
-    told = {"elapsed_seconds": 100.0, "rows": 68, "plan": [{"seconds": 30.0}, {"seconds": None}, {"seconds": 20.0}]}
-    assert kernel.predicted_seconds(told, 1000) == pytest.approx(50.0 + 50.0 * 10)
-    assert kernel.predicted_seconds(told, 10) == pytest.approx(100.0)
-    assert kernel.predicted_seconds(told, None) is None
+def test_a_prediction_needs_the_number_of_hidden_rows() -> None:
+    assert kernel.predicted_seconds({"hidden": {"upper_seconds": 50.0}}) == 50.0
+    assert kernel.predicted_seconds({"hidden": None}) is None
 
 
 def test_a_log_that_is_no_json_is_shown_as_it_is(tmp_path: Path) -> None:

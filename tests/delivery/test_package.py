@@ -56,13 +56,16 @@ def test_the_manifest_says_what_the_kernel_must_know(finished: Path, lmsys: Comp
     manifest = manifest_of(finished / "artifacts/package")
     assert manifest["format"] == 1
     assert competition_from_json(manifest["competition"]) == lmsys
-    both = {"folds": [0, 1], "precision": "fp32"}
+    both = {"folds": [0, 1], "precision": "fp32", "passes": ["first"], "gains": {}}
     assert manifest["members"] == {
         "words": {"kind": "tabular", **both},
         "shape": {"kind": "tabular", **both},
         "friend": {"kind": "external", **both},
     }
-    assert [rung["name"] for rung in manifest["rungs"]] == ["prior", "words", "words+shape", "words+shape+friend"]
+    assert [rung["name"] for rung in manifest["rungs"]] == [
+        *("prior", "words", "shape", "friend"),
+        *("words+shape", "words+friend", "shape+friend", "words+shape+friend"),
+    ]
     assert manifest["budget_seconds"] == 600
     assert manifest["wheels"] == [name for name in manifest["files"] if name.startswith("wheels/")] != []
     labels = pl.read_parquet(finished / "artifacts/oof/oof.parquet")["label"].to_numpy()
@@ -101,14 +104,15 @@ def test_the_shipped_code_runs_without_the_rest(finished: Path) -> None:
         "sys.modules.update(dict.fromkeys(('pydantic', 'yaml', 'tqdm', 'dvc', 'pipeline.training')))\n"
         "import pipeline.inference.kernel\n"
         "light = sorted({name.split('.')[0] for name in sys.modules} & {'numpy', 'polars', 'scipy', 'lightgbm'})\n"
-        "import pipeline.inference.steps\n"
-        "print(light, pipeline.inference.steps.__file__)\n"
+        "import pipeline.inference.serve, pipeline.inference.worker\n"
+        "heavy = sorted({name.split('.')[0] for name in sys.modules} & {'torch', 'transformers'})\n"
+        "print(light, heavy, pipeline.inference.serve.__file__)\n"
     )
     code = finished / "artifacts/package/code"
     command = [sys.executable, "-B", "-c", program, str(code)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=finished)
     # Nothing heavy before the package's wheels stand on the path.
-    assert done.stdout.strip() == f"[] {code / 'pipeline/inference/steps.py'}", done.stderr
+    assert done.stdout.strip() == f"[] [] {code / 'pipeline/inference/serve.py'}", done.stderr
 
 
 def test_no_member_file_is_a_pickle(finished: Path) -> None:
@@ -197,7 +201,8 @@ def test_only_what_the_stack_uses_is_packed(copied: Path, params: Params, wheels
     settings = Package(**params.package.model_dump() | {"budget_seconds": 99})
     build_package(copied, settings, wheels)
     manifest = manifest_of(copied / "package")
-    assert manifest["members"] == {"words": {"kind": "tabular", "folds": [0], "precision": "fp32"}}
+    assert set(manifest["members"]) == {"words"}
+    assert manifest["members"]["words"]["folds"] == [0]
     assert {name.split("/")[1] for name in manifest["files"] if name.startswith("members/")} == {"words"}
     assert not any("fold1" in name for name in manifest["files"])
     assert manifest["budget_seconds"] == 99

@@ -47,7 +47,7 @@ def test_both_modes_write_the_same_valid_submission(
 def test_the_keys_of_the_metrics_are_the_contracts() -> None:
     assert set(METRICS) == {
         *("budget_seconds", "elapsed_seconds", "valid", "rungs", "rows", "rows_per_rung"),
-        *("parity", "parity_max_abs_diff", "network", "plan"),
+        *("parity", "parity_max_abs_diff", "network", "plan", "timings", "hidden"),
     }
 
 

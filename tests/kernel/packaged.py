@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from contextlib import redirect_stdout
 from pathlib import Path
 from unittest import mock
@@ -150,6 +151,7 @@ def run_here(mounted: Path, working: Path, rerun: bool = False, **environment: s
     assert spec and spec.loader
     main, log = importlib.util.module_from_spec(spec), io.StringIO()
     spec.loader.exec_module(main)
+    main.process_start = time.monotonic  # this process is older than the kernel
     changed = {"PODIUM_INPUT": str(mounted), "PODIUM_WORKING": str(working)} | environment
     if rerun:
         changed["KAGGLE_IS_COMPETITION_RERUN"] = "1"

@@ -1,0 +1,90 @@
+"""Faults on purpose, for tests and for those who want to see what the kernel does: PODIUM_FAULTS=kill=3,slow=5
+
+Each is `name` or `name=number`, separated by commas. Without the variable nothing in here does anything.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass
+
+from pipeline.errors import PodiumError
+
+KNOWN = {
+    "kill": "the first process of each worker is killed so many seconds after it is ready",
+    "kills": "every process of each worker is killed so many seconds after it is ready",
+    "hang": "the first process of each worker stops answering at its chunk of that number",
+    "memory": "a chunk of more than one row that holds a text of more characters than that runs out of memory",
+    "nan": "every chunk answers that many of its rows with numbers that are none",
+    "slow": "everything takes that many times as long",
+    "devices": "that many devices are found, whatever the machine has",
+    "lost": "the device of that number cannot be opened",
+    "full": "no results can be kept on disk",
+    "pip": "pip cannot install the wheels",
+    "clock": "the wall clock jumps by that many seconds, once a worker runs",
+}
+VARIABLE = "PODIUM_FAULTS"
+
+
+@dataclass(frozen=True)
+class Faults:
+    """The faults of one process."""
+
+    asked: dict[str, float]
+    first: bool = True
+    """Whether this is the first process of its worker."""
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.asked
+
+    def begin(self) -> None:
+        """Called once when a worker is ready."""
+        after = self.asked.get("kills", self.asked.get("kill") if self.first else None)
+        if after is not None:
+            timer = threading.Timer(after, lambda: os.kill(os.getpid(), signal.SIGKILL))
+            timer.daemon = True
+            timer.start()
+        jump_clock(self)
+
+    def before(self, chunk: int, longest: float, rows: int) -> None:
+        """Called before a worker's chunk number `chunk`; `longest` is in characters. Raises: MemoryError."""
+        if self.first and chunk == self.asked.get("hang"):
+            time.sleep(1.0e6)
+        if rows > 1 and longest > self.asked.get("memory", float("inf")):
+            raise MemoryError("on purpose")
+
+    def after(self, seconds: float) -> None:
+        """Called after something that has taken `seconds`."""
+        if "slow" in self.asked:
+            time.sleep(seconds * max(self.asked["slow"] - 1.0, 0.0))
+
+    def spoiled(self) -> int:
+        """How many rows of a chunk shall be answered with what is no number."""
+        return int(self.asked.get("nan", 0))
+
+
+def jump_clock(faults: Faults) -> None:
+    """Moves this process's wall clock where that is asked for; nothing may depend on it."""
+    if "clock" in faults:
+        real, jump = time.time, faults.asked["clock"]
+        time.time = lambda: real() + jump
+
+
+def read_faults(text: str, strict: bool) -> tuple[Faults, list[str]]:
+    """The faults that `text` names, and what is wrong with it. Raises: PodiumError for the latter if `strict`."""
+    asked: dict[str, float] = {}
+    problems: list[str] = []
+    for part in filter(None, (each.strip() for each in text.split(","))):
+        name, _, number = part.partition("=")
+        try:
+            if name not in KNOWN:
+                raise ValueError(name)
+            asked[name] = float(number or 1)
+        except ValueError:
+            problems.append(f"{VARIABLE}: expected name=number with a name of {', '.join(KNOWN)}, found {part}")
+    if problems and strict:
+        raise PodiumError(problems[0])
+    return Faults(asked), problems
