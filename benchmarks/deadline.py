@@ -49,7 +49,7 @@ def main(run: Path, draws: int, jobs: int) -> None:
             mine = [each for each in found if each.case.split()[0] == group and each.permuted == (costs == "permuted")]
             if mine:
                 tables[f"{group}, costs {costs}"] = summary(mine)
-    file = RESULTS.with_name(f"deadline-{run.name}.json")
+    file = RESULTS.with_name(f"deadline-{run.resolve().name}.json")
     result = {"date": date.today().isoformat(), "machine": machine(), "kernels": len(tasks) * len(SHARES)}
     file.write_text(json.dumps(result | {"groups": tables}, indent=2) + "\n")
     for name, table in tables.items():
