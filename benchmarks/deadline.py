@@ -62,7 +62,8 @@ def show(name: str, table: dict) -> None:
     print(f"full gain over the cheap members {table['full_gain']:.5f}, {table['full_gain_in_se']:.1f} standard errors")
     print(f"{'budget':>8} {'loss':>9} {'rise in SE':>11} {'of gain':>8} | {'usual loss':>10} {'overruns':>9}")
     for row in table["budgets"]:
-        shown = f"{row['budget']:>8.0%} {row['loss']:>9.5f} {row['rise_in_se']:>11.2f} {row['share_of_gain']:>8.0%}"
+        share = f"{row['share_of_gain']:.0%}" if table["full_gain_in_se"] > 3 else "-"  # of nothing, it says nothing
+        shown = f"{row['budget']:>8.0%} {row['loss']:>9.5f} {row['rise_in_se']:>11.2f} {share:>8}"
         print(f"{shown} | {row['usual_loss']:>10.5f} {row['usual_overruns']:>9}")
 
 
