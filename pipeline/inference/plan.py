@@ -126,7 +126,8 @@ def _candidates(
 
     def rounded(each: tuple[float, list[Step], Rung]) -> int:
         """Near-equals keep their order, so that a plan does not change with every chunk."""
-        return math.floor(STEADY * math.log(max(each[0], LEFTOVER) / max(_together(each[1], prices)[0], 1.0e-9)))
+        gain = each[0] if each[0] > LEFTOVER else LEFTOVER  # also where it is no number
+        return math.floor(STEADY * math.log(gain / max(_together(each[1], prices)[0], 1.0e-9)))
 
     return sorted(found, key=rounded, reverse=True)
 
@@ -144,7 +145,7 @@ def _admitted(
     """The steps as they fit into `left` seconds, and whether that is all of their rows; nothing where too few fit."""
     if _together(steps, prices)[1] <= left:
         return [Planned(each, rung, None, *_together([each], prices), gain / len(steps)) for each in steps], True
-    if gain <= LEFTOVER:
+    if not gain > LEFTOVER:
         return [], False
     rows = np.flatnonzero(np.logical_or.reduce([now.open[step] for step in steps]))
     work = np.sum([_row_seconds(step, now, costs)[rows] * now.open[step][rows] for step in steps], axis=0)

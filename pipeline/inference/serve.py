@@ -38,7 +38,7 @@ def serve(call: Call, kept: Path) -> None:
     if not call.rerun:
         loads = rehearsed_rows(loads, job)
     kinds = {device.name: device.kind for device in devices}
-    rungs = job.ladder.rungs if job.ladder else (Rung(PRIOR, (), None),)
+    rungs = job.ladder.rungs if job.ladder else (Rung(PRIOR, (), None, loss=0.0),)
     prior = np.array([[job.manifest["prior"][name] for name in job.competition.classes]])
     schedule = Schedule(
         loads,

@@ -210,3 +210,11 @@ def test_a_cpu_has_no_time_for_networks_but_does_not_take_theirs() -> None:
     planned = plan(now, found, WORTH)
     assert {"cheap0", "cheap1", "good0"} <= set(steps(planned))
     assert sum(each.upper for each in planned if each.step.member != "cheap" and each.rows is None) <= 60.0 + 1e-9
+
+
+def test_without_any_figures_everything_that_fits_is_run() -> None:
+    """A ladder that could not be read: the kernel goes on with the equal mean of whatever runs."""
+    for loss in (0.0, np.inf):
+        worth = Worth((Rung("prior", (), None, loss=loss),), {name: 2 for name in COSTS}, {})
+        assert len(plan(situation(1e6), costs(), worth)) == 6
+        assert {each.step.member for each in plan(situation(60.0), costs(), worth)} == {"cheap", "good"}
