@@ -60,7 +60,7 @@ sync-lb: setup ## fetch the scores into lb.json and ledger.csv, and tag them lb-
 compare: setup ## one table of all submitted commits: params, CV, LB
 	@$(RUN) python -m stages.compare $(ARGS)
 
-test: setup ## run the tests (about 5 minutes on two cores)
+test: setup ## run the tests (about 9 minutes on two cores)
 	$(RUN) python -m pytest -q
 
 test-slow: setup ## run the slow tests too
