@@ -1,12 +1,12 @@
 """Thousands of kernels in simulated time: does any miss its deadline, and what does the time bring?
 
-python -m benchmarks.deadline --run FOLDER [--draws 70] [--jobs 2]
+python -m benchmarks.deadline [--run FOLDER] [--draws 52] [--jobs 2]
 
-FOLDER is that of a finished `make repro`. Its out-of-fold predictions are replayed: planner and ladder are fitted on
-the other folds, and scored on the fold left out. Steps that add fold models are replayed on the holdout rows. Who costs
-how much is drawn for every kernel, from two cheap members to Llama-3-8B; so are the machine's speed (0.2 to 1.5 times
-what was promised), jitter, crashes and broken members. Each draw is run at every budget, in shares of what everything
-takes on its machine. Beside it the usual kernel: fixed order, all rows, a static estimate.
+FOLDER (by default this one) is that of a finished `make repro`. Its out-of-fold predictions are replayed: planner and
+ladder are fitted on the other folds, and scored on the fold left out. Steps that add fold models are replayed on the
+holdout rows. Who costs how much is drawn for every kernel, from two cheap members to Llama-3-8B; so are the machine's
+speed (0.2 to 1.5 times what was promised), jitter, crashes and broken members. Each draw is run at every budget, in
+shares of what everything takes on its machine. Beside it the usual kernel: fixed order, all rows, a static estimate.
 """
 
 from __future__ import annotations
@@ -179,8 +179,10 @@ def paired(differences: np.ndarray) -> float:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--draws", type=int, default=70, help="per case")
+    parser.add_argument("--run", type=Path, default=Path("."))
+    parser.add_argument("--draws", type=int, default=52, help="per case")
     parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
+    if not (arguments.run / "artifacts" / "oof" / "oof.parquet").is_file():
+        raise SystemExit(f"{arguments.run}: no finished run here; `make repro` first, or name one with --run")
     main(arguments.run, arguments.draws, arguments.jobs)

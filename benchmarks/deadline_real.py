@@ -1,10 +1,10 @@
 """The kernel in real processes, as in the scored rerun: short budgets, and every fault.
 
-python -m benchmarks.deadline_real --run FOLDER [--times 5]
+python -m benchmarks.deadline_real [--run FOLDER] [--times 5]
 
-FOLDER is that of a finished `make repro`. First the full time is measured; then come budgets of 100, 50, 20 and 5 % of
-it, several times each, and each fault at the full budget. A run has failed where its exit code is not 0, its file is
-not valid, or it has taken longer than its budget.
+FOLDER (by default this one) is that of a finished `make repro`. First the full time is measured; then come budgets of
+100, 50, 20 and 5 % of it, several times each, and each fault at 150 %. A run has failed where its exit code is not 0,
+its file is not valid, or it has taken longer than its budget.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import polars as pl
 
 from benchmarks.machine import machine
 from pipeline.competitions.task import competition_from_json
+from pipeline.config import load_params
 from pipeline.data.ingest import read_test
 from pipeline.ensemble.ladder import load_ladder
 from pipeline.ensemble.logits import geometric_mean
@@ -62,7 +63,7 @@ class Ran:
 
 
 def main(run: Path, times: int) -> None:
-    package, data = run / "artifacts" / "package", Path(read_json_path(run))
+    package, data = run / "artifacts" / "package", data_folder(run)
     first = kernel(package, data, 3600.0, "")
     if first.failed:
         raise SystemExit(first.log)
@@ -96,12 +97,9 @@ def main(run: Path, times: int) -> None:
     print(f"{len(found)} kernels, {result['failed']} failed")
 
 
-def read_json_path(run: Path) -> str:
+def data_folder(run: Path) -> Path:
     """The folder with the competition's files."""
-    from pipeline.config import load_params
-
-    path = Path(load_params(run / "params.yaml").data.path)
-    return str(path if path.is_absolute() else run / path)
+    return run / load_params(run / "params.yaml").data.path
 
 
 def kernel(package: Path, data: Path, budget: float, faults: str) -> Ran:
@@ -153,7 +151,9 @@ def compared(package: Path, data: Path, ran: Ran) -> float:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--run", type=Path, default=Path("."))
     parser.add_argument("--times", type=int, default=5)
     arguments = parser.parse_args()
+    if not (arguments.run / "artifacts" / "package" / "MANIFEST.json").is_file():
+        raise SystemExit(f"{arguments.run}: no package here; `make repro` first, or name a run with --run")
     main(arguments.run, arguments.times)

@@ -148,6 +148,14 @@ def devices_of(hardware: str) -> list[Device]:
     return [*(Device(f"cuda:{number}", HARDWARE[kind]) for number in range(count)), Device("cpu", "cpu")]
 
 
+def read_rehearsal(file: Path) -> dict[str, Any]:
+    """The timings in a rehearsal.json. Raises: PodiumError where there are none."""
+    try:
+        return dict(read_json(file)["timings"])
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise PodiumError(f"{file}: expected a rehearsal.json with timings, found none ({error})") from None
+
+
 def main() -> None:
     """Prints the forecast."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -164,7 +172,7 @@ def main() -> None:
     manifest = read_json(asked.package / "MANIFEST.json")
     competition = competition_from_json(manifest["competition"])
     ladder, known = load_ladder(asked.package / "stack", competition), pl.read_parquet(asked.package / "parity.parquet")
-    timings = read_json(asked.timings)["timings"] if asked.timings else None
+    timings = read_rehearsal(asked.timings) if asked.timings else None
     devices = devices_of(asked.hardware)
     print("\n".join(told(forecast(manifest, ladder, known, asked.rows, asked.budget, devices, timings).as_dict())))
 

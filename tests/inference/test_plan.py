@@ -178,6 +178,7 @@ def test_the_command_prints_what_would_happen(package: Path) -> None:
     [
         (("--hardware", "abacus"), "--hardware: expected t4, gpu or cpu, or several like t4x2, found abacus"),
         (("--rows", "0"), "--rows and --budget: expected positive numbers"),
+        (("--timings", "nowhere.json"), "nowhere.json: expected a rehearsal.json with timings, found none"),
         (("--package", "nowhere"), "nowhere: expected a package (a folder with MANIFEST.json), found none"),
     ],
 )
