@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 
 SMALLEST = 1.0e-6
 """Probabilities below this are equal to a stacker; it keeps one over-sure member from outvoting all others."""
@@ -23,11 +23,3 @@ def from_logits(logits: np.ndarray) -> np.ndarray:
 def geometric_mean(parts: list[np.ndarray]) -> np.ndarray:
     """The average of fold models: the mean of their logits. [(rows, classes), ...] -> (rows, classes) probabilities."""
     return from_logits(np.mean([to_logits(part) for part in parts], axis=0))
-
-
-def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Probabilities made less sure (temperature above 1) or surer (below 1); 1 leaves them as they are."""
-    if temperature == 1.0:
-        return probabilities
-    logs = np.log(np.clip(probabilities, SMALLEST, 1.0))
-    return np.exp(log_softmax(logs / temperature, axis=-1))

@@ -40,8 +40,6 @@ class Chunk:
     squares: float
     opens: bool
     """The worker has another fold model open, or none."""
-    expected: float
-    """Seconds, loading included."""
     limit: float
     """Seconds after which the worker is taken to hang."""
 
@@ -227,7 +225,7 @@ class Schedule:
             upper = mean + loading + 2.0 * float(np.hypot(deviation, spread))
             if now + upper <= self.stop:
                 limit = max(self.patience, 6.0 * upper)
-                return Chunk(step, taken, tokens, squares, opens, mean + loading, limit)
+                return Chunk(step, taken, tokens, squares, opens, limit)
             count //= 2
         return None
 

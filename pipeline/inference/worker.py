@@ -77,13 +77,16 @@ class Worker:
                 yield {"opened": opening, "megabytes": self._memory()}
             began = time.monotonic()
             assert self.opened
-            rescued = self.opened.rescued
+            rescued, budget = self.opened.rescued, self.opened.tokens_per_batch
             self.faults.before(self.chunks, float(self.longest[chosen].max()), len(chosen))
             values = self.opened.predict(self.rows.frame[chosen], task["which"])
             self.faults.after(time.monotonic() - began)
             values[: self.faults.spoiled()] = np.nan
             answered = {"values": encoded(values, "<f8"), "rescued": self.opened.rescued - rescued}
-            yield answered | {"seconds": time.monotonic() - began, "tokens_per_batch": self.opened.tokens_per_batch}
+            if self.opened.tokens_per_batch != budget:
+                smaller = f"batches of {self.opened.tokens_per_batch} tokens from here on"
+                print(f"problem: {self.name}: memory ran out; {smaller}", file=sys.stderr, flush=True)
+            yield answered | {"seconds": time.monotonic() - began}
         except MemoryError as error:
             yield {"failed": "memory", "message": f"out of memory: {one_line(error)}"}
         except Exception as error:
