@@ -135,7 +135,7 @@ def stepper(
     def step() -> None:
         for rows in objective.epoch(0)[0]:
             with device.forward():
-                loss, _ = objective.loss(network, objective.batch(rows, 0))
+                loss = objective.loss(network, objective.batch(rows, 0)).minimised
             scaler.scale(loss / len(objective.labels)).backward()
         scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(trained, training["clip"])

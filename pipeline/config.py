@@ -11,8 +11,9 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.errors import nearest
-from pipeline.settings.backbones import Backbone
+from pipeline.settings.backbones import Backbone, NoBackbone
 from pipeline.settings.members import Decoder, Encoder, External, Tabular
+from pipeline.settings.recipes import PRETRAINED
 from pipeline.settings.section import Section
 from pipeline.validation import read_yaml, validated
 
@@ -64,6 +65,11 @@ class Package(Section):
 
 
 class Guard(Section):
+    """Watches every run of a network; see pipeline/training/guard.py."""
+
+    max_attempts: int = Field(default=3, ge=0)
+    """So often a run that learns nothing is begun, each time with another head, half the rate and more warmup; 0: no
+    run is watched."""
     on_collapse: Literal["drop", "fail"] = "drop"
     """What happens to a member with a fold model that is no better than the prior: it is left out of stack and package
     with a warning, or the build fails."""
@@ -106,6 +112,13 @@ class Params(Section):
             source = self.backbones[member.backbone].source
             if isinstance(member, Encoder | Decoder) == (source == "none"):
                 raise ValueError(f"members.{name}: kind {member.kind} cannot use a backbone of source {source}")
+            if isinstance(member, Encoder | Decoder) and member.recipe in PRETRAINED:
+                backbone = self.backbones[member.backbone]
+                if isinstance(backbone, NoBackbone) or not backbone.pretrain.epochs:
+                    raise ValueError(
+                        f"members.{name}.recipe: {member.recipe} needs pretraining on the competition's text: "
+                        f"set backbones.{member.backbone}.pretrain.epochs"
+                    )
         return self
 
 

@@ -113,6 +113,7 @@ def start_of(name: str, settings: dict[str, Any], competition: Competition, arti
     """artifacts/start/<name>.json as the start stage writes it, as far as training reads it."""
     backbone = backbone_facts(artifacts, settings["backbone"])["sha256"]
     start = {"member": name, "settings": settings, "competition": asdict(competition), "threads": 1}
+    start["guard"] = {"max_attempts": 2}
     write_json(artifacts / "start" / f"{name}.json", start | {"backbone": backbone})
     return start
 

@@ -42,6 +42,25 @@ def collapsed_folds(training: dict[str, dict[int, dict[str, Any]]], on_collapse:
     return found
 
 
+def attempts_told(records: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    """Of one member's folds: `attempts`, the most that one of them needed; `stopped`, a line for each that the guard
+    ended or gave up; `updates`, all steps that were made, as a share of those of runs that succeed at once."""
+    each = [(fold, attempt) for fold, record in records.items() for attempt in record["attempts"]]
+    planned = sum({(fold, attempt["run"]): attempt["of"] for fold, attempt in each}.values())
+    return {
+        "attempts": max((attempt["attempt"] + 1 for _, attempt in each), default=1),
+        "stopped": [
+            f"fold {fold}, attempt {attempt['attempt'] + 1}"
+            + (f" of run {attempt['run'] + 1}" if attempt["run"] else "")
+            + f" (rate {attempt['rate']:.2g}, warmup {attempt['warmup']:.0%}), {attempt['steps']} of {attempt['of']} "
+            f"steps: {attempt['stopped']}"
+            for fold, attempt in each
+            if attempt["stopped"]
+        ],
+        "updates": round(sum(attempt["steps"] for _, attempt in each) / max(planned, 1), 4),
+    }
+
+
 def add_training(
     scores: dict[str, Any],
     training: dict[str, dict[int, dict[str, Any]]],
@@ -59,6 +78,7 @@ def add_training(
         scores.setdefault("dropped", {})[name] = reason
         scores["warnings"].append(f'member "{name}" is LEFT OUT of stack and package: {reason}')
     for name, records in training.items():
+        scores["members"][name] |= attempts_told(records)
         fields = next(iter(records.values()))["truncation"]
         scores["members"][name]["truncation"] = {
             field: {

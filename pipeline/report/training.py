@@ -61,6 +61,9 @@ def training(evidence: Evidence) -> dict[str, Any] | None:
         "inner": any(each.get("inner") for each in every),
         "backbones": backbones,
         "failures": failures(evidence),
+        "stopped": [
+            (member, line) for member, told in evidence.cv["members"].items() for line in told.get("stopped") or []
+        ],
     }
 
 

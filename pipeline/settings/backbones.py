@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.settings.neural import Attention, Batches, Schedule
-from pipeline.settings.section import Section
+from pipeline.settings.neural import Attention, Batches, Schedule, with_rate
+from pipeline.settings.section import Section, with_tuples
 
 
 class Pretrain(Section):
@@ -30,6 +30,11 @@ class Pretrain(Section):
     files: tuple[str, ...] = ()
     """More text, below external/: .txt (one text per line) or .parquet (column `text`)."""
     seed: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rate_from_the_reference(cls, given: Any) -> Any:
+        return with_tuples(with_rate(given, cls.model_fields["batches"].default))
 
     @model_validator(mode="after")
     def _has_a_schedule(self) -> Pretrain:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.settings.neural import Attention, Inference, Lora, Training
-from pipeline.settings.section import Section
+from pipeline.settings.recipes import with_recipe
+from pipeline.settings.section import Section, with_tuples
 
 
 class Ngrams(Section):
@@ -104,6 +105,13 @@ class Neural(Section):
     training: Training
     inference: Inference = Inference()
     folds: tuple[int, ...] | None = None
+    recipe: str | None = None
+    """A name in pipeline/settings/recipes/: its settings hold where this member gives none of its own."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _over_its_recipe(cls, given: Any) -> Any:
+        return with_tuples(with_recipe(given))
 
     @model_validator(mode="after")
     def _head_fits_the_input(self) -> Neural:
@@ -156,6 +164,17 @@ class Decoder(Neural):
     """What speaks for a sequence: its last token, which alone has seen all of it; or the mean, where a small network
     does not learn to gather an answer in one token."""
     lora: Lora = Lora()
+
+    @model_validator(mode="after")
+    def _trains_adapters_alone(self) -> Decoder:
+        training = self.training
+        if training.reinit_layers:
+            raise ValueError("training.reinit_layers is for encoders: adapters cannot train a layer drawn anew")
+        if training.freeze_embeddings:
+            raise ValueError("training.freeze_embeddings is for encoders: of a decoder only adapters and head learn")
+        if training.dropout is not None and self.lora.dropout not in (Lora().dropout, training.dropout):
+            raise ValueError(f"training.dropout {training.dropout} replaces every rate: leave out lora.dropout")
+        return self
 
 
 def _below_external(file: str, suffix: str = "") -> str:

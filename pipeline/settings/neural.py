@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -22,11 +22,27 @@ class Seeds(Section):
     dropout: int = 0
 
 
+class Reference(Section):
+    """A rate that is known to work with another number of rows per step, often the one of pre-training."""
+
+    rate: float = Field(gt=0)
+    rows: int = Field(ge=1)
+    """Per step, at that rate."""
+    rule: Literal["linear", "sqrt"] = "sqrt"
+    """`linear` in the rows (Goyal et al. 2017, arXiv 1706.02677, for SGD), or in their square root, which suits Adam
+    (Malladi et al. 2022, arXiv 2205.10287)."""
+
+    def rate_for(self, rows: int) -> float:
+        """The rate for so many rows per step."""
+        return self.rate * (rows / self.rows) ** (1.0 if self.rule == "linear" else 0.5)
+
+
 class Schedule(Section):
     """Learning rate over the optimiser's steps."""
 
     rate: float = Field(gt=0)
-    """At its peak, for the top of the network."""
+    """At its peak, for the top of the network. Left out where `reference` gives it."""
+    reference: Reference | None = None
     warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps over which the rate rises from 0."""
     decay: Literal["linear", "cosine", "exponential", "none"] = "linear"
@@ -43,6 +59,32 @@ class Batches(Section):
     same."""
 
 
+def with_rate(given: Any, usual: Batches) -> Any:
+    """`given`, what a section with a schedule and batches is made from, with the rate that `schedule.reference` gives.
+
+    Raises: ValueError where another rate is given as well.
+    """
+    schedule = given.get("schedule") if isinstance(given, dict) else None
+    if not isinstance(schedule, dict) or not schedule.get("reference"):
+        return given
+    try:
+        batches = Batches.model_validate(usual.model_dump() | dict(given.get("batches") or {}))
+        rate = Reference.model_validate(schedule["reference"]).rate_for(batches.rows_per_step)
+    except (TypeError, ValueError):
+        raise ValueError("schedule.reference: expected {rate: …, rows: …, rule: linear or sqrt}") from None
+    if schedule.get("rate") not in (None, rate):
+        raise ValueError(f"schedule.reference gives a rate of {rate:.3g} already: leave out schedule.rate")
+    return given | {"schedule": schedule | {"rate": rate}}
+
+
+class HeadFirst(Section):
+    """Pooling and head learn alone, on the backbone as it came, before all learn together (Kumar et al. 2022, arXiv
+    2202.10054). Both phases start with a warmup of their own."""
+
+    epochs: int = Field(default=3, ge=1)
+    rate: float = Field(default=1.0e-3, gt=0)
+
+
 class Training(Section):
     """Fine-tuning of one fold model."""
 
@@ -53,6 +95,14 @@ class Training(Section):
     """Peak rate of pooling and head; by default that of the schedule."""
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     """Each layer's rate is that of the layer above, times this."""
+    layer_floor: float = Field(default=1.0, gt=0, le=1)
+    """Instead: the embeddings' share of the rate, from which it rises to the top along a cosine."""
+    freeze_embeddings: bool = False
+    """The table of word embeddings stays as it is: most of a small DeBERTa-v3's weights."""
+    reinit_layers: int = Field(default=0, ge=0)
+    """Draw that many top layers of the backbone anew, as they were before pre-training (Zhang et al. 2021, arXiv
+    2006.05987)."""
+    head_first: HeadFirst | None = None
     weight_decay: float = Field(default=0.01, ge=0)
     clip: float = Field(default=1.0, gt=0)
     """Largest norm of the gradient."""
@@ -63,6 +113,12 @@ class Training(Section):
     """Train on each row in both orders of its sides."""
     ema: float = Field(default=0.0, ge=0, le=1)
     """Half-life of the moving average of the weights, as a share of all steps; 0 for none."""
+    swa: float = Field(default=1.0, ge=0, le=1)
+    """Keep the equal mean of the weights after each step from that share of the steps on (Izmailov et al. 2018, arXiv
+    1803.05407); 1 for none."""
+    runs: int = Field(default=1, ge=1)
+    """Train so often from the same fresh weights, in other orders and with other dropout, and keep the mean of the
+    weights (Wortsman et al. 2022, arXiv 2203.05482). It costs as many times the training, and nothing in the kernel."""
     inner: float = Field(default=0.0, ge=0, lt=0.5)
     """Share of the training rows, whole prompts, on which the best moment is chosen; 0 takes the last."""
     evaluations_per_epoch: int = Field(default=1, ge=1)
@@ -75,10 +131,23 @@ class Training(Section):
     """Less memory, about a third more time."""
     seeds: Seeds = Seeds()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _rate_from_the_reference(cls, given: Any) -> Any:
+        return with_rate(given, cls.model_fields["batches"].default)
+
     @model_validator(mode="after")
     def _fits_together(self) -> Training:
         if self.patience and not self.inner:
             raise ValueError("patience needs inner > 0: early stopping looks at that slice of the training rows")
+        if self.evaluations_per_epoch > 1 and not self.inner:
+            raise ValueError("evaluations_per_epoch needs inner > 0: without that slice nothing is evaluated")
+        if self.ema and self.swa < 1:
+            raise ValueError("ema and swa are two averages of the same weights: choose one")
+        if self.layer_decay < 1 and self.layer_floor < 1:
+            raise ValueError("layer_decay and layer_floor are two rules for the same rates: choose one")
+        if self.reinit_layers and self.head_first:
+            raise ValueError("head_first cannot follow reinit_layers: the head would learn from layers without sense")
         return self
 
 

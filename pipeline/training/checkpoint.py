@@ -75,6 +75,12 @@ class Checkpoint:
             print(f"{file}: not readable ({' '.join(str(error).split())}); this part starts afresh", flush=True)
             return None
 
+    def forget_tensors(self, name: str) -> None:
+        """Keeps the facts of the part `name` alone: another run takes its place, and the disk may be small."""
+        found = self.load(name)
+        if found is not None:
+            self.save(name, {}, found[1])
+
 
 @contextmanager
 def checkpoint(label: str, key: str) -> Iterator[Checkpoint]:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import cross_entropy, log_softmax
 
 from pipeline.data.batches import epoch_steps, inference_batches
 from pipeline.data.text import Encoded
 from pipeline.inference.logits import batch_tensors
-from pipeline.training.loop import Batch
+from pipeline.training.loop import Batch, Loss
 
 
 @dataclass(frozen=True)
@@ -41,19 +41,19 @@ class Classification:
         inputs = batch_tensors(self.encoded, rows, self.filler, self.device)
         return Batch(inputs, torch.from_numpy(self.labels[rows]).to(self.device), len(rows))
 
-    def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    def loss(self, network: nn.Module, batch: Batch) -> Loss:
         """Cross entropy against (1 - e) onehot + e / classes (Szegedy et al. 2016), and the plain one."""
         logits = network(*batch.inputs).float()
         plain = cross_entropy(logits, batch.targets, reduction="sum")
         if not self.smoothing:
-            return plain, plain
+            return Loss(plain, plain, logits)
         uniform = -log_softmax(logits, dim=1).mean(dim=1).sum()
-        return (1 - self.smoothing) * plain + self.smoothing * uniform, plain
+        return Loss((1 - self.smoothing) * plain + self.smoothing * uniform, plain, logits)
 
     def score(self, network: nn.Module) -> float:
         """Plain cross entropy of all rows, in nats per row, without dropout or gradients."""
         total = 0.0
         with torch.inference_mode():
             for rows in inference_batches(self.encoded.lengths(), self.encoded.views, self.tokens_per_batch):
-                total += float(self.loss(network, self.batch(rows, 0))[1])
+                total += float(self.loss(network, self.batch(rows, 0)).plain)
         return total / len(self.labels)

@@ -7,6 +7,7 @@ from typing import Any
 
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import save_file
+from torch import nn
 
 from pipeline.data.folds import Split
 from pipeline.files import write_json
@@ -22,10 +23,15 @@ def train(split: Split, start: dict[str, Any], folder: Path, run: Run) -> dict[s
     """Fine-tunes adapters and head that `start` describes, saves them into `folder`, and returns the run's record."""
     setting = opened(split, start, run)
     settings, competition = setting.settings, setting.competition
-    adapted = adapted_base(setting.base, settings, setting.device.name)
-    network = decoder_network(adapted, settings, competition.kind, len(competition.classes)).to(setting.device.name)
-    record = train_network(network, split, setting, run.checkpoint)
-    adapted.save_pretrained(str(folder / ADAPTER))
+
+    def build() -> nn.Module:
+        adapted = adapted_base(setting.base, settings, setting.device.name)
+        network = decoder_network(adapted, settings, competition.kind, len(competition.classes))
+        return network.to(setting.device.name)
+
+    network: Any
+    network, record = train_network(build, split, setting, run.checkpoint)
+    network.backbone.save_pretrained(str(folder / ADAPTER))
     head = {name: each.detach().cpu().contiguous() for name, each in network.head.state_dict().items()}
     save_file(head, folder / HEAD)
     about = {"kind": "decoder", "trained": True, "format": FORMAT, "classes": competition.classes}
@@ -39,14 +45,15 @@ def adapted_base(folder: Path, settings: dict[str, Any], device: str) -> PeftMod
 
     It is what the kernel will have: an adapter learns to correct the rounding of its own base.
     """
-    base: Any = load_backbone(folder, settings["inference"]["precision"], device)
+    base: Any = load_backbone(folder, settings["inference"]["precision"], device, settings["training"]["dropout"])
     for each in base.parameters():
         each.requires_grad_(False)
     if settings["training"]["gradient_checkpointing"]:
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         base.enable_input_require_grads()
-    lora = settings["lora"]
+    lora, rate = settings["lora"], settings["training"]["dropout"]
+    dropout = lora["dropout"] if rate is None else rate
     return get_peft_model(
         base,
-        LoraConfig(r=lora["rank"], lora_alpha=lora["alpha"], lora_dropout=lora["dropout"], target_modules="all-linear"),
+        LoraConfig(r=lora["rank"], lora_alpha=lora["alpha"], lora_dropout=dropout, target_modules="all-linear"),
     )

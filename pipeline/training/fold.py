@@ -63,9 +63,11 @@ def train_fold(kind: ModuleType, split: Split, start: dict[str, Any], fold: int,
             _refuse_gaps(probabilities, f"{member} fold {fold}")
         print(f"{member} fold {fold}: {len(asked)} rows predicted in {time.monotonic() - began:.1f} s", flush=True)
         if training is not None:
-            training["collapsed"] = collapsed(split, probabilities[: len(split.fold)], competition)
+            unlearned = collapsed(split, probabilities[: len(split.fold)], competition)
+            training["collapsed"] = unlearned or training["failed"] is not None
             if training["collapsed"]:
-                print(f"warning: {member} fold {fold}: COLLAPSED, no better than the prior", flush=True)
+                why = "no better than the prior" if unlearned else training["failed"]
+                print(f"warning: {member} fold {fold}: COLLAPSED, {why}", flush=True)
         told = {"training": training, "swap": swap_difference(probabilities, mirrored, competition)}
         _write(provenance | told, split, probabilities, start, artifacts)
     if not len(split.fold):

@@ -36,12 +36,13 @@ def forecast(
     network.zero_grad(set_to_none=True)
     # The first one pays for what is set up once.
     per_row = sum(seconds[1:]) / sum(map(len, chosen[1:]))
-    rows = sum(len(rows) for rows in batches) * settings["epochs"]
+    epochs = settings["epochs"] * settings.get("runs", 1)
+    rows = sum(len(rows) for rows in batches) * epochs
     trained = sum(each.numel() * each.element_size() for each in network.parameters() if each.requires_grad)
     whole = sum(each.numel() * each.element_size() for each in network.parameters())
     needed, free = trained * COPIES + whole, shutil.disk_usage(folder).free
     print(
-        f"{label}: {len(steps) * settings['epochs']} steps, {len(batches) / len(steps):.1f} batches each; "
+        f"{label}: {len(steps) * epochs} steps, {len(batches) / len(steps):.1f} batches each; "
         f"about {per_row * rows / 60:.1f} min and {needed / 1e6:.0f} MB ({free / 1e9:.0f} GB free)",
         flush=True,
     )
@@ -54,7 +55,7 @@ def forecast(
 def _seconds(network: nn.Module, objective: Objective, rows: np.ndarray, device: Device) -> float:
     began = time.perf_counter()
     with device.forward():
-        loss, _ = objective.loss(network, objective.batch(rows, 0))
+        loss = objective.loss(network, objective.batch(rows, 0)).minimised
     loss.backward()
     if torch.cuda.is_available():
         torch.cuda.synchronize()

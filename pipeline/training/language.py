@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu, linear
 
 from pipeline.data.batches import cut_by_budget, epoch_steps, pad
-from pipeline.training.loop import Batch
+from pipeline.training.loop import Batch, Loss
 
 KEPT, RANDOM = 0.1, 0.1
 """Of the tokens to guess, that share stays as it is, and that share becomes another token; the rest becomes the mask
@@ -86,10 +86,10 @@ class Language:
         wanted = torch.from_numpy(targets[targets != IGNORED]).to(self.device)
         return Batch(tuple(tensors), wanted, len(wanted))
 
-    def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    def loss(self, network: nn.Module, batch: Batch) -> Loss:
         """Cross entropy of the tokens asked for."""
         plain = cross_entropy(network(*batch.inputs).float(), batch.targets, reduction="sum")
-        return plain, plain
+        return Loss(plain, plain)
 
     def perplexity(self, network: nn.Module) -> float:
         """exp of the mean cross entropy over all sequences, always with the same masks."""
@@ -97,7 +97,7 @@ class Language:
         with torch.inference_mode():
             for rows in cut_by_budget(np.arange(len(self.sequences)), self._lengths(), 1, self.tokens_per_batch):
                 batch = self.batch(rows, 0)
-                total += float(self.loss(network, batch)[1])
+                total += float(self.loss(network, batch).plain)
                 units += batch.units
         return math.exp(total / max(units, 1))
 

@@ -1,6 +1,6 @@
 """The one training loop, for fine-tuning and pretraining alike.
 
-rate -> forward and backward -> clip -> step -> average -> log -> evaluate -> save
+rate -> forward and backward -> clip -> step -> average -> log -> guard -> evaluate -> save
 
 A run is a function of its settings and seeds alone: the order of the rows is drawn per epoch and dropout per step, so
 that a run that was killed goes on from its checkpoint as if nothing had happened, to the last bit.
@@ -18,12 +18,15 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import PodiumError
-from pipeline.training.averaging import Average
+from pipeline.training.averaging import Average, share_of
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import Device
-from pipeline.training.optim import adamw, rate_at
+from pipeline.training.guard import alarm, seen
+from pipeline.training.optim import adamw, bottom_and_head, rate_at
 from pipeline.training.progress import track
 from pipeline.training.state import Record, State
+
+NOT_FINITE = "lower training.schedule.rate or set training.precision: fp32"
 
 
 class Batch(NamedTuple):
@@ -35,6 +38,17 @@ class Batch(NamedTuple):
     """Rows, or tokens to guess: what the loss of a step is an average over."""
 
 
+class Loss(NamedTuple):
+    """Of one batch."""
+
+    minimised: Tensor
+    """The sum over the units of what is minimised."""
+    plain: Tensor
+    """The sum over the units of the plain cross entropy, in nats."""
+    logits: Tensor | None = None
+    """(rows, classes), where the rows have classes: what the guard looks at."""
+
+
 class Objective(Protocol):
     """What is to be learned from which rows."""
 
@@ -44,8 +58,8 @@ class Objective(Protocol):
     def batch(self, rows: np.ndarray, step: int) -> Batch:
         """The tensors of some rows, on the device."""
 
-    def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The sum over the units of what is minimised, and of the plain cross entropy in nats."""
+    def loss(self, network: nn.Module, batch: Batch) -> Loss:
+        """What the network has still to learn of the batch."""
 
 
 def fit(
@@ -58,27 +72,35 @@ def fit(
     evaluate: Callable[[], float] | None = None,
     part: str = "train",
     steps: int | None = None,
+    prior: np.ndarray | None = None,
+    resting: nn.Module | None = None,
 ) -> Record:
     """Trains what requires gradients in `network`, in place; it ends with the averaged or best weights asked for.
 
     `settings` are those of params.yaml's `training` (or `pretrain`) and its `seeds.dropout`; `evaluate` gives the plain
-    cross entropy on the inner slice; `steps` ends the run early, its schedule too; `part` names its checkpoint.
+    cross entropy on the inner slice; `steps` ends the run early, its schedule too; `part` names its checkpoint. With
+    the classes' shares as `prior` the guard watches: where it stops the run, the record says why, and the weights are
+    of no use. `resting`, a part of the network, stays in evaluation mode.
 
-    Raises: PodiumError where the loss is not finite, or memory runs out.
+    Raises: PodiumError where memory runs out, or the loss is not finite and no guard watches.
     """
     plan = [objective.epoch(number) for number in range(settings["epochs"])]
     total = min(steps or 10**9, sum(map(len, plan)))
     optimizer, scaler = adamw(network, settings), device.scaler()
     weights: dict[str, Tensor] = {name: each for name, each in network.named_parameters() if each.requires_grad}
-    half_life = settings.get("ema", 0.0) * total
-    average = Average(weights, 0.5 ** (1 / half_life)) if half_life else None
+    share = share_of(settings, total)
+    average = Average(weights, share) if share else None
     state = State(weights, optimizer, scaler, average)
     done = state.restore(checkpoint, part)
+    if state.record.stopped:
+        return state.record
     if done:
         print(f"{label}: goes on after step {done} of {total}", flush=True)
     every = max(1, len(plan[0]) // settings.get("evaluations_per_epoch", 1))
-    record = state.record
+    record, (bottom, head) = state.record, bottom_and_head(network)
     network.train()
+    if resting is not None:
+        resting.eval()
     flat = [batches for epoch in plan for batches in epoch][:total]
     for step, batches in track(list(enumerate(flat))[done:], label, lambda: _note(record, optimizer), done):
         if _out_of_patience(record, settings.get("patience", 0)):
@@ -89,13 +111,15 @@ def fit(
             group["lr"] = rate * group["scale"]
         torch.manual_seed(seed_of(settings["seeds"]["dropout"], step))
         with within_memory(label, settings):
-            loss, plain = _gradients(network, objective, batches, step, device, scaler)
+            loss, plain, logits, labels = _gradients(network, objective, batches, step, device, scaler)
         if not math.isfinite(loss):
-            raise PodiumError(
-                f"{label}: the loss is not finite at step {step + 1} of {total} (rate {rate:.2g}, {device.precision}); "
-                "lower training.schedule.rate or set training.precision: fp32"
-            )
+            told = f"the loss is not finite at step {step + 1} of {total} (rate {rate:.2g}, {device.precision})"
+            if prior is None:
+                raise PodiumError(f"{label}: {told}; {NOT_FINITE}")
+            record.stopped = told
+            break
         scaler.unscale_(optimizer)
+        reached = _norms(bottom, head) if prior is not None else (0.0, 0.0)
         nn.utils.clip_grad_norm_(weights.values(), settings.get("clip", 1.0))
         scale = scaler.get_scale()
         scaler.step(optimizer)
@@ -104,14 +128,20 @@ def fit(
         overflow = scaler.get_scale() < scale
         record.skipped += overflow
         if average and not overflow:
-            average.update(step)
+            average.update(step - record.skipped)
         record.losses.append(plain)
+        if prior is not None and logits is not None:
+            record.seen.append(seen(logits, labels, prior, *reached, scaler.get_scale(), overflow))
+            record.stopped = alarm(record.seen, total)
+            if record.stopped:
+                break
         if evaluate and ((step + 1) % every == 0 or step + 1 == total):
             state.judge(step + 1, evaluate, network)
         if checkpoint.due() and step + 1 < total:
             state.save(checkpoint, part, step + 1)
-    state.finish()
-    state.save(checkpoint, part, total)
+    if not record.stopped:
+        state.finish()
+    state.save(checkpoint, part, len(record.losses) if record.stopped else total)
     network.eval()
     return record
 
@@ -123,21 +153,32 @@ def _gradients(
     step: int,
     device: Device,
     scaler: torch.amp.GradScaler,
-) -> tuple[float, float]:
-    """One step's gradients, accumulated over its batches; its mean loss and plain cross entropy.
+) -> tuple[float, float, np.ndarray | None, np.ndarray]:
+    """One step's gradients, accumulated over its batches; its mean loss and plain cross entropy, logits and targets.
 
     The loss is divided by the units of the whole step, so that it does not matter how the rows were packed.
     """
     batches = [objective.batch(each, step) for each in rows]
     units = max(1, sum(batch.units for batch in batches))
     total = torch.zeros(2, device=batches[0].targets.device)
+    logits = []
     for batch in batches:
         with device.forward():
-            loss, plain = objective.loss(network, batch)
-        scaler.scale(loss / units).backward()
-        total += torch.stack([loss.detach(), plain.detach()])
+            loss = objective.loss(network, batch)
+        scaler.scale(loss.minimised / units).backward()
+        total += torch.stack([loss.minimised.detach(), loss.plain.detach()])
+        if loss.logits is not None:
+            logits.append(loss.logits.detach())
     found = (total / units).tolist()
-    return found[0], found[1]
+    shown = torch.cat(logits).float().cpu().numpy() if logits else None
+    return found[0], found[1], shown, torch.cat([batch.targets.flatten() for batch in batches]).cpu().numpy()
+
+
+def _norms(bottom: list[nn.Parameter], head: list[nn.Parameter]) -> tuple[float, float]:
+    """Of the gradients of the two groups; 0 for what has none, or none that is finite."""
+    groups = [[each.grad for each in group if each.grad is not None] for group in (bottom, head)]
+    found = [float(nn.utils.get_total_norm(group)) if group else 0.0 for group in groups]
+    return found[0] if math.isfinite(found[0]) else 0.0, found[1] if math.isfinite(found[1]) else 0.0
 
 
 def seed_of(*numbers: int) -> int:

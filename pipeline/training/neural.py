@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
 from torch import nn
 
 from pipeline.competitions.task import Competition, competition_from_json
@@ -18,11 +18,10 @@ from pipeline.data.text import Encoded, decoded
 from pipeline.inference.neural import encoded_rows
 from pipeline.models.pretrained import backbone_facts, base_folder
 from pipeline.models.tokenizer import load_tokenizer
+from pipeline.training.attempts import Job, train
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.classification import Classification
 from pipeline.training.device import Device, training_device
-from pipeline.training.forecast import forecast
-from pipeline.training.loop import fit, seed_of
 from pipeline.training.run import Run
 
 SHOWN = 3
@@ -42,6 +41,8 @@ class Setting:
     """Content hash of the backbone."""
     tokenizer: Any
     device: Device
+    attempts: int
+    """That the guard allows."""
 
     @property
     def precision(self) -> str:
@@ -50,7 +51,7 @@ class Setting:
 
 
 def opened(split: Split, start: dict[str, Any], run: Run) -> Setting:
-    """Backbone, tokenizer and device that `start` (of artifacts/start/) names, and the stream of fresh weights begun.
+    """Backbone, tokenizer and device that `start` (of artifacts/start/) names.
 
     A quick look prints a few rows as the network will read them.
     """
@@ -64,17 +65,20 @@ def opened(split: Split, start: dict[str, Any], run: Run) -> Setting:
         backbone_facts(run.artifacts, settings["backbone"])["sha256"],
         load_tokenizer(base),
         training_device(settings["training"]["precision"], start["threads"]),
+        start["guard"]["max_attempts"],
     )
     if run.quick:
         _show(split.train, setting)
-    torch.manual_seed(seed_of(settings["training"]["seeds"]["head"]))
     return setting
 
 
-def train_network(network: nn.Module, split: Split, setting: Setting, checkpoint: Checkpoint) -> dict[str, Any]:
-    """Fine-tunes `network` in place on `split.train` and returns what is to be told about it.
+def train_network(
+    build: Callable[[], nn.Module], split: Split, setting: Setting, checkpoint: Checkpoint
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Fine-tunes what `build` gives on `split.train`, and returns it with what is to be told about it.
 
-    The record: `curve` and `inner` (steps done, plain cross entropy), `best`, `skipped`, `truncation` by field.
+    The record: `curve` and `inner` (steps done, plain cross entropy), `best`, `skipped`, `truncation` by field,
+    `attempts` (see attempts.Trained), and `failed`, the guard's reason to give up, or None.
     """
     training = setting.settings["training"]
     learned, inner = inner_slice(split.train, training["inner"], training["seeds"]["order"], setting.competition)
@@ -91,20 +95,27 @@ def train_network(network: nn.Module, split: Split, setting: Setting, checkpoint
         f"{setting.label}: {len(objective.labels)} rows; cut to {setting.settings['max_tokens']} tokens: {cut}",
         flush=True,
     )
-    forecast(network, objective, training, setting.device, setting.label, Path())
-
-    def evaluate() -> float:
-        assert judge is not None
-        with setting.device.forward():
-            return judge.score(network)
-
-    record = fit(network, objective, training, setting.device, checkpoint, setting.label, evaluate if judge else None)
-    return {
+    job = Job(
+        build,
+        objective,
+        judge,
+        training,
+        setting.attempts,
+        len(setting.competition.classes),
+        setting.device,
+        checkpoint,
+        setting.label,
+    )
+    trained = train(job)
+    record = trained.record
+    return trained.network, {
         "curve": record.curve(),
         "inner": [(step, round(score, 6)) for step, score in record.scores],
         "best": record.best,
         "skipped": record.skipped,
         "truncation": truncation,
+        "attempts": trained.attempts,
+        "failed": record.stopped,
     }
 
 

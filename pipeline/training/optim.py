@@ -16,13 +16,12 @@ LAYER = re.compile(r"\.(?:layer|layers|h|blocks)\.(\d+)\.")
 def parameter_groups(network: nn.Module, settings: dict[str, Any]) -> list[dict[str, Any]]:
     """Groups for AdamW; each holds `scale`, its share of the schedule's rate, and its `weight_decay`.
 
-    In the backbone, wherever it stands in `network`, a layer's scale is `layer_decay` to the power of its
-    distance from the top, and embeddings lie below the first layer. What layers share (DeBERTa's rel_embeddings and
-    encoder.LayerNorm) takes the first layer's. Everything else is head, with `head_rate` where it is given. Biases and
-    norms are not decayed (Devlin et al. 2019).
+    In the backbone, wherever it stands in `network`, a layer's scale falls with its distance from the top, and
+    embeddings lie below the first layer. What layers share (DeBERTa's rel_embeddings and encoder.LayerNorm) takes the
+    first layer's. Everything else is head, with `head_rate` where it is given. Biases and norms are not decayed (Devlin
+    et al. 2019).
     """
-    models = (name for name, each in network.named_modules() if isinstance(each, PreTrainedModel))
-    backbone = f"{next(models, 'backbone')}."
+    backbone = f"{backbone_name(network)}."
     trainable = {name: each for name, each in network.named_parameters() if each.requires_grad}
     numbers = [int(found[1]) for name in trainable if name.startswith(backbone) and (found := LAYER.search(name))]
     layers = max(numbers, default=-1) + 1
@@ -31,11 +30,40 @@ def parameter_groups(network: nn.Module, settings: dict[str, Any]) -> list[dict[
     for name, each in trainable.items():
         scale = head
         if name.startswith(backbone):
-            scale = float(settings.get("layer_decay", 1.0)) ** _distance(name, layers)
+            scale = layer_scale(_distance(name, layers), layers, settings)
         decay = settings["weight_decay"] if each.ndim >= 2 else 0.0
         group = groups.setdefault((scale, decay), {"params": [], "scale": scale, "weight_decay": decay})
         group["params"].append(each)
     return list(groups.values())
+
+
+def backbone_name(network: nn.Module) -> str:
+    """Where the backbone stands in `network`."""
+    models = (name for name, each in network.named_modules() if isinstance(each, PreTrainedModel))
+    return next(models, "backbone")
+
+
+def bottom_and_head(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """The trainable parameters of the lowest layer that has any, and those above the backbone."""
+    backbone, layers = f"{backbone_name(network)}.", dict[int, list[nn.Parameter]]()
+    trainable = {name: each for name, each in network.named_parameters() if each.requires_grad}
+    for name, each in trainable.items():
+        if name.startswith(backbone) and (found := LAYER.search(name)):
+            layers.setdefault(int(found[1]), []).append(each)
+    head = [each for name, each in trainable.items() if not name.startswith(backbone)]
+    return layers[min(layers)] if layers else [], head
+
+
+def layer_scale(distance: int, layers: int, settings: dict[str, Any]) -> float:
+    """A layer's share of the rate, `distance` below the top (0) of `layers` layers and the embeddings (`layers`).
+
+    `layer_decay` to that power; or from `layer_floor` at the embeddings up to 1 along a cosine (the form is ours: its
+    author gave none).
+    """
+    floor = float(settings.get("layer_floor", 1.0))
+    if floor < 1:
+        return floor + (1 - floor) * (1 - math.cos(math.pi * (1 - distance / max(layers, 1)))) / 2
+    return float(settings.get("layer_decay", 1.0)) ** distance
 
 
 def _distance(name: str, layers: int) -> int:

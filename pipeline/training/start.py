@@ -53,6 +53,7 @@ def resolve(name: str, params: Params, competition: Competition, artifacts: Path
         from pipeline.training.device import resolve_precision  # torch is slow to load
 
         resolved["backbone"] = _backbone(name, member, artifacts)
+        resolved["guard"] = {"max_attempts": params.guard.max_attempts}
         training = resolved["settings"]["training"]
         training["precision"], reason = resolve_precision(training["precision"])
         print(f"{name}: trains in {training['precision']}: {reason}")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.training.averaging import Average, put
 from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.guard import Seen
 
 POINTS = 200
 """A learning curve keeps that many points at most."""
@@ -30,6 +31,10 @@ class Record:
     """Steps done when the kept weights were reached; None for the last."""
     skipped: int = 0
     """Steps that an fp16 overflow cost."""
+    seen: list[Seen] = field(default_factory=list)
+    """What the guard looks at; empty where it does not watch."""
+    stopped: str | None = None
+    """Why the guard ended the run, or found at its end that it had learned nothing."""
 
     def curve(self) -> list[tuple[int, float]]:
         """(steps done, mean loss since the point before), at most 200 of them."""
@@ -74,9 +79,9 @@ class State:
         self.finished = True
 
     def save(self, checkpoint: Checkpoint, part: str, done: int) -> None:
-        """A finished run keeps its weights alone."""
+        """A run that came to its end, or was stopped, keeps its weights alone."""
         tensors = {f"weight {name}": each for name, each in self.weights.items()}
-        if not self.finished:
+        if not (self.finished or self.record.stopped):
             names = {id(each): name for name, each in self.weights.items()}
             for parameter, values in self.optimizer.state.items():
                 tensors |= {f"{key} {names[id(parameter)]}": each for key, each in values.items()}
@@ -100,7 +105,11 @@ class State:
         for key, each in tensors.items():
             kind, name = key.split(" ", 1)
             kinds.setdefault(kind, {})[name] = each
-        put(self.weights, kinds.pop("weight"))
+        self.record = Record(**facts["record"])
+        self.record.seen = [Seen(*each) for each in self.record.seen]
+        self.finished = facts["finished"]
+        if "weight" in kinds:  # another attempt has taken the place of a run without
+            put(self.weights, kinds.pop("weight"))
         device = {name: each.device for name, each in self.weights.items()}
         self.best = {name: each.to(device[name]) for name, each in kinds.pop("best", {}).items()}
         if self.average and "mean" in kinds:
@@ -112,6 +121,4 @@ class State:
                 self.optimizer.state[self.weights[name]][kind] = place
         if facts["scaler"]:
             self.scaler.load_state_dict(facts["scaler"])
-        self.record = Record(**facts["record"])
-        self.finished = facts["finished"]
         return int(facts["done"])

@@ -38,6 +38,7 @@ def record(fold: int, steps: int = 300, collapsed: bool = False, inner: bool = T
         "skipped": 3 if fold == 2 else 0,
         "truncation": truncation,
         "collapsed": collapsed,
+        "attempts": [{"attempt": 0}, {"attempt": 1}] if fold == 3 else [{"attempt": 0}],
     }
 
 
@@ -85,16 +86,17 @@ def test_the_numbers_are_those_of_the_receipts(run: Path) -> None:
         best = f"{dict(told['inner'])[told['best']]:.4f}"
         cut = ["0.0%/ 0.0%", "11.2%/ 3.7%", "9.9%/ 3.3%"]
         skipped = str(told["skipped"])
-        assert page.row("siamese", str(fold), "300") == [
+        assert page.row("siamese", str(fold), "2" if fold == 3 else "1", "300") == [
             "siamese",
             str(fold),
+            "2" if fold == 3 else "1",
             "300",
             str(told["best"]),
             best,
             skipped,
             *cut,
         ]
-    assert page.row("judge", "0", "240")[3:6] == ["the last", "–", "0"]
+    assert page.row("judge", "0", "1", "240")[4:7] == ["the last", "–", "0"]
     assert page.row("bert") == ["bert", "4031.2", "61.2", "6,912", "812,345"]
     assert "gone" not in page.text and 'href="#training"' in text
     assert "no better" in page.text
@@ -113,8 +115,16 @@ def test_what_went_wrong_is_said_at_the_top_and_in_the_section(run: Path) -> Non
     ):
         assert page.text.count(line) == 2
     assert "2 warnings" in page.text
-    assert page.row("judge", "1")[3] == "collapsed, the last"
-    assert page.row("gone", "0")[2] == "300"  # what was left out shows its curves, too
+    assert page.row("judge", "1")[4] == "collapsed, the last"
+    assert page.row("gone", "0")[3] == "300"  # what was left out shows its curves, too
+
+
+def test_every_run_that_the_guard_stopped_is_told_with_its_reason(run: Path) -> None:
+    assert "Stopped by the guard" not in rendered(run)
+    line = "fold 2, attempt 1 (rate 0.0007, warmup 10%), 54 of 189 steps: the logits <no longer> differ"
+    edit(run, "metrics/cv.json", lambda cv: cv["members"]["siamese"].update(stopped=[line]))
+    page = Page(rendered(run))
+    assert "Stopped by the guard" in page.text and f"siamese {line}" in page.text
 
 
 def test_collapsed_models_without_receipts_are_counted(run: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import nn
 from pipeline.competitions.task import Competition
 from pipeline.models.loading import load_backbone
 from pipeline.models.network import encoder_network
-from pipeline.training.optim import adamw, parameter_groups, rate_at
+from pipeline.training.optim import adamw, bottom_and_head, layer_scale, parameter_groups, rate_at
 
 quick = settings(max_examples=60, deadline=None)
 
@@ -35,7 +36,9 @@ def groups(network: nn.Module, **changed: Any) -> dict[str, dict[str, Any]]:
     return {name: found[id(each)] for name, each in network.named_parameters() if each.requires_grad}
 
 
-@pytest.mark.parametrize("changed", [{}, {"layer_decay": 0.8}, {"head_rate": 1e-2, "layer_decay": 0.9}])
+@pytest.mark.parametrize(
+    "changed", [{}, {"layer_decay": 0.8}, {"head_rate": 1e-2, "layer_decay": 0.9}, {"layer_floor": 0.1}]
+)
 def test_each_trainable_parameter_stands_in_one_group_once(network: nn.Module, changed: dict[str, Any]) -> None:
     settings = {"schedule": {"rate": 1e-3}, "weight_decay": 0.01} | changed
     listed = [id(each) for group in parameter_groups(network, settings) for each in group["params"]]
@@ -56,6 +59,39 @@ def test_rates_rise_from_bottom_to_top(network: nn.Module) -> None:
             assert scale == 1.0, name
     shared = [name for name in found if "rel_embeddings" in name or "encoder.LayerNorm" in name]
     assert len(shared) == 3  # a table, a norm's weight and bias
+
+
+def test_rates_rise_from_the_floor_along_a_cosine(network: nn.Module) -> None:
+    found = {name: group["scale"] for name, group in groups(network, layer_floor=0.1, head_rate=2e-3).items()}
+    wanted = [0.1 + 0.9 * (1 - math.cos(math.pi * level / 3)) / 2 for level in range(4)]  # the embeddings, three layers
+    for name, scale in found.items():
+        if ".layer.1." in name:
+            assert scale == pytest.approx(wanted[2]), name
+        elif "rel_embeddings" in name or "encoder.LayerNorm" in name or ".layer.0." in name:
+            assert scale == pytest.approx(wanted[1]), name
+        elif ".embeddings." in name:
+            assert scale == pytest.approx(wanted[0]) == 0.1, name
+        else:
+            assert scale == pytest.approx(1.0 if name.startswith("backbone.") else 2.0), name
+
+
+@given(st.integers(1, 40), st.floats(0.01, 1.0))
+@quick
+def test_layers_never_move_faster_than_those_above(layers: int, share: float) -> None:
+    for rule in ("layer_floor", "layer_decay"):
+        scales = [layer_scale(distance, layers, {rule: share}) for distance in range(layers + 1)]
+        assert scales[0] == pytest.approx(1.0)
+        assert all(above >= below > 0 for above, below in pairwise(scales))
+        assert len({layer_scale(distance, layers, {rule: 1.0}) for distance in range(layers + 1)}) == 1
+    assert layer_scale(layers, layers, {"layer_floor": share}) == pytest.approx(share)
+
+
+def test_bottom_and_head_are_what_the_guard_means(network: nn.Module) -> None:
+    names = {id(each): name for name, each in network.named_parameters()}
+    bottom, head = ([names[id(each)] for each in group] for group in bottom_and_head(network))
+    assert bottom and all(".layer.0." in name for name in bottom)
+    assert head and {name.split(".")[0] for name in head} == {"head", "pooling"}
+    assert bottom_and_head(nn.Linear(2, 2))[0] == []
 
 
 def test_a_decay_of_1_is_flat_and_the_head_has_a_rate_of_its_own(network: nn.Module) -> None:

@@ -36,7 +36,7 @@ def root(tmp_path: Path, backbones: Path, lmsys: Competition) -> Path:
     artifacts = ready(tmp_path, preference_rows(60), lmsys, folds, backbones)
     members = {
         # The last, averaged weights of the one, the best of the other.
-        "siamese": encoder(EVERYTHING | {"layer_decay": 0.9, "inner": 0.0}),
+        "siamese": encoder(EVERYTHING | {"layer_decay": 0.9, "inner": 0.0, "evaluations_per_epoch": 1}),
         "judge": decoder(EVERYTHING | {"swap": True}, lora={"rank": 4}, inference={"precision": "nf4", "swap": True}),
     }
     for name, settings in members.items():
@@ -77,7 +77,7 @@ def test_the_stage_as_a_user_runs_it_goes_on_after_a_kill(
         start_new_session=True,
     )  # fmt: skip
     states = root / "work/checkpoints"
-    while process.poll() is None and not list(states.glob("siamese-fold0-*/train-state.safetensors")):
+    while process.poll() is None and not list(states.glob("siamese-fold0-*/run0-attempt0-state.safetensors")):
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL

@@ -1,0 +1,146 @@
+"""One run of the benchmark, and the encoder that all of them start from; the code is that of encoder members."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+import torch
+from scipy.special import softmax
+from sklearn.metrics import accuracy_score, f1_score, log_loss
+from torch import nn
+
+from benchmarks.stability.protocol import (
+    BACKBONE,
+    MEMBER,
+    PRETRAINING,
+    RATES,
+    SETS,
+    Parts,
+    Rows,
+    parts_of,
+    pretraining_texts,
+)
+from benchmarks.stability.strategies import STRATEGIES
+from pipeline.competitions.task import Competition, Label
+from pipeline.data.text import encode, views_of
+from pipeline.files import atomic_folder, write_json
+from pipeline.inference.logits import batch_logits
+from pipeline.models.network import encoder_network
+from pipeline.models.pretrained import FACTS, contents_hash
+from pipeline.models.scratch import build_scratch
+from pipeline.models.tokenizer import load_tokenizer
+from pipeline.settings.backbones import Pretrain, Scratch
+from pipeline.training.attempts import Job, train
+from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.classification import Classification
+from pipeline.training.device import training_device
+from pipeline.training.encoder import trainable_backbone
+from pipeline.training.pretrain import pretrain
+
+
+class Asked(NamedTuple):
+    """One cell of the benchmark."""
+
+    strategy: str
+    data: str
+    rate: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its files."""
+        return f"{self.data}-{self.rate}-{self.strategy.replace(' ', '_')}-{self.seed}"
+
+
+def run(asked: Asked, encoder: Path, work: Path) -> dict[str, Any]:
+    """Trains on one thread and scores both halves; the score half's probabilities go into a file below `work`."""
+    began = time.monotonic()
+    about, parts, strategy = SETS[asked.data], _parts(asked.data), STRATEGIES[asked.strategy]
+    settings = strategy.settings(RATES[asked.rate], asked.seed)
+    device = training_device("fp32", 1)
+
+    def build() -> nn.Module:
+        backbone = trainable_backbone(encoder, MEMBER | {"training": settings}, device.name)
+        return encoder_network(backbone, MEMBER, about.task, about.classes, None).to(device.name)
+
+    def objective(rows: Rows, smoothing: float = 0.0) -> Classification:
+        tokenizer = load_tokenizer(encoder)
+        encoded = encode(rows.texts, tokenizer, "encoder", views_of(about.task, siamese=True), MEMBER["max_tokens"])
+        sizes = settings["batches"]["rows_per_step"], settings["batches"]["tokens_per_batch"]
+        filler = int(tokenizer.pad_token_id)
+        return Classification(encoded, rows.labels, filler, device.name, *sizes, smoothing, settings["seeds"]["order"])
+
+    learned, choice = objective(parts.learned, settings["label_smoothing"]), objective(parts.choice)
+    state = Checkpoint(work / "checkpoints" / asked.name)
+    judge = choice if settings["inner"] else None
+    job = Job(build, learned, judge, settings, strategy.attempts, about.classes, device, state, asked.name)
+    trained = train(job)
+    shutil.rmtree(state.folder, ignore_errors=True)
+    trained.network.eval()
+    told: dict[str, Any] = {"attempts": trained.attempts, "cost": _updates(trained.attempts, settings, learned)}
+    for half, rows in (("choice", choice), ("score", objective(parts.score))):
+        probabilities = _probabilities(trained.network, rows, about.classes)
+        told[half] = scores(rows.labels, probabilities)
+    (work / "probabilities").mkdir(exist_ok=True)
+    np.save(work / "probabilities" / f"{asked.name}.npy", probabilities.astype(np.float32))
+    return asked._asdict() | told | {"seconds": round(time.monotonic() - began, 1)}
+
+
+def scores(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+    """Macro F1, accuracy and log loss, and whether it failed by either definition.
+
+    Mosbach et al. 2020: no better than the majority class; Pecher et al. 2024: macro F1 below 1 / classes.
+    """
+    classes = probabilities.shape[1]
+    answers = probabilities.argmax(axis=1)
+    f1 = float(f1_score(labels, answers, average="macro", labels=range(classes), zero_division=0.0))
+    accuracy = float(accuracy_score(labels, answers))
+    majority = float(np.bincount(labels).max() / len(labels))
+    loss = float(log_loss(labels, np.clip(probabilities, 1e-7, 1.0), labels=range(classes)))
+    failed = {"majority": accuracy <= majority, "chance": f1 < 1 / classes}
+    return {"f1": f1, "accuracy": accuracy, "log_loss": loss, "failed": failed}
+
+
+def encoder_in(work: Path) -> Path:
+    """The small pretrained encoder, made where it is missing: about ten minutes on two cores."""
+    folder = work / "encoder"
+    if folder.exists():
+        return folder
+    texts = pretraining_texts()
+    scratch = Scratch.model_validate({"source": "scratch"} | BACKBONE).model_dump(mode="json")
+    settings = Pretrain.model_validate(PRETRAINING).model_dump(mode="json")
+    competition = Competition("texts", "single", "log_loss", "id", {"text": "text"}, ("a", "b"), Label(column="label"))
+    with atomic_folder(work / "scratch") as base:
+        build_scratch(scratch, texts, base)
+        write_json(base / FACTS, {"family": "encoder", "sha256": contents_hash(base)})
+    start = {"settings": settings, "threads": 2, "label": "encoder"}
+    rows = pl.DataFrame({"text": [[text] for text in texts]})
+    with atomic_folder(folder) as partial:
+        pretrain(work / "scratch", rows, start, competition, partial, Checkpoint(work / "checkpoints" / "encoder"))
+    return folder
+
+
+@cache
+def _parts(name: str) -> Parts:
+    return parts_of(name)
+
+
+def _updates(attempts: list[dict[str, Any]], settings: dict[str, Any], learned: Classification) -> int:
+    """Batches that were computed forward and backward, those of the head alone included."""
+    first = settings["head_first"]
+    alone = first["epochs"] * len(learned.epoch(0)) if first else 0
+    return sum(each["steps"] + alone for each in attempts)
+
+
+@torch.inference_mode()
+def _probabilities(network: nn.Module, rows: Classification, classes: int) -> np.ndarray:
+    logits = np.zeros((len(rows.labels), classes), dtype=np.float64)
+    for places in np.array_split(np.argsort(rows.encoded.lengths(), kind="stable"), 20):
+        logits[places] = batch_logits(network, rows.encoded, places, rows.filler, rows.device)
+    return softmax(logits, axis=1)

@@ -1,0 +1,37 @@
+"""Recipes: settings that belong together, by name. A member says `recipe: patient` and overrides what it likes.
+
+Each is a YAML file in this folder, which says where it comes from.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import nearest
+from pipeline.validation import read_yaml
+
+FOLDER = Path(__file__).parent
+PRETRAINED = ("smooth-mlm",)
+"""Recipes whose point is a backbone that has been trained on the competition's own text."""
+
+
+def with_recipe(member: Any) -> Any:
+    """`member` (a part of params.yaml) laid over the recipe that it names; as it is where it names none.
+
+    Raises: ValueError for a recipe that does not exist.
+    """
+    if not isinstance(member, dict) or member.get("recipe") is None:
+        return member
+    name, known = member["recipe"], sorted(file.stem for file in FOLDER.glob("*.yaml"))
+    if name not in known:
+        raise ValueError(f'no recipe "{name}"{nearest(str(name), known)}, known are {", ".join(known)}')
+    return _laid_over(read_yaml(FOLDER / f"{name}.yaml"), member)
+
+
+def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    result = below | above
+    for key in below.keys() & above.keys():
+        if isinstance(below[key], dict) and isinstance(above[key], dict):
+            result[key] = _laid_over(below[key], above[key])
+    return result

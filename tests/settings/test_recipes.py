@@ -1,0 +1,164 @@
+"""Recipes by name, rates from a reference, and training settings that contradict each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import ROOT
+
+from pipeline.competitions.task import Competition
+from pipeline.config import Decoder, Encoder, Params
+from pipeline.errors import PodiumError
+from pipeline.settings.backbones import Pretrain
+from pipeline.settings.neural import Reference
+from pipeline.settings.recipes import FOLDER
+from pipeline.training.start import resolve
+from pipeline.validation import validated
+
+NAMES = sorted(file.stem for file in FOLDER.glob("*.yaml"))
+
+
+def a_member(kind: str = "encoder", **given: Any) -> dict[str, Any]:
+    usual = {"kind": kind, "backbone": "bert" if kind == "encoder" else "llama", "max_tokens": 64}
+    return usual | {"training": {"schedule": {"rate": 1e-4}}} | given
+
+
+def parsed(member: dict[str, Any]) -> Encoder:
+    return validated(Encoder, member, "x")
+
+
+def refused(member: dict[str, Any], **backbones: Any) -> str:
+    """The one line that params.yaml with this member is refused with."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"members": {"one": member}}
+    for name, changed in backbones.items():
+        params["backbones"][name] |= changed
+    with pytest.raises(PodiumError) as caught:
+        validated(Params, params, "params.yaml")
+    line = str(caught.value)
+    assert "\n" not in line and line.startswith("params.yaml: members.one")
+    return line
+
+
+def test_the_recipes_are_those_that_the_documentation_names() -> None:
+    assert NAMES == ["do-no-harm", "patient", "siamese-768", "smooth-mlm"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_says_where_it_comes_from_and_each_of_its_values_holds(name: str) -> None:
+    text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+    assert text.startswith("# ")
+    recipe = yaml.safe_load(text)
+    found = parsed({"kind": "encoder", "backbone": "bert", "max_tokens": 64, "recipe": name} | recipe)
+    bare = parsed(
+        {"kind": "encoder", "backbone": "bert", "recipe": name} | ({} if "max_tokens" in recipe else {"max_tokens": 64})
+    )
+    assert found == bare and bare.recipe == name
+
+    def holds(part: dict[str, Any], dumped: dict[str, Any]) -> None:
+        for key, value in part.items():
+            if isinstance(value, dict):
+                holds(value, dumped[key])
+            else:
+                assert dumped[key] == value, key
+
+    holds(recipe, bare.model_dump(mode="json"))
+    assert parsed(bare.model_dump(mode="json")) == bare  # as the start file has it
+
+
+def test_a_member_overrides_its_recipe_key_by_key() -> None:
+    asked = a_member(recipe="patient", folds=[0], training={"schedule": {"rate": 3e-4}, "epochs": 5})
+    found = parsed(asked).training
+    assert (found.epochs, found.schedule.rate) == (5, 3e-4)
+    assert (found.schedule.warmup, found.batches.rows_per_step) == (0.1, 16)
+
+
+def test_the_start_file_holds_the_resolved_values(lmsys: Competition, tmp_path: Path, backbones: Path) -> None:
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["members"] = {"one": a_member(recipe="do-no-harm", training={"epochs": 2})}
+    start = resolve("one", validated(Params, params, "params.yaml"), lmsys, backbones)
+    assert start["settings"]["recipe"] == "do-no-harm"
+    training = start["settings"]["training"]
+    assert training["head_first"] == {"epochs": 3, "rate": 1e-3} and training["layer_floor"] == 0.1
+    assert training["epochs"] == 2 and training["schedule"]["rate"] == 2e-5
+    assert start["guard"] == {"max_attempts": 3}
+
+
+def test_a_recipe_that_is_not_there_is_named_with_the_nearest() -> None:
+    line = refused(a_member(recipe="patiemt"))
+    assert (
+        'no recipe "patiemt" (did you mean "patient"?), known are do-no-harm, patient, siamese-768, smooth-mlm' in line
+    )
+
+
+def test_a_recipe_that_needs_pretraining_says_so() -> None:
+    assert "members.one.recipe: smooth-mlm needs pretraining" in refused(
+        a_member(recipe="smooth-mlm"), bert={"pretrain": {"epochs": 0}}
+    )
+
+
+@given(st.floats(1e-6, 1e-2), st.integers(1, 512), st.integers(1, 512))
+@settings(max_examples=60, deadline=None)
+def test_a_rate_scales_with_the_rows_of_a_step(rate: float, rows: int, asked: int) -> None:
+    for rule, power in (("linear", 1.0), ("sqrt", 0.5)):
+        reference = {"rate": rate, "rows": rows, "rule": rule}
+        assert Reference.model_validate(reference).rate_for(rows) == pytest.approx(rate)
+        training = {"schedule": {"reference": reference}, "batches": {"rows_per_step": asked}}
+        found = parsed(a_member(training=training)).training.schedule
+        assert found.rate == pytest.approx(rate * (asked / rows) ** power)
+
+
+def test_the_published_example_of_linear_scaling() -> None:
+    """DeBERTa's pre-training rate of 1e-4 at 256 rows comes to 1.758e-5 at 45."""
+    assert Reference(rate=1e-4, rows=256, rule="linear").rate_for(45) == pytest.approx(1.758e-5, rel=1e-3)
+
+
+def test_pretraining_knows_references_and_its_own_usual_batch() -> None:
+    found = validated(Pretrain, {"epochs": 1, "schedule": {"reference": {"rate": 1e-4, "rows": 256}}}, "x")
+    assert found.schedule is not None and found.schedule.rate == pytest.approx(5e-5)  # 64 rows
+
+
+@pytest.mark.parametrize(
+    ("training", "expected"),
+    [
+        ({"ema": 0.1, "swa": 0.5}, "ema and swa are two averages of the same weights: choose one"),
+        ({"layer_decay": 0.9, "layer_floor": 0.1}, "layer_decay and layer_floor are two rules for the same rates"),
+        ({"reinit_layers": 1, "head_first": {}}, "head_first cannot follow reinit_layers"),
+        ({"evaluations_per_epoch": 3}, "evaluations_per_epoch needs inner > 0"),
+        ({"schedule": {"rate": 1e-4, "reference": {"rate": 1e-4, "rows": 256}}}, "leave out schedule.rate"),
+        ({"schedule": {"reference": {"rate": 1e-4}}}, "schedule.reference: expected {rate: …, rows: …, rule: "),
+        ({"schedule": {"reference": 3}}, "schedule.reference: expected {rate: …, rows: …, rule: "),
+        ({"swa": 1.5}, "members.one.training.swa: input should be less than or equal to 1"),
+        ({"runs": 0}, "members.one.training.runs: input should be greater than or equal to 1"),
+    ],
+)
+def test_contradictions_are_refused(training: dict[str, Any], expected: str) -> None:
+    assert expected in refused(a_member(training={"schedule": {"rate": 1e-4}} | training))
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"training": {"reinit_layers": 2}}, "reinit_layers is for encoders: adapters cannot train a layer drawn anew"),
+        ({"training": {"freeze_embeddings": True}}, "of a decoder only adapters and head learn"),
+        ({"recipe": "do-no-harm"}, "of a decoder only adapters and head learn"),
+        ({"training": {"dropout": 0.0}, "lora": {"dropout": 0.2}}, "replaces every rate: leave out lora.dropout"),
+    ],
+)
+def test_what_adapters_cannot_do_is_refused(changed: dict[str, Any], expected: str) -> None:
+    member = a_member("decoder", inference={"precision": "nf4"})
+    training = member["training"] | changed.pop("training", {})
+    assert expected in refused(member | {"training": training} | changed)
+
+
+def test_dropout_off_reaches_the_adapters(backbones: Path) -> None:
+    from pipeline.training.decoder import adapted_base
+
+    asked = a_member("decoder", training={"schedule": {"rate": 1e-4}, "dropout": 0.0})
+    dumped = validated(Decoder, asked, "x").model_dump(mode="json")
+    base = adapted_base(backbones / "backbones/llama", dumped, "cpu")
+    assert {getattr(each, "p", 0.0) for each in base.modules()} == {0.0}
