@@ -11,9 +11,17 @@ from __future__ import annotations
 
 import argparse
 import os
+from datetime import date
+from pathlib import Path
 
-from benchmarks.stability.pool import complete, wanted
+from benchmarks.machine import machine
+from benchmarks.stability.pool import WORK, complete, known, wanted
+from benchmarks.stability.statistics import summary
 from benchmarks.stability.strategies import STRATEGIES
+from benchmarks.stability.tables import draw, tables
+from pipeline.files import write_json
+
+RESULTS, PICTURE = Path("benchmarks/results/stability.json"), Path("docs/stability.svg")
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -24,3 +32,8 @@ if __name__ == "__main__":
     os.environ["OMP_NUM_THREADS"] = "1"
     if not options.tables:
         complete([each for each in wanted() if not options.only or each.strategy in options.only], options.workers)
+    if options.tables or not options.only:
+        results = {"date": date.today().isoformat(), "machine": machine()} | summary(known(), WORK)
+        write_json(RESULTS, results)
+        draw(results, PICTURE)
+        print(tables(results))

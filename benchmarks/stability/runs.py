@@ -102,7 +102,8 @@ def scores(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
     f1 = float(f1_score(labels, answers, average="macro", labels=range(classes), zero_division=0.0))
     accuracy = float(accuracy_score(labels, answers))
     majority = float(np.bincount(labels).max() / len(labels))
-    loss = float(log_loss(labels, np.clip(probabilities, 1e-7, 1.0), labels=range(classes)))
+    clipped = np.clip(probabilities, 1e-7, 1.0)
+    loss = float(log_loss(labels, clipped / clipped.sum(axis=1, keepdims=True), labels=range(classes)))
     failed = {"majority": accuracy <= majority, "chance": f1 < 1 / classes}
     return {"f1": f1, "accuracy": accuracy, "log_loss": loss, "failed": failed}
 

@@ -20,6 +20,8 @@ from pipeline.errors import PodiumError
 from pipeline.files import read_json
 from pipeline.report.charts import known
 
+STABILITY = "benchmarks/results/stability.json"
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -39,6 +41,9 @@ class Evidence:
     """Of the fold models of neural members, by member and fold."""
     pretraining: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Backbone -> what its pretraining said; without those that were passed through."""
+
+    stability: dict[str, Any] | None = None
+    """What the benchmark that came with this checkout says about seeds; None where it is missing."""
 
     @property
     def metric(self) -> Metric:
@@ -76,6 +81,7 @@ def load_evidence(root: Path) -> Evidence:
             path.parent.name: _read(root, path.relative_to(root).as_posix(), f"pretrain@{path.parent.name}")
             for path in sorted((root / "artifacts/pretrained").glob("*/pretraining.json"))
         },
+        _read(root, STABILITY, "report") if (root / STABILITY).is_file() else None,
     )
 
 

@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from pipeline.report.charts import known
 from pipeline.report.evidence import Evidence
+from pipeline.report.seeds import panels, ticks
 
 LEFT, TOP, WIDTH, HEIGHT = 46.0, 8.0, 366.0, 190.0
 POINTS = 50
@@ -61,6 +62,7 @@ def training(evidence: Evidence) -> dict[str, Any] | None:
         "inner": any(each.get("inner") for each in every),
         "backbones": backbones,
         "failures": failures(evidence),
+        "stability": evidence.stability and {"plots": panels(evidence.stability), "about": evidence.stability},
         "stopped": [
             (member, line) for member, told in evidence.cv["members"].items() for line in told.get("stopped") or []
         ],
@@ -118,14 +120,6 @@ def thinned(points: Points, most: int = POINTS) -> Points:
     width = max(1, math.ceil(len(points) / most))
     parts = [points[start : start + width] for start in range(0, len(points), width)]
     return [(part[-1][0], float(np.mean([value for _, value in part]))) for part in parts]
-
-
-def ticks(low: float, high: float) -> list[float]:
-    """Round numbers from `low` to `high`, three to seven of them."""
-    rough = (high - low) / 6
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * each for each in (1, 2, 5, 10) if power * each >= rough * (1 - 1e-9))
-    return [step * number for number in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
 def curve_plot(label: str, lines: list[Line], level: float | None) -> Markup:

@@ -14,7 +14,8 @@ from report.test_page import Page, edit, make_run, rendered
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, write_json
 from pipeline.report.evidence import load_evidence
-from pipeline.report.training import HEIGHT, LEFT, TOP, WIDTH, Line, curve_plot, prior_entropy, thinned, ticks
+from pipeline.report.seeds import Row, panels, seeds_plot, ticks
+from pipeline.report.training import HEIGHT, LEFT, TOP, WIDTH, Line, curve_plot, prior_entropy, thinned
 
 MEMBERS = {"words": (0.6, 0.5), "siamese": (0.7, 0.5), "judge": (0.3, 0.6)}
 
@@ -199,3 +200,24 @@ def test_ticks_are_round_and_inside(low: float, high: float) -> None:
 def test_the_entropy_of_equal_shares() -> None:
     assert prior_entropy({"a": 0.25, "b": 0.75, "c": 0.0}) == pytest.approx(0.5623, abs=1e-4)
     assert prior_entropy({}) is None
+
+
+def test_each_seed_is_a_dot_and_a_failed_one_stands_out() -> None:
+    rows = [Row("plain <x>", [0.1, 0.3, 0.2], [True, False, False]), Row("guard", [0.3], [False])]
+    plot = str(seeds_plot("y", rows))
+    assert plot.count('<circle class="seed"') == 3 and plot.count('<circle class="failed"') == 1
+    assert "plain &lt;x&gt;: mean 0.200" in plot and "plain &lt;x&gt;: 0.100, failed" in plot
+    places = [float(each) for each in re.findall(r'cx="([\d.]+)"', plot)]
+    assert places[0] < places[2] < places[1] == places[3]
+    assert seeds_plot("y", []) == ""
+
+
+def test_the_page_shows_the_benchmark_that_came_with_it(run: Path) -> None:
+    assert "How much the seed alone changes" not in rendered(run)
+    cell = {"data": "sentiment", "rate": "high", "f1": [0.1, 0.2], "failed_runs": [True, False]}
+    found = {"date": "2026-01-02", "machine": "a <b>", "rates": {"high": 3e-3}}
+    found["cells"] = [cell | {"strategy": name} for name in ("plain", "guard")]
+    assert [title for title, _ in panels(found)] == ["sentiment, high rate (3e-03)"]
+    write_json(run / "benchmarks/results/stability.json", found)
+    page = Page(rendered(run))
+    assert "How much the seed alone changes" in page.text and "2026-01-02, a <b>" in page.text

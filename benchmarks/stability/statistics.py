@@ -1,0 +1,182 @@
+"""What the runs say: spread, failures, disagreement and cost of each cell, tests against plain, and a null check.
+
+Scores are macro F1 on the half of the development rows that no choice has seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from benchmarks.stability.protocol import RATES, SETS, parts_of
+from benchmarks.stability.runs import Asked, scores
+from benchmarks.stability.strategies import STRATEGIES
+
+DRAWS = 10_000
+NULL_DRAWS = 2_000
+LEVEL = 0.05
+ENSEMBLE = 3
+"""Plain runs whose probabilities are averaged; the pool is cut into disjoint groups."""
+
+
+def cell(runs: list[dict[str, Any]], probabilities: np.ndarray | None, single: float) -> dict[str, Any]:
+    """One strategy at one rate on one set; probabilities (runs, rows, classes), `single`: updates of a plain run."""
+    f1 = np.array([each["score"]["f1"] for each in runs])
+    low, high = interval(f1)
+    return {
+        "runs": len(runs),
+        "f1": f1.round(5).tolist(),
+        "mean": float(f1.mean()),
+        "sd": float(f1.std(ddof=1)),
+        "sd_interval": [low, high],
+        "min": float(f1.min()),
+        "median": float(np.median(f1)),
+        "max": float(f1.max()),
+        "log_loss": float(np.mean([each["score"]["log_loss"] for each in runs])),
+        "accuracy": float(np.mean([each["score"]["accuracy"] for each in runs])),
+        "choice": float(np.mean([each["choice"]["f1"] for each in runs])),
+        "failed": {name: sum(each["score"]["failed"][name] for each in runs) for name in ("majority", "chance")},
+        "failed_runs": [each["score"]["failed"]["majority"] for each in runs],
+        "disagreement": None if probabilities is None else disagreement(probabilities),
+        "cost": float(np.mean([each["cost"] for each in runs])) / single,
+        "restarted": sum(len(each["attempts"]) > 1 and each["attempts"][0]["stopped"] is not None for each in runs),
+    }
+
+
+def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """Bootstrap over the runs: the middle 95 % of the standard deviation."""
+    draw = np.random.default_rng(seed).integers(0, len(values), (DRAWS, len(values)))
+    low, high = np.quantile(values[draw].std(axis=1, ddof=1), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def ratio(values: np.ndarray, others: np.ndarray, seed: int = 0) -> dict[str, float]:
+    """SD of `values` over that of `others`, of the same seeds, which are drawn together; the middle 95 %."""
+    draw = np.random.default_rng(seed).integers(0, len(values), (DRAWS, len(values)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = values[draw].std(axis=1, ddof=1) / others[draw].std(axis=1, ddof=1)
+    low, high = np.quantile(found[np.isfinite(found)], [0.025, 0.975])
+    return {"ratio": float(values.std(ddof=1) / others.std(ddof=1)), "low": float(low), "high": float(high)}
+
+
+def disagreement(probabilities: np.ndarray) -> float:
+    """Share of rows on which two runs answer differently, over all pairs (Du & Nguyen 2023, arXiv 2302.07778)."""
+    answers = probabilities.argmax(axis=2)
+    return float(np.mean([(one != other).mean() for one, other in combinations(answers, 2)]))
+
+
+def p_values(values: np.ndarray, plain: np.ndarray, failed: int, plain_failed: int) -> dict[str, float]:
+    """p of the same spread (Brown-Forsythe), mean (Wilcoxon, paired by seed) and failures (Fisher), two-sided."""
+    runs = len(values)
+    table = [[failed, runs - failed], [plain_failed, runs - plain_failed]]
+    same = np.allclose(values, plain)
+    return {
+        "spread": 1.0 if same else float(stats.levene(values, plain, center="median").pvalue),
+        "mean": 1.0 if same else float(stats.wilcoxon(values, plain).pvalue),
+        "failures": float(stats.fisher_exact(table)[1]),
+    }
+
+
+def holm(p: dict[str, float]) -> dict[str, float]:
+    """p adjusted over all strategies (Holm 1979)."""
+    order, worst = sorted(p, key=lambda name: p[name]), 0.0
+    adjusted = {}
+    for place, name in enumerate(order):
+        worst = max(worst, min(1.0, p[name] * (len(p) - place)))
+        adjusted[name] = worst
+    return adjusted
+
+
+def null_check(pool: np.ndarray, failed: np.ndarray, seed: int = 0) -> dict[str, float]:
+    """How often the tests reject at 5 % between disjoint halves of one pool: about 5 % at most, if they are sound."""
+    draw, half = np.random.default_rng(seed), len(pool) // 2
+    rejected = dict.fromkeys(("spread", "mean", "failures"), 0)
+    for _ in range(NULL_DRAWS):
+        order = draw.permutation(len(pool))
+        one, other = order[:half], order[half : 2 * half]
+        for name, p in p_values(pool[one], pool[other], int(failed[one].sum()), int(failed[other].sum())).items():
+            rejected[name] += p < LEVEL
+    return {name: count / NULL_DRAWS for name, count in rejected.items()}
+
+
+def summary(known: dict[Asked, dict[str, Any]], work: Path) -> dict[str, Any]:
+    """Everything that benchmarks/results/stability.json says beside the machine."""
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for asked in sorted(known, key=_order):
+        groups.setdefault((asked.data, asked.rate, asked.strategy), []).append(known[asked])
+    cells: list[dict[str, Any]] = []
+    for (data, rate, strategy), runs in groups.items():
+        single = float(np.mean([each["cost"] for each in groups[data, rate, "plain"]]))
+        found = cell(runs, answers(runs, work), single)
+        cells.append(
+            {"data": data, "rate": rate, "strategy": strategy} | found | against(runs, groups[data, rate, "plain"])
+        )
+        if strategy == "plain":
+            cells.append(
+                {"data": data, "rate": rate, "strategy": f"{ENSEMBLE} averaged"} | ensembles(runs, work, single)
+            )
+    for data, rate in dict.fromkeys((each["data"], each["rate"]) for each in cells):
+        here = [each for each in cells if (each["data"], each["rate"]) == (data, rate) and "p" in each]
+        for name in ("spread", "mean", "failures"):
+            adjusted = holm({each["strategy"]: each["p"][name] for each in here if each["strategy"] != "plain"})
+            for each in here:
+                each.setdefault("holm", {})[name] = adjusted.get(each["strategy"], 1.0)
+    pools = {
+        f"{data}, {rate}": null_check(
+            np.array([each["score"]["f1"] for each in runs]),
+            np.array([each["score"]["failed"]["majority"] for each in runs]),
+        )
+        for (data, rate, strategy), runs in groups.items()
+        if strategy == "plain" and len(runs) > 20
+    }
+    return {"rates": RATES, "cells": cells, "null": pools}
+
+
+def _order(asked: Asked) -> tuple[int, int, int, int]:
+    """Sets, rates and strategies as they are listed, seeds counting up."""
+    return (
+        list(SETS).index(asked.data),
+        list(RATES).index(asked.rate),
+        list(STRATEGIES).index(asked.strategy),
+        asked.seed,
+    )
+
+
+def against(runs: list[dict[str, Any]], plain: list[dict[str, Any]]) -> dict[str, Any]:
+    """The tests and the ratio of the spreads, on the seeds that both have."""
+    mine, theirs = ({each["seed"]: each["score"] for each in group} for group in (runs, plain))
+    seeds = sorted(mine.keys() & theirs.keys())
+    values, others = (np.array([each[seed]["f1"] for seed in seeds]) for each in (mine, theirs))
+    failed, plain_failed = (sum(each[seed]["failed"]["majority"] for seed in seeds) for each in (mine, theirs))
+    change = float((values - others).mean())
+    return {
+        "p": p_values(values, others, failed, plain_failed),
+        "sd_ratio": ratio(values, others),
+        "change": change,
+        "plain_failed": plain_failed,
+    }
+
+
+def answers(runs: Iterable[dict[str, Any]], work: Path) -> np.ndarray:
+    """(runs, rows, classes) probabilities of the score half."""
+    names = [Asked(*(each[key] for key in Asked._fields)).name for each in runs]
+    return np.stack([np.load(work / "probabilities" / f"{name}.npy") for name in names])
+
+
+def ensembles(runs: list[dict[str, Any]], work: Path, single: float) -> dict[str, Any]:
+    """Disjoint groups of plain runs, their probabilities averaged: what several seeds of a member give in the stack."""
+    found = answers(runs, work).astype(np.float64)
+    found /= found.sum(axis=2, keepdims=True)
+    labels = parts_of(runs[0]["data"]).score.labels
+    groups = [found[at : at + ENSEMBLE].mean(axis=0) for at in range(0, len(found) - ENSEMBLE + 1, ENSEMBLE)]
+    cost = float(np.mean([each["cost"] for each in runs])) * ENSEMBLE
+    told = [
+        {"score": scores(labels, each), "choice": {"f1": np.nan}, "cost": cost, "attempts": [{"stopped": None}]}
+        for each in groups
+    ]
+    return cell(told, np.stack(groups), single) | {"choice": None}

@@ -1,0 +1,73 @@
+"""The benchmark's results for people: tables in Markdown, and docs/stability.svg."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from pipeline.files import write_text
+from pipeline.report.seeds import panels
+
+STYLE = (
+    "text{font:12px system-ui,sans-serif;fill:#666}.title{font-weight:600}.grid{stroke:#999;stroke-opacity:.3}"
+    ".seed{fill:#2b6cb0;fill-opacity:.55}.failed{fill:#c53030;fill-opacity:.8}.centre{stroke:#666;stroke-width:2}"
+)
+GAP = 26
+COLUMNS = (
+    "| strategy | runs | mean | SD (95 %) | min | median | max | failed | below chance | disagree | log loss | cost |"
+)
+TESTS = "| strategy | change of the mean | p | SD against plain's | p | failed, plain's | p |"
+
+
+def tables(found: dict[str, Any]) -> str:
+    """One pair of tables for each data set and rate."""
+    parts = []
+    for data, rate in dict.fromkeys((each["data"], each["rate"]) for each in found["cells"]):
+        cells = [each for each in found["cells"] if (each["data"], each["rate"]) == (data, rate)]
+        parts += [f"### {data}, rate {found['rates'][rate]:.0e}", "", COLUMNS, "|---|" + "---|" * 11]
+        parts += [_scores(each) for each in cells]
+        tested = [each for each in cells if "p" in each and each["strategy"] != "plain"]
+        if tested:
+            parts += ["", TESTS, "|---|" + "---|" * 6, *(_tests(each) for each in tested)]
+        parts.append("")
+    rejected = [
+        f"{pool} {' / '.join(f'{share:.1%}' for share in shares.values())}" for pool, shares in found["null"].items()
+    ]
+    parts.append("Null check, rejected at 5 % (spread / mean / failures): " + "; ".join(rejected) + ".")
+    return "\n".join(parts)
+
+
+def draw(found: dict[str, Any], file: Path) -> None:
+    """Writes all panels, one below the other, as one picture that needs no style sheet."""
+    shapes, height = [], 0.0
+    for title, panel in panels(found):
+        tall = float(panel.split('viewBox="0 0 ')[1].split('"')[0].split()[1])
+        heading = Markup('<text class="title" x="10" y="{:.0f}">{}</text>').format(height + 16, title)
+        shapes += [
+            heading,
+            panel.replace("<svg ", f'<svg x="0" y="{height + GAP:.0f}" width="520" height="{tall}" ', 1),
+        ]
+        height += tall + GAP
+    frame = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 520 {height:.0f}"><style>{STYLE}</style>'
+    write_text(file, frame + "".join(shapes) + "</svg>\n")
+
+
+def _scores(each: dict[str, Any]) -> str:
+    low, high = each["sd_interval"]
+    failed = each["failed"]
+    return (
+        f"| {each['strategy']} | {each['runs']} | {each['mean']:.3f} | {each['sd']:.3f} ({low:.3f}–{high:.3f}) | "
+        f"{each['min']:.3f} | {each['median']:.3f} | {each['max']:.3f} | {failed['majority']} | {failed['chance']} | "
+        f"{each['disagreement']:.2f} | {each['log_loss']:.3f} | {each['cost']:.2f} |"
+    )
+
+
+def _tests(each: dict[str, Any]) -> str:
+    holm, ratio = each["holm"], each["sd_ratio"]
+    return (
+        f"| {each['strategy']} | {each['change']:+.3f} | {holm['mean']:.3f} | "
+        f"{ratio['ratio']:.2f} ({ratio['low']:.2f}–{ratio['high']:.2f}) | {holm['spread']:.3f} | "
+        f"{each['failed']['majority']}, {each['plain_failed']} | {holm['failures']:.3f} |"
+    )

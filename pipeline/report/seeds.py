@@ -1,0 +1,75 @@
+"""Runs of the same training with other seeds, drawn as dots: what the stability benchmark found.
+
+python -m stages.report                     # the page shows the benchmark that came with this checkout
+python -m benchmarks.stability --tables     # draws docs/stability.svg from the same results
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+LEFT, WIDTH, ROW, TOP = 150.0, 360.0, 19.0, 8.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One strategy."""
+
+    name: str
+    values: list[float]
+    failed: list[bool]
+
+
+def panels(found: dict[str, Any]) -> list[tuple[str, Markup]]:
+    """Title and drawing for each data set and rate of benchmarks/results/stability.json."""
+    places = list(dict.fromkeys((each["data"], each["rate"]) for each in found["cells"]))
+    drawn = []
+    for data, rate in places:
+        cells = [each for each in found["cells"] if (each["data"], each["rate"]) == (data, rate)]
+        rows = [Row(each["strategy"], each["f1"], each["failed_runs"]) for each in cells]
+        title = f"{data}, {rate} rate ({found['rates'][rate]:.0e})"
+        drawn.append((title, seeds_plot(f"Seeds: {title}", rows)))
+    return drawn
+
+
+def seeds_plot(label: str, rows: list[Row]) -> Markup:
+    """A line per strategy and a dot per seed, at its score; failed runs stand out, a tick marks the mean."""
+    values = [value for row in rows for value in row.values]
+    if not values:
+        return Markup("")
+    room = 0.05 * (max(values) - min(values)) or 0.05
+    low, high = min(values) - room, max(values) + room
+    bottom = TOP + ROW * len(rows)
+
+    def x(value: float) -> float:
+        return LEFT + WIDTH * (value - low) / (high - low)
+
+    parts = []
+    for value in ticks(low, high):
+        parts.append(Markup('<path class="grid" d="M{:.1f} {}v{}"/>').format(x(value), TOP, bottom - TOP))
+        text = Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{:.2f}</text>')
+        parts.append(text.format(x(value), bottom + 15, value))
+    for number, row in enumerate(rows):
+        y = TOP + ROW * (number + 0.5)
+        parts.append(Markup('<text x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(LEFT - 10, y + 4, row.name))
+        for value, failed in zip(row.values, row.failed, strict=True):
+            kind, told = ("failed", ", failed") if failed else ("seed", "")
+            dot = Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="3.4"><title>{}: {:.3f}{}</title></circle>')
+            parts.append(dot.format(kind, x(value), y, row.name, value, told))
+        mean = sum(row.values) / len(row.values)
+        tick = Markup('<path class="centre" d="M{:.1f} {:.1f}v{}"><title>{}: mean {:.3f}</title></path>')
+        parts.append(tick.format(x(mean), y - 7, 14, row.name, mean))
+    frame = Markup('<svg class="seeds" viewBox="0 0 {} {:.0f}" role="img" aria-label="{}">{}</svg>')
+    return frame.format(LEFT + WIDTH + 10, bottom + 22, label, Markup("").join(parts))
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Round numbers from `low` to `high`, three to seven of them."""
+    rough = (high - low) / 6
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * each for each in (1, 2, 5, 10) if power * each >= rough * (1 - 1e-9))
+    return [step * number for number in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
