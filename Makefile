@@ -10,6 +10,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && { echo $$p; break; }; done)
 # The stages say `python`, which is then the environment's.
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" DVC_NO_ANALYTICS=1
+# Each process has one thread, a file's tests stay together: they share what is costly to make.
+PYTEST := OMP_NUM_THREADS=1 $(RUN) python -m pytest -q -n logical --dist loadfile
 # What the kernel brings along, because Kaggle's image has other versions; see pipeline/delivery/wheels.py.
 KERNEL_WHEELS := lightgbm narwhals polars polars-runtime-32 safetensors \
 	accelerate anyio bitsandbytes h11 httpcore2 httpx2 huggingface-hub peft tokenizers transformers truststore
@@ -60,11 +62,11 @@ sync-lb: setup ## fetch the scores into lb.json and ledger.csv, and tag them lb-
 compare: setup ## one table of all submitted commits: params, CV, LB
 	@$(RUN) python -m stages.compare $(ARGS)
 
-test: setup ## run the tests (about 9 minutes on two cores)
-	$(RUN) python -m pytest -q
+test: setup ## run the tests, a process per core
+	$(PYTEST)
 
 test-slow: setup ## run the slow tests too
-	$(RUN) python -m pytest -q -m 'not gpu'
+	$(PYTEST) -m 'not gpu'
 
 lint: setup ## check style, imports and types
 	$(RUN) ruff check .
