@@ -16,6 +16,7 @@ from pipeline.inference.networks import SOURCE, WEIGHTS
 from pipeline.inference.neural import FORMAT
 from pipeline.models.loading import DTYPES, load_backbone
 from pipeline.models.network import check_custom, encoder_network, network_source
+from pipeline.training.mixout import mix, unmix
 from pipeline.training.neural import opened, train_network
 from pipeline.training.run import Run
 
@@ -35,6 +36,7 @@ def train(split: Split, start: dict[str, Any], folder: Path, run: Run) -> dict[s
         return network
 
     network, record = train_network(build, split, setting, run.checkpoint)
+    unmix(network)
     save_model(network.cpu().to(DTYPES[setting.precision]), str(folder / WEIGHTS))
     if source is not None:
         (folder / SOURCE).write_text(source, encoding="utf-8")
@@ -53,6 +55,8 @@ def trainable_backbone(folder: Path, settings: dict[str, Any], device: str) -> A
     draw_anew(backbone, training["reinit_layers"])
     if training["freeze_embeddings"]:
         backbone.get_input_embeddings().requires_grad_(False)
+    if training["mixout"]:
+        mix(backbone, training["mixout"]["rate"])
     if training["gradient_checkpointing"]:
         backbone.gradient_checkpointing_enable()
     return backbone
