@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.settings.regularisers import Awp, Fgm, Mixout, Proximal, RDrop, Smart
+from pipeline.settings.regularisers import Awp, Deni, Fgm, Mixout, Proximal, RDrop, Smart
 from pipeline.settings.section import Section
 
 Attention = Literal["fast", "huggingface"]
@@ -128,6 +128,7 @@ class Training(Section):
     proximal: Proximal | None = None
     r_drop: RDrop | None = None
     mixout: Mixout | None = None
+    deni: Deni | None = None
     evaluations_per_epoch: int = Field(default=1, ge=1)
     """How often the inner slice is scored."""
     patience: int = Field(default=0, ge=0)
@@ -161,6 +162,8 @@ class Training(Section):
             )
         if self.mixout and self.reinit_layers:
             raise ValueError("mixout falls back to pretrained weights, and reinit_layers has none: choose one")
+        if self.deni and (self.inner or self.ema or self.swa < 1 or self.runs > 1 or self.proximal or self.mixout):
+            raise ValueError("deni averages and votes by itself: leave out inner, ema, swa, runs, proximal, mixout")
         if self.layer_decay < 1 and self.layer_floor < 1:
             raise ValueError("layer_decay and layer_floor are two rules for the same rates: choose one")
         if self.reinit_layers and self.head_first:

@@ -88,3 +88,28 @@ class Mixout(Section):
 
     rate: float = Field(default=0.1, gt=0, lt=1)
     """Share of the weights that fall back: 0.9 in the paper, in place of dropout; 0.1 beside it."""
+
+
+class Deni(Section):
+    """Delayed ensemble with noisy interpolation (Pecher et al. 2024, arXiv 2406.12471): noisy children of the network
+    train beside it for a while and are averaged into it; those of the last phase vote with it."""
+
+    children: int = Field(default=9, ge=1)
+    """Beside the network itself."""
+    variance: float = Field(default=0.15, ge=0)
+    """Of the noise, in units of each matrix's own; while interpolating, divided by the number of the step."""
+    noise: Literal["auto", "head", "trained"] = "auto"
+    """What gets it: the head, or all that learns; auto: the head of encoders, everything of adapters."""
+    begin: float = Field(default=0.3, ge=0, lt=1)
+    end: float = Field(default=0.6, gt=0, le=1)
+    """Shares of the steps between which children are interpolated."""
+    alone: float = Field(default=0.1, gt=0, lt=1)
+    """Share of the steps that the network trains by itself before each interpolation."""
+    together: float = Field(default=0.1, gt=0, lt=1)
+    """Share of the steps for which children of an interpolation train."""
+    ensemble: float = Field(default=0.9, gt=0, lt=1)
+    """Share of the steps after which the last children train, to the end."""
+    rate: Literal["schedule", "peak"] = "schedule"
+    """Of the children: that of the schedule, or the peak throughout, as in the published code."""
+    answer: Literal["vote", "main"] = "vote"
+    """The mean of everyone's probabilities, at as many times the kernel's cost; or the network alone."""

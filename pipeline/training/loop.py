@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pipeline.errors import PodiumError
 from pipeline.training.averaging import Average, share_of
 from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.deni import Deni
 from pipeline.training.device import Device
 from pipeline.training.gradients import Learner, gradients, norms, within_memory
 from pipeline.training.guard import alarm, seen
@@ -26,6 +27,7 @@ from pipeline.training.objective import Objective
 from pipeline.training.optim import adamw, bottom_and_head, rate_at
 from pipeline.training.progress import track
 from pipeline.training.proximal import Teacher
+from pipeline.training.seeds import seed_of
 from pipeline.training.state import Record, State
 
 NOT_FINITE = "lower training.schedule.rate or set training.precision: fp32"
@@ -43,13 +45,14 @@ def fit(
     steps: int | None = None,
     prior: np.ndarray | None = None,
     resting: nn.Module | None = None,
+    voters: list[dict[str, Tensor]] | None = None,
 ) -> Record:
     """Trains what requires gradients in `network`, in place; it ends with the averaged or best weights asked for.
 
     `settings` are those of params.yaml's `training` (or `pretrain`) and its `seeds.dropout`; `evaluate` gives the plain
     cross entropy on the inner slice; `steps` ends the run early, its schedule too; `part` names its checkpoint. With
     the classes' shares as `prior` the guard watches: where it stops the run, the record says why, and the weights are
-    of no use. `resting`, a part of the network, stays in evaluation mode.
+    of no use. `resting`, a part of the network, stays in evaluation mode; `voters` gets the weights of DENI's children.
 
     Raises: PodiumError where memory runs out, or the loss is not finite and no guard watches.
     """
@@ -61,7 +64,13 @@ def fit(
     average = Average(weights, share) if share else None
     teacher = Teacher(weights, settings["proximal"], total) if settings.get("proximal") else None
     learner = Learner(network, objective, settings, device, scaler, teacher)
-    state = State(weights, optimizer, scaler, average, teacher)
+    flat = [batches for epoch in plan for batches in epoch][:total]
+
+    def rate_of(step: int) -> float:
+        return rate_at(step, total, len(plan[0]), settings["schedule"])
+
+    deni = Deni(learner, weights, flat, rate_of) if settings.get("deni") else None
+    state = State(weights, optimizer, scaler, average, teacher, deni)
     done = state.restore(checkpoint, part)
     if state.record.stopped:
         return state.record
@@ -72,12 +81,14 @@ def fit(
     network.train()
     if resting is not None:
         resting.eval()
-    flat = [batches for epoch in plan for batches in epoch][:total]
     for step, batches in track(list(enumerate(flat))[done:], label, lambda: _note(record, optimizer), done):
         if _out_of_patience(record, settings.get("patience", 0)):
             break
+        if deni:
+            with within_memory(label, settings):
+                deni.before(step)
         # A step that an fp16 overflow cost does not move the schedule (it shortens it by one step at the end).
-        rate = rate_at(step - record.skipped, total, len(plan[0]), settings["schedule"])
+        rate = rate_of(step - record.skipped)
         for group in optimizer.param_groups:
             group["lr"] = rate * group["scale"]
         torch.manual_seed(seed_of(settings["seeds"]["dropout"], step))
@@ -102,6 +113,8 @@ def fit(
             average.update(step - record.skipped)
         if teacher and not overflow:
             teacher.update(step)
+        if deni:
+            deni.after(step)
         record.losses.append(shown.plain)
         if shown.attack is not None:
             record.attacks.append(shown.attack)
@@ -117,14 +130,11 @@ def fit(
             state.save(checkpoint, part, step + 1)
     if not record.stopped:
         state.finish()
+        if deni and voters is not None:
+            voters += deni.voters
     state.save(checkpoint, part, len(record.losses) if record.stopped else total)
     network.eval()
     return record
-
-
-def seed_of(*numbers: int) -> int:
-    """One seed for torch from a stream's seed and the place in it."""
-    return int(np.random.SeedSequence(list(numbers)).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _out_of_patience(record: Record, patience: int) -> bool:

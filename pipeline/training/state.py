@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.training.averaging import Average, put
 from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.deni import Deni
 from pipeline.training.guard import Seen
 from pipeline.training.proximal import Teacher
 
@@ -59,9 +60,10 @@ class State:
         scaler: torch.amp.GradScaler,
         average: Average | None,
         teacher: Teacher | None = None,
+        deni: Deni | None = None,
     ) -> None:
         self.weights, self.optimizer, self.scaler, self.average = weights, optimizer, scaler, average
-        self.teacher = teacher
+        self.teacher, self.deni = teacher, deni
         self.best: dict[str, Tensor] = {}
         self.record = Record()
         self.finished = False
@@ -86,12 +88,15 @@ class State:
     def save(self, checkpoint: Checkpoint, part: str, done: int) -> None:
         """A run that came to its end, or was stopped, keeps its weights alone."""
         tensors = {f"weight {name}": each for name, each in self.weights.items()}
+        for number, voter in enumerate(self.deni.voters if self.deni else ()):
+            tensors |= {f"voter{number} {name}": each for name, each in voter.items()}
         if not (self.finished or self.record.stopped):
             names = {id(each): name for name, each in self.weights.items()}
             for parameter, values in self.optimizer.state.items():
                 tensors |= {f"{key} {names[id(parameter)]}": each for key, each in values.items()}
             tensors |= {f"best {name}": each for name, each in self.best.items()}
             tensors |= {f"mean {name}": each for name, each in (self.average.mean if self.average else {}).items()}
+            tensors |= {f"children {name}": each for name, each in (self.deni.mean if self.deni else {}).items()}
             tensors |= {f"teacher {name}": each for name, each in (self.teacher.mean if self.teacher else {}).items()}
         facts = {
             "done": done,
@@ -122,6 +127,10 @@ class State:
             put(self.average.mean, kinds.pop("mean"))
         if self.teacher and "teacher" in kinds:
             put(self.teacher.mean, kinds.pop("teacher"))
+        if self.deni:
+            self.deni.mean = {name: each.to(device[name]) for name, each in kinds.pop("children", {}).items()}
+            for kind in sorted((each for each in kinds if each.startswith("voter")), key=lambda each: int(each[5:])):
+                self.deni.voters.append({name: each.to(device[name]) for name, each in kinds.pop(kind).items()})
         for kind, values in kinds.items():
             for name, each in values.items():
                 # AdamW keeps its step counts on the CPU.
