@@ -87,11 +87,10 @@ def run(asked: Asked, encoder: Path, work: Path) -> dict[str, Any]:
     trained.network.eval()
     cost = _updates(trained.attempts, settings, learned) * strategy.passes
     told: dict[str, Any] = {"attempts": trained.attempts, "cost": cost}
+    network = trained.network
     if trained.voters:
-        told["main"] = scores(
-            parts.score.labels, _probabilities(trained.network, objective(parts.score), about.classes)
-        )
-    network = Committee(trained.network, trained.voters) if trained.voters else trained.network
+        told["main"] = scores(parts.score.labels, _probabilities(network, objective(parts.score), about.classes))
+        network = Committee(network, trained.voters)
     for half, rows in (("choice", choice), ("score", objective(parts.score))):
         probabilities = _probabilities(network, rows, about.classes)
         told[half] = scores(rows.labels, probabilities)
