@@ -113,14 +113,16 @@ def decoder(folder: Path, settings: dict[str, Any], device: str) -> nn.Module:
     return decoder_network(adapted_base(folder, settings, device), settings, TASK, CLASSES).to(device)
 
 
-def random_rows(rows: int, views: int, asked: dict[str, Any], device: str, budget: int) -> Classification:
-    """Rows of full length, of any tokens and classes."""
+def random_rows(
+    rows: int, views: int, asked: dict[str, Any], device: str, budget: int, per_step: int | None = None
+) -> Classification:
+    """Rows of full length, of any tokens and classes, in steps of `per_step` (by default all in one)."""
     draw = np.random.default_rng(0)
     ids = [
         draw.integers(5, asked["config"]["vocab_size"], asked["tokens"], dtype=np.int32) for _ in range(rows * views)
     ]
     encoded = Encoded(ids, views, {}, np.zeros(rows, dtype=bool))
-    return Classification(encoded, draw.integers(0, CLASSES, rows), 0, device, rows, budget, 0.0, 0)
+    return Classification(encoded, draw.integers(0, CLASSES, rows), 0, device, per_step or rows, budget, 0.0, 0)
 
 
 def stepper(

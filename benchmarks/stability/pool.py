@@ -22,6 +22,8 @@ WORK = Path("work/stability")
 RUNS = WORK / "runs.jsonl"
 GUARDED = ("plain", "guard")
 """Measured at every rate, on both sets, with every seed."""
+POOL = range(50)
+"""Seeds of the ten epochs from which ensembles of ten are drawn, beside DENI's 25."""
 
 
 def wanted() -> list[Asked]:
@@ -33,9 +35,12 @@ def wanted() -> list[Asked]:
         for data in SETS
         for name in GUARDED
     ]
-    others = [name for name in STRATEGIES if name not in GUARDED]
+    long = {"ten epochs": POOL, "deni": SEEDS}
+    others = [name for name in STRATEGIES if name not in GUARDED and name not in long]
     screening = [Asked(name, "sentiment", "middle", seed) for seed in SCREENED for name in others]
-    return whole + screening
+    # What takes twenty epochs comes last, so that it keeps nothing else waiting.
+    screening.sort(key=lambda each: STRATEGIES[each.strategy].changed.get("epochs", 0))
+    return whole + screening + [Asked(name, "sentiment", "low", seed) for name, seeds in long.items() for seed in seeds]
 
 
 def known() -> dict[Asked, dict[str, Any]]:

@@ -31,6 +31,7 @@ from pipeline.competitions.task import Competition, Label
 from pipeline.data.text import encode, views_of
 from pipeline.files import atomic_folder, write_json
 from pipeline.inference.logits import batch_logits
+from pipeline.models.committee import Committee
 from pipeline.models.network import encoder_network
 from pipeline.models.pretrained import FACTS, contents_hash
 from pipeline.models.scratch import build_scratch
@@ -39,6 +40,7 @@ from pipeline.settings.backbones import Pretrain, Scratch
 from pipeline.training.attempts import Job, train
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.classification import Classification
+from pipeline.training.deni import updates
 from pipeline.training.device import training_device
 from pipeline.training.encoder import trainable_backbone
 from pipeline.training.pretrain import pretrain
@@ -83,9 +85,14 @@ def run(asked: Asked, encoder: Path, work: Path) -> dict[str, Any]:
     trained = train(job)
     shutil.rmtree(state.folder, ignore_errors=True)
     trained.network.eval()
-    told: dict[str, Any] = {"attempts": trained.attempts, "cost": _updates(trained.attempts, settings, learned)}
+    cost = _updates(trained.attempts, settings, learned) * strategy.passes
+    told: dict[str, Any] = {"attempts": trained.attempts, "cost": cost}
+    network = trained.network
+    if trained.voters:
+        told["main"] = scores(parts.score.labels, _probabilities(network, objective(parts.score), about.classes))
+        network = Committee(network, trained.voters)
     for half, rows in (("choice", choice), ("score", objective(parts.score))):
-        probabilities = _probabilities(trained.network, rows, about.classes)
+        probabilities = _probabilities(network, rows, about.classes)
         told[half] = scores(rows.labels, probabilities)
     (work / "probabilities").mkdir(exist_ok=True)
     np.save(work / "probabilities" / f"{asked.name}.npy", probabilities.astype(np.float32))
@@ -133,10 +140,11 @@ def _parts(name: str) -> Parts:
 
 
 def _updates(attempts: list[dict[str, Any]], settings: dict[str, Any], learned: Classification) -> int:
-    """Batches that were computed forward and backward, those of the head alone included."""
+    """Batches that were computed forward and backward, those of the head alone and of DENI's children included."""
     first = settings["head_first"]
     alone = first["epochs"] * len(learned.epoch(0)) if first else 0
-    return sum(each["steps"] + alone for each in attempts)
+    children = updates(attempts[-1]["of"], settings["deni"]) - attempts[-1]["of"] if settings["deni"] else 0
+    return sum(each["steps"] + alone for each in attempts) + children
 
 
 @torch.inference_mode()

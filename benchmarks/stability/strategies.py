@@ -17,6 +17,8 @@ class Strategy:
     """Of the plain recipe's settings, key by key."""
     attempts: int = 0
     """That the guard allows; 0 where none watches."""
+    passes: float = 1.0
+    """Forward and backward passes of a batch, where it is not one."""
 
     def settings(self, rate: float, seed: int) -> dict[str, Any]:
         """`training` of a member, at a peak rate, with the seed of all three streams."""
@@ -27,6 +29,9 @@ class Strategy:
 
 
 QUIET: dict[str, Any] = {"schedule": {"warmup": 0.1}}
+
+TEN: dict[str, Any] = {"epochs": 10, "batches": PLAIN["batches"] | {"rows_per_step": 8}}
+"""1,250 steps, for which DENI's schedule was published."""
 
 STRATEGIES = {
     "plain": Strategy(),
@@ -44,9 +49,21 @@ STRATEGIES = {
     "ema": Strategy({"ema": 0.1}),
     "swa": Strategy({"swa": 0.5}),
     "soup of 3": Strategy({"runs": 3}),
+    "awp": Strategy({"awp": {}}, passes=2.0),
+    "fgm": Strategy({"fgm": {}}, passes=2.0),
+    "smart": Strategy({"smart": {}}, passes=3.0),
+    "sift": Strategy({"smart": {"form": "sift"}}, passes=3.0),
+    "proximal": Strategy({"proximal": {}}, passes=1.33),
+    "r-drop": Strategy({"r_drop": {}}, passes=2.0),
+    "mixout": Strategy({"mixout": {}}),
     "patient": Strategy({"epochs": 20, **QUIET}),
     "smooth-mlm": Strategy({"label_smoothing": 0.2, "dropout": 0.0, **QUIET}),
     "do-no-harm": Strategy(
         {"head_first": {"epochs": 3, "rate": 1.0e-3}, "freeze_embeddings": True, "layer_floor": 0.1, **QUIET}
     ),
+    "smart, proximal": Strategy(
+        {"smart": {}, "proximal": {}, "schedule": {"warmup": 0.1, "decay": "exponential"}}, passes=3.33
+    ),
+    "ten epochs": Strategy(TEN),
+    "deni": Strategy(TEN | {"deni": {}}),
 }

@@ -15,6 +15,7 @@ from torch import nn
 
 from pipeline.competitions.task import Competition
 from pipeline.errors import PodiumError
+from pipeline.models.committee import with_voters
 from pipeline.models.loading import DTYPES, fresh_backbone, load_backbone
 from pipeline.models.network import checksum, decoder_network, encoder_network
 
@@ -56,6 +57,7 @@ def _encoder(folder: Path, about: dict[str, Any], base: Path, competition: Compe
         load_model(network, file, strict=True)
     except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
         raise PodiumError(f"{file}: does not fit its network: {' '.join(str(error).split())[:200]}") from error
+    network = with_voters(network, folder, about.get("voters", 0))
     return Opened(network.eval().to(device), device, lambda: None)
 
 
@@ -97,4 +99,5 @@ def _decoder(folder: Path, about: dict[str, Any], base: Path, competition: Compe
         with _idle_lock:
             _idle.setdefault(key, []).append(backbone)
 
-    return Opened(network.eval().to(device), device, close)
+    answering = with_voters(network, folder, about.get("voters", 0))
+    return Opened(answering.eval().to(device), device, close)

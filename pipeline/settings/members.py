@@ -172,6 +172,14 @@ class Decoder(Neural):
             raise ValueError("training.reinit_layers is for encoders: adapters cannot train a layer drawn anew")
         if training.freeze_embeddings:
             raise ValueError("training.freeze_embeddings is for encoders: of a decoder only adapters and head learn")
+        if training.mixout:
+            raise ValueError("training.mixout is for encoders: adapters have no pretrained weights to fall back to")
+        if training.fgm and training.fgm.on == "table":
+            raise ValueError("training.fgm.on table is for encoders: a decoder's table is frozen; use on output")
+        if training.smart and training.smart.space == "normalised":
+            raise ValueError("training.smart.space normalised is for encoders: decoders do not normalise embeddings")
+        if training.r_drop and not (self.lora.dropout if training.dropout is None else training.dropout):
+            raise ValueError("training.r_drop compares two draws of dropout: lora.dropout 0 leaves nothing to compare")
         if training.dropout is not None and self.lora.dropout not in (Lora().dropout, training.dropout):
             raise ValueError(f"training.dropout {training.dropout} replaces every rate: leave out lora.dropout")
         return self

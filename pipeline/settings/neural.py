@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from pipeline.settings.regularisers import Awp, Deni, Fgm, Mixout, Proximal, RDrop, Smart
 from pipeline.settings.section import Section
 
 Attention = Literal["fast", "huggingface"]
@@ -121,6 +122,13 @@ class Training(Section):
     weights (Wortsman et al. 2022, arXiv 2203.05482). It costs as many times the training, and nothing in the kernel."""
     inner: float = Field(default=0.0, ge=0, lt=0.5)
     """Share of the training rows, whole prompts, on which the best moment is chosen; 0 takes the last."""
+    awp: Awp | None = None
+    fgm: Fgm | None = None
+    smart: Smart | None = None
+    proximal: Proximal | None = None
+    r_drop: RDrop | None = None
+    mixout: Mixout | None = None
+    deni: Deni | None = None
     evaluations_per_epoch: int = Field(default=1, ge=1)
     """How often the inner slice is scored."""
     patience: int = Field(default=0, ge=0)
@@ -144,6 +152,18 @@ class Training(Section):
             raise ValueError("evaluations_per_epoch needs inner > 0: without that slice nothing is evaluated")
         if self.ema and self.swa < 1:
             raise ValueError("ema and swa are two averages of the same weights: choose one")
+        if self.r_drop and self.dropout == 0:
+            raise ValueError("r_drop compares two draws of dropout: with dropout 0 there is nothing to compare")
+        if self.fgm and self.fgm.on == "table" and self.freeze_embeddings:
+            raise ValueError("fgm.on table follows the table's gradient, and freeze_embeddings leaves none: on output")
+        if self.fgm and self.fgm.on == "table" and self.awp:
+            raise ValueError(
+                "fgm.on table and awp are two attacks on the same step's weights: choose one, or on output"
+            )
+        if self.mixout and self.reinit_layers:
+            raise ValueError("mixout falls back to pretrained weights, and reinit_layers has none: choose one")
+        if self.deni and (self.inner or self.ema or self.swa < 1 or self.runs > 1 or self.proximal or self.mixout):
+            raise ValueError("deni averages and votes by itself: leave out inner, ema, swa, runs, proximal, mixout")
         if self.layer_decay < 1 and self.layer_floor < 1:
             raise ValueError("layer_decay and layer_floor are two rules for the same rates: choose one")
         if self.reinit_layers and self.head_first:

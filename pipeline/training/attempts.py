@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from pipeline.training.classification import Classification
 from pipeline.training.device import Device
 from pipeline.training.forecast import forecast
 from pipeline.training.guard import fruitless
-from pipeline.training.loop import NOT_FINITE, fit, seed_of
+from pipeline.training.loop import NOT_FINITE, fit
 from pipeline.training.optim import backbone_name
+from pipeline.training.seeds import seed_of
 from pipeline.training.state import Record
 
 SLOWER, LONGER, LONGEST = 0.5, 0.1, 0.4
@@ -62,6 +63,8 @@ class Trained:
     attempts: list[dict[str, Any]]
     """Every run that was begun: `run`, `attempt`, `rate`, `warmup`, `head` (its seed), `steps` done, `of` how many, and
     `stopped`, the guard's reason or None."""
+    voters: list[dict[str, Tensor]] = field(default_factory=list)
+    """Weights that answer beside the network's own (DENI)."""
 
 
 def train(job: Job) -> Trained:
@@ -73,20 +76,21 @@ def train(job: Job) -> Trained:
     Raises: PodiumError where the loss was not finite in any attempt, or memory or disk are too small.
     """
     told: list[dict[str, Any]] = []
-    network, record = _run(job, 0, 0, told)
+    voters: list[dict[str, Tensor]] = []
+    network, record = _run(job, 0, 0, told, voters)
     way = 0
     while record.stopped and way + 1 < job.attempts:
         del network  # before the next one is loaded
         job.checkpoint.forget_tensors(_part(0, way))
         way += 1
-        network, record = _run(job, 0, way, told)
+        network, record = _run(job, 0, way, told, voters)
     if record.stopped and not (record.losses and math.isfinite(record.losses[-1])):
         raise PodiumError(f"{job.label}: {record.stopped}; {NOT_FINITE}")
     if record.stopped or job.settings["runs"] == 1:
-        return Trained(network, record, told)
+        return Trained(network, record, told, voters)
     mean, count = add(_trained(network), {}, 1), 1
     for run in range(1, job.settings["runs"]):
-        other, its = _run(job, run, way, told)
+        other, its = _run(job, run, way, told, [])
         if not its.stopped:
             count += 1
             mean = add(_trained(other), mean, count)
@@ -112,7 +116,9 @@ def retuned(settings: dict[str, Any], run: int, attempt: int) -> dict[str, Any]:
     }
 
 
-def _run(job: Job, run: int, attempt: int, told: list[dict[str, Any]]) -> tuple[nn.Module, Record]:
+def _run(
+    job: Job, run: int, attempt: int, told: list[dict[str, Any]], voters: list[dict[str, Tensor]]
+) -> tuple[nn.Module, Record]:
     settings = retuned(job.settings, run, attempt)
     learned = replace(job.learned, order=settings["seeds"]["order"])
     torch.manual_seed(seed_of(settings["seeds"]["head"]))
@@ -139,12 +145,14 @@ def _run(job: Job, run: int, attempt: int, told: list[dict[str, Any]]) -> tuple[
         evaluate if job.judge else None,
         _part(run, attempt),
         prior=prior if job.attempts else None,
+        voters=voters,
     )
     if job.attempts and not record.stopped:
         best = min((score for _, score in record.scores), default=math.inf)
         inner = (best, -float(np.log(prior[job.judge.labels]).mean())) if job.judge else None
         record.stopped = fruitless(record.seen, -float((prior * np.log(prior)).sum()), inner)
     if record.stopped:
+        voters.clear()  # of a run that has learned nothing
         again = attempt + 1 < job.attempts and not run
         print(f"warning: {job.label}: {record.stopped}; {'it starts again' if again else 'it is given up'}", flush=True)
     told.append(

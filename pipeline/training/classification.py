@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy, log_softmax
 from pipeline.data.batches import epoch_steps, inference_batches
 from pipeline.data.text import Encoded
 from pipeline.inference.logits import batch_tensors
-from pipeline.training.loop import Batch, Loss
+from pipeline.training.objective import Batch, Loss
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pipeline.data.folds import Split
 from pipeline.files import write_json
 from pipeline.inference.networks import ADAPTER, HEAD
 from pipeline.inference.neural import FORMAT
+from pipeline.models.committee import save_voters
 from pipeline.models.loading import load_backbone
 from pipeline.models.network import checksum, decoder_network
 from pipeline.training.neural import opened, train_network
@@ -30,12 +31,14 @@ def train(split: Split, start: dict[str, Any], folder: Path, run: Run) -> dict[s
         return network.to(setting.device.name)
 
     network: Any
-    network, record = train_network(build, split, setting, run.checkpoint)
+    network, record, voters = train_network(build, split, setting, run.checkpoint)
     network.backbone.save_pretrained(str(folder / ADAPTER))
     head = {name: each.detach().cpu().contiguous() for name, each in network.head.state_dict().items()}
     save_file(head, folder / HEAD)
+    save_voters(voters, None, folder)
     about = {"kind": "decoder", "trained": True, "format": FORMAT, "classes": competition.classes}
     about |= {"settings": settings, "backbone": setting.backbone, "head": checksum(head)}
+    about["voters"] = len(voters)
     write_json(folder / "member.json", about)
     return record
 

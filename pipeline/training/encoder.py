@@ -14,8 +14,10 @@ from pipeline.errors import PodiumError
 from pipeline.files import write_json
 from pipeline.inference.networks import SOURCE, WEIGHTS
 from pipeline.inference.neural import FORMAT
+from pipeline.models.committee import save_voters
 from pipeline.models.loading import DTYPES, load_backbone
 from pipeline.models.network import check_custom, encoder_network, network_source
+from pipeline.training.mixout import mix, unmix
 from pipeline.training.neural import opened, train_network
 from pipeline.training.run import Run
 
@@ -34,12 +36,15 @@ def train(split: Split, start: dict[str, Any], folder: Path, run: Run) -> dict[s
             check_custom(network, settings, competition.kind, len(competition.classes))
         return network
 
-    network, record = train_network(build, split, setting, run.checkpoint)
+    network, record, voters = train_network(build, split, setting, run.checkpoint)
+    unmix(network)
     save_model(network.cpu().to(DTYPES[setting.precision]), str(folder / WEIGHTS))
+    save_voters(voters, DTYPES[setting.precision], folder)
     if source is not None:
         (folder / SOURCE).write_text(source, encoding="utf-8")
     about = {"kind": "encoder", "trained": True, "format": FORMAT, "classes": competition.classes}
-    write_json(folder / "member.json", about | {"settings": settings, "backbone": setting.backbone})
+    about |= {"settings": settings, "backbone": setting.backbone, "voters": len(voters)}
+    write_json(folder / "member.json", about)
     return record
 
 
@@ -53,6 +58,8 @@ def trainable_backbone(folder: Path, settings: dict[str, Any], device: str) -> A
     draw_anew(backbone, training["reinit_layers"])
     if training["freeze_embeddings"]:
         backbone.get_input_embeddings().requires_grad_(False)
+    if training["mixout"]:
+        mix(backbone, training["mixout"]["rate"])
     if training["gradient_checkpointing"]:
         backbone.gradient_checkpointing_enable()
     return backbone

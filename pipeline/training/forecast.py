@@ -13,7 +13,8 @@ from torch import nn
 
 from pipeline.errors import PodiumError
 from pipeline.training.device import Device
-from pipeline.training.loop import Objective, within_memory
+from pipeline.training.gradients import within_memory
+from pipeline.training.objective import Objective
 
 TIMED = 3
 COPIES = 4

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.competitions.task import Competition, competition_from_json
 from pipeline.data.features import swapped
@@ -74,8 +74,8 @@ def opened(split: Split, start: dict[str, Any], run: Run) -> Setting:
 
 def train_network(
     build: Callable[[], nn.Module], split: Split, setting: Setting, checkpoint: Checkpoint
-) -> tuple[nn.Module, dict[str, Any]]:
-    """Fine-tunes what `build` gives on `split.train`, and returns it with what is to be told about it.
+) -> tuple[nn.Module, dict[str, Any], list[dict[str, Tensor]]]:
+    """Fine-tunes what `build` gives on `split.train`; returns it, what is to be told about it, and who votes with it.
 
     The record: `curve` and `inner` (steps done, plain cross entropy), `best`, `skipped`, `truncation` by field,
     `attempts` (see attempts.Trained), and `failed`, the guard's reason to give up, or None.
@@ -108,7 +108,7 @@ def train_network(
     )
     trained = train(job)
     record = trained.record
-    return trained.network, {
+    about: dict[str, Any] = {
         "curve": record.curve(),
         "inner": [(step, round(score, 6)) for step, score in record.scores],
         "best": record.best,
@@ -117,6 +117,8 @@ def train_network(
         "attempts": trained.attempts,
         "failed": record.stopped,
     }
+    deni = training["deni"]
+    return trained.network, about, trained.voters if deni and deni["answer"] == "vote" else []
 
 
 def inner_slice(

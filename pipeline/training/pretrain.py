@@ -29,7 +29,8 @@ from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import Device, resolve_precision, training_device
 from pipeline.training.forecast import forecast
 from pipeline.training.language import CausalModel, Language, MaskedModel
-from pipeline.training.loop import fit, seed_of
+from pipeline.training.loop import fit
+from pipeline.training.seeds import seed_of
 
 HELD_OUT, MOST_HELD_OUT = 0.02, 256
 """Share and largest number of the sequences that perplexity is measured on."""

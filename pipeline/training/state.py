@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from pipeline.training.averaging import Average, put
 from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.deni import Deni
 from pipeline.training.guard import Seen
+from pipeline.training.proximal import Teacher
 
 POINTS = 200
 """A learning curve keeps that many points at most."""
@@ -33,6 +35,8 @@ class Record:
     """Steps that an fp16 overflow cost."""
     seen: list[Seen] = field(default_factory=list)
     """What the guard looks at; empty where it does not watch."""
+    attacks: list[float] = field(default_factory=list)
+    """||v|| / ||w|| of each attack on the weights."""
     stopped: str | None = None
     """Why the guard ended the run, or found at its end that it had learned nothing."""
 
@@ -55,8 +59,11 @@ class State:
         optimizer: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,
         average: Average | None,
+        teacher: Teacher | None = None,
+        deni: Deni | None = None,
     ) -> None:
         self.weights, self.optimizer, self.scaler, self.average = weights, optimizer, scaler, average
+        self.teacher, self.deni = teacher, deni
         self.best: dict[str, Tensor] = {}
         self.record = Record()
         self.finished = False
@@ -81,12 +88,16 @@ class State:
     def save(self, checkpoint: Checkpoint, part: str, done: int) -> None:
         """A run that came to its end, or was stopped, keeps its weights alone."""
         tensors = {f"weight {name}": each for name, each in self.weights.items()}
+        for number, voter in enumerate(self.deni.voters if self.deni else ()):
+            tensors |= {f"voter{number} {name}": each for name, each in voter.items()}
         if not (self.finished or self.record.stopped):
             names = {id(each): name for name, each in self.weights.items()}
             for parameter, values in self.optimizer.state.items():
                 tensors |= {f"{key} {names[id(parameter)]}": each for key, each in values.items()}
             tensors |= {f"best {name}": each for name, each in self.best.items()}
             tensors |= {f"mean {name}": each for name, each in (self.average.mean if self.average else {}).items()}
+            tensors |= {f"children {name}": each for name, each in (self.deni.mean if self.deni else {}).items()}
+            tensors |= {f"teacher {name}": each for name, each in (self.teacher.mean if self.teacher else {}).items()}
         facts = {
             "done": done,
             "finished": self.finished,
@@ -114,6 +125,12 @@ class State:
         self.best = {name: each.to(device[name]) for name, each in kinds.pop("best", {}).items()}
         if self.average and "mean" in kinds:
             put(self.average.mean, kinds.pop("mean"))
+        if self.teacher and "teacher" in kinds:
+            put(self.teacher.mean, kinds.pop("teacher"))
+        if self.deni:
+            self.deni.mean = {name: each.to(device[name]) for name, each in kinds.pop("children", {}).items()}
+            for kind in sorted((each for each in kinds if each.startswith("voter")), key=lambda each: int(each[5:])):
+                self.deni.voters.append({name: each.to(device[name]) for name, each in kinds.pop(kind).items()})
         for kind, values in kinds.items():
             for name, each in values.items():
                 # AdamW keeps its step counts on the CPU.

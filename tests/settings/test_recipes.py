@@ -45,7 +45,7 @@ def refused(member: dict[str, Any], **backbones: Any) -> str:
 
 
 def test_the_recipes_are_those_that_the_documentation_names() -> None:
-    assert NAMES == ["do-no-harm", "patient", "siamese-768", "smooth-mlm"]
+    assert NAMES == ["deni", "do-no-harm", "patient", "siamese-768", "smart", "smooth-mlm"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -90,9 +90,7 @@ def test_the_start_file_holds_the_resolved_values(lmsys: Competition, tmp_path: 
 
 def test_a_recipe_that_is_not_there_is_named_with_the_nearest() -> None:
     line = refused(a_member(recipe="patiemt"))
-    assert (
-        'no recipe "patiemt" (did you mean "patient"?), known are do-no-harm, patient, siamese-768, smooth-mlm' in line
-    )
+    assert 'no recipe "patiemt" (did you mean "patient"?), known are deni, do-no-harm, patient, ' in line
 
 
 def test_a_recipe_that_needs_pretraining_says_so() -> None:
@@ -162,3 +160,35 @@ def test_dropout_off_reaches_the_adapters(backbones: Path) -> None:
     dumped = validated(Decoder, asked, "x").model_dump(mode="json")
     base = adapted_base(backbones / "backbones/llama", dumped, "cpu")
     assert {getattr(each, "p", 0.0) for each in base.modules()} == {0.0}
+
+
+@pytest.mark.parametrize(
+    ("training", "expected"),
+    [
+        ({"r_drop": {}, "dropout": 0.0}, "r_drop compares two draws of dropout: with dropout 0 there is nothing"),
+        ({"fgm": {"on": "table"}, "freeze_embeddings": True}, "fgm.on table follows the table's gradient"),
+        ({"fgm": {"on": "table"}, "awp": {}}, "fgm.on table and awp are two attacks on the same step's weights"),
+        ({"mixout": {}, "reinit_layers": 1}, "mixout falls back to pretrained weights, and reinit_layers has none"),
+        ({"deni": {}, "ema": 0.1}, "deni averages and votes by itself"),
+        ({"deni": {}, "mixout": {}}, "deni averages and votes by itself"),
+        ({"awp": {"step": 0}}, "members.one.training.awp.step: input should be greater than 0"),
+    ],
+)
+def test_attacks_and_penalties_that_cannot_work_are_refused(training: dict[str, Any], expected: str) -> None:
+    assert expected in refused(a_member(training={"schedule": {"rate": 1e-4}} | training))
+
+
+@pytest.mark.parametrize(
+    ("training", "lora", "expected"),
+    [
+        ({"mixout": {}}, {}, "training.mixout is for encoders: adapters have no pretrained weights"),
+        ({"fgm": {"on": "table"}}, {}, "training.fgm.on table is for encoders: a decoder's table is frozen"),
+        ({"smart": {"form": "sift"}}, {}, "training.smart.space normalised is for encoders"),
+        ({"r_drop": {}}, {"dropout": 0.0}, "lora.dropout 0 leaves nothing to compare"),
+    ],
+)
+def test_what_adapters_cannot_be_given_is_refused(
+    training: dict[str, Any], lora: dict[str, Any], expected: str
+) -> None:
+    asked = {"schedule": {"rate": 1e-4}} | training
+    assert expected in refused(a_member("decoder", training=asked, lora=lora, inference={"precision": "nf4"}))

@@ -28,9 +28,10 @@ from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.classification import Classification
 from pipeline.training.device import Device
 from pipeline.training.fold import train_fold
-from pipeline.training.loop import fit, seed_of
+from pipeline.training.loop import fit
 from pipeline.training.neural import inner_slice
 from pipeline.training.run import Run
+from pipeline.training.seeds import seed_of
 
 CPU = Device("cpu", "fp32")
 

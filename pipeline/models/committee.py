@@ -1,0 +1,75 @@
+"""One network with several sets of weights that vote: the mean of their probabilities (DENI's last children)."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from pipeline.errors import PodiumError
+
+VOTERS = "voters.safetensors"
+
+
+class Committee(nn.Module):
+    """Answers with the log of the mean probability of `network` and of the same with each of `voters`' weights."""
+
+    def __init__(self, network: nn.Module, voters: list[dict[str, Tensor]]) -> None:
+        super().__init__()
+        self.network, self.names = network, [list(each) for each in voters]
+        for number, voter in enumerate(voters):
+            for place, weight in enumerate(voter.values()):
+                self.register_buffer(_buffer(number, place), weight, persistent=False)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(sequences, length) ids and mask -> (rows, classes) float32 log-probabilities."""
+        answers = [self.network(input_ids, attention_mask)]
+        for number, names in enumerate(self.names):
+            weights = {name: self.get_buffer(_buffer(number, place)) for place, name in enumerate(names)}
+            answers.append(functional_call(self.network, weights, (input_ids, attention_mask)))
+        every = torch.stack([each.float().log_softmax(dim=1) for each in answers])
+        return torch.logsumexp(every, dim=0) - math.log(len(answers))
+
+
+def save_voters(voters: list[dict[str, Tensor]], dtype: torch.dtype | None, folder: Path) -> None:
+    """Writes the weights into `folder`, in `dtype` or as they are; nothing where there are none."""
+    tensors = {
+        f"{number} {name}": (each.to(dtype) if dtype else each).detach().cpu().contiguous()
+        for number, voter in enumerate(voters)
+        for name, each in voter.items()
+    }
+    if tensors:
+        save_file(tensors, folder / VOTERS)
+
+
+def with_voters(network: nn.Module, folder: Path, count: int) -> nn.Module:
+    """`network`, or the committee of it and the `count` voters in `folder`.
+
+    Raises: PodiumError where the file does not fit.
+    """
+    if not count:
+        return network
+    file = folder / VOTERS
+    try:
+        tensors = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise PodiumError(f"{file}: not readable: {' '.join(str(error).split())[:200]}") from error
+    voters: list[dict[str, Tensor]] = [{} for _ in range(count)]
+    shapes = {name: each.shape for name, each in network.named_parameters()}
+    for key, each in tensors.items():
+        number, name = key.split(" ", 1)
+        if shapes.get(name) != each.shape or int(number) >= count:
+            raise PodiumError(f"{file}: does not fit its network: {key}")
+        voters[int(number)][name] = each
+    if not all(voters):
+        raise PodiumError(f"{file}: expected {count} voters, found {sum(map(bool, voters))}")
+    return Committee(network, voters)
+
+
+def _buffer(number: int, place: int) -> str:
+    return f"voter{number}_{place}"

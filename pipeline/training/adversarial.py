@@ -1,0 +1,96 @@
+"""Attacks: where the loss is worst near the weights (AWP) or near the embedded words (FGM).
+
+Both go along gradients over their norm, so the scaler of fp16 changes nothing; where a gradient is not finite, nothing
+is attacked. The weights are attacked once per step, along the gradients of all its batches, and come back to the last
+bit, in the memory in which they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.training.optim import backbone_name
+
+TINY = 1.0e-12
+
+
+def attackable(network: nn.Module) -> dict[str, nn.Parameter]:
+    """The matrices that learn, without tables of embeddings: norms and biases are no target, tables mostly unused."""
+    tables = {id(each.weight) for each in network.modules() if isinstance(each, nn.Embedding)}
+    return {
+        name: each
+        for name, each in network.named_parameters()
+        if each.requires_grad and each.ndim >= 2 and id(each) not in tables
+    }
+
+
+def table(network: nn.Module) -> dict[str, nn.Parameter]:
+    """The table of word embeddings, where it learns."""
+    backbone: Any = network.get_submodule(backbone_name(network))
+    weight = backbone.get_input_embeddings().weight
+    return {"words": weight} if weight.requires_grad else {}
+
+
+@torch.no_grad()
+def awp_shift(weight: Tensor, gradient: Tensor, settings: dict[str, Any]) -> Tensor:
+    """step * ||w|| * g / ||g||, in the form of competitions cut to +-box * |w|; |w| counts as `floor` at least."""
+    floor = settings["floor"]
+    size = max(float(weight.norm()), floor * weight.numel() ** 0.5)
+    shift = gradient * (settings["step"] * size / max(float(gradient.norm()), TINY))
+    if settings["form"] == "competition":
+        reach = settings["box"] * weight.abs().clamp_min(floor)
+        shift = shift.clamp(-reach, reach)
+    return shift
+
+
+@torch.no_grad()
+def table_shift(weight: Tensor, gradient: Tensor, settings: dict[str, Any]) -> Tensor:
+    """radius * g / ||g||, over the whole table."""
+    return gradient * (settings["radius"] / max(float(gradient.norm()), TINY))
+
+
+@torch.no_grad()
+def words_shift(gradient: Tensor, mask: Tensor, rows: int, radius: float) -> Tensor:
+    """radius * g / ||g|| of each row, over all its sequences' words (sequences, length, hidden); 0 at padding.
+
+    A row whose gradient is 0 or not finite is left alone.
+    """
+    own = torch.where(mask[..., None] > 0, gradient.float(), 0.0)
+    norms = own.reshape(rows, -1).norm(dim=1)
+    usable = torch.isfinite(norms) & (norms > 0)
+    factors = torch.where(usable, radius / norms.clamp_min(TINY), 0.0)
+    per_sequence = factors.repeat_interleave(len(gradient) // rows)
+    return torch.where(per_sequence[:, None, None] > 0, own * per_sequence[:, None, None], 0.0)
+
+
+@contextmanager
+def attacked(weights: dict[str, nn.Parameter], shift: Any, settings: dict[str, Any]) -> Iterator[float | None]:
+    """The weights are shifted along their gradients for a while; then they have their own values again, bit by bit.
+
+    Yields the realised ||v|| / ||w|| over all of them; None, and nothing is shifted, where a gradient is not finite.
+    """
+    targets = {name: each for name, each in weights.items() if each.grad is not None}
+    gradients = {name: each.grad.float() for name, each in targets.items() if each.grad is not None}
+    finite = bool(targets) and all(bool(torch.isfinite(each.norm())) for each in gradients.values())
+    if not finite:
+        yield None
+        return
+    own = {name: each.detach().clone() for name, each in targets.items()}
+    shifts = {name: shift(own[name], gradients[name], settings) for name in targets}
+    length, size = (
+        float(torch.stack([each.float().norm() for each in group.values()]).norm()) for group in (shifts, own)
+    )
+    try:
+        with torch.no_grad():
+            for name, each in targets.items():
+                each.add_(shifts[name])
+        yield length / max(size, TINY)
+    finally:
+        with torch.no_grad():
+            for name, each in targets.items():
+                each.copy_(own[name])

@@ -1,0 +1,178 @@
+"""One step's gradients: forward and backward over its batches, with the penalties and attacks that are switched on.
+
+The loss is divided by the units of the whole step, so that it does not matter how the rows were packed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import PodiumError
+from pipeline.training.adversarial import attackable, attacked, awp_shift, table, table_shift, words_shift
+from pipeline.training.device import Device
+from pipeline.training.objective import Batch, Loss, Objective
+from pipeline.training.perturbation import Noise, caught, moved
+from pipeline.training.proximal import Teacher, divergence, smoothness
+
+
+class Shown(NamedTuple):
+    """What a step showed, before the weights changed; means over its units."""
+
+    loss: float
+    plain: float
+    logits: np.ndarray | None
+    """(rows, classes), where the rows have classes."""
+    labels: np.ndarray
+    attack: float | None
+    """||v|| / ||w|| of the attack on the weights; None where none was made."""
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A network and how it learns."""
+
+    network: nn.Module
+    objective: Objective
+    settings: dict[str, Any]
+    device: Device
+    scaler: torch.amp.GradScaler
+    teacher: Teacher | None
+
+    def asked(self, name: str, progress: float) -> dict[str, Any] | None:
+        """The settings of a technique, where it is switched on after that share of the steps."""
+        found = self.settings.get(name)
+        return found if found and progress >= found.get("start", 0.0) else None
+
+
+def gradients(learner: Learner, rows: list[np.ndarray], step: int, progress: float) -> Shown:
+    """Accumulates the gradients of one step, `progress` (0 to 1) through the run, in the network's parameters."""
+    batches = [learner.objective.batch(each, step) for each in rows]
+    units = max(1, sum(batch.units for batch in batches))
+    total = torch.zeros(2, device=batches[0].targets.device)
+    logits, noise = [], Noise(learner.device.name)
+    fgm, awp = learner.asked("fgm", progress), learner.asked("awp", progress)
+    for batch in batches:
+        loss = _backward(learner, batch, units, fgm if fgm and fgm["on"] == "output" else None)
+        total += torch.stack([loss.minimised.detach(), loss.plain.detach()])
+        if loss.logits is not None:
+            logits.append(loss.logits.detach())
+    attack = None
+    if fgm and fgm["on"] == "table":
+        attack = _once_more(learner, batches, units, noise, table(learner.network), table_shift, fgm)
+    if awp:
+        attack = _once_more(learner, batches, units, noise, attackable(learner.network), awp_shift, awp)
+    found = (total / units).tolist()
+    shown = torch.cat(logits).float().cpu().numpy() if logits else None
+    labels = torch.cat([batch.targets for batch in batches]).cpu().numpy() if logits else np.empty(0)
+    return Shown(found[0], found[1], shown, labels, attack)
+
+
+def norms(*groups: list[nn.Parameter]) -> list[float]:
+    """Of the gradients of each group; 0 for one that has none, or none that is finite."""
+    every = [[each.grad for each in group if each.grad is not None] for group in groups]
+    found = [float(nn.utils.get_total_norm(group)) if group else 0.0 for group in every]
+    return [each if math.isfinite(each) else 0.0 for each in found]
+
+
+def _backward(learner: Learner, batch: Batch, units: int, fgm: dict[str, Any] | None) -> Loss:
+    """Of one batch; with the attack on its words, if asked, and then of both or of the attack alone."""
+    scaled = learner.scaler.scale
+    if fgm is None:
+        loss = _loss(learner, batch)
+        scaled(loss.minimised / units).backward()
+        return loss
+    noise = Noise(learner.device.name)
+    with caught(learner.network) as words:
+        loss = _loss(learner, batch)
+    first = words[0]  # of the pass that gave the logits
+    if fgm["clean"]:
+        scaled(loss.minimised / units).backward()
+        gradient = first.grad
+    else:
+        (gradient,) = torch.autograd.grad(scaled(loss.minimised / units), first)
+    assert gradient is not None
+    by = words_shift(gradient, batch.inputs[1], batch.units, fgm["radius"])
+    noise.again()
+    with moved(learner.network, by):
+        scaled(_loss(learner, batch).minimised / units).backward()
+    return loss
+
+
+def _loss(learner: Learner, batch: Batch) -> Loss:
+    """The objective's loss, with the penalties that are switched on."""
+    network, settings, device = learner.network, learner.settings, learner.device
+    r_drop, smart = settings.get("r_drop"), settings.get("smart")
+    noise = Noise(device.name) if smart else None
+    with device.forward():
+        if smart:
+            with caught(network, smart["space"]) as words:
+                loss = learner.objective.loss(network, batch)
+        else:
+            loss = learner.objective.loss(network, batch)
+    if loss.logits is None:
+        return loss
+    minimised = loss.minimised
+    if r_drop:
+        with device.forward():
+            other = learner.objective.loss(network, batch)
+        assert other.logits is not None
+        minimised = (minimised + other.minimised) / 2 + r_drop["weight"] / 2 * divergence(loss.logits, other.logits)
+    if smart:
+        assert noise is not None
+
+        def answer() -> Tensor:
+            with device.forward():
+                found: Tensor = network(*batch.inputs)
+            return found.float()
+
+        rough = smoothness(network, answer, loss.logits, words[0], batch.inputs[1], noise, smart)
+        minimised = minimised + smart["weight"] * rough
+    if learner.teacher:
+        with device.forward():
+            before = learner.teacher.answer(network, batch.inputs)
+        minimised = minimised + settings["proximal"]["weight"] * divergence(loss.logits, before)
+    return Loss(minimised, loss.plain, loss.logits)
+
+
+def _once_more(
+    learner: Learner,
+    batches: list[Batch],
+    units: int,
+    noise: Noise,
+    weights: dict[str, nn.Parameter],
+    shift: Any,
+    settings: dict[str, Any],
+) -> float | None:
+    """All batches again at shifted weights, with the same dropout: gradients that replace those before or join them."""
+    with attacked(weights, shift, settings) as size:
+        if size is None:
+            return None
+        if not settings["clean"]:
+            learner.network.zero_grad(set_to_none=True)
+        noise.again()
+        for batch in batches:
+            learner.scaler.scale(_loss(learner, batch).minimised / units).backward()
+    return size
+
+
+@contextmanager
+def within_memory(label: str, settings: dict[str, Any]) -> Iterator[None]:
+    """Says which setting to lower where memory runs out."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        text = str(error)
+        if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError) and "memory" not in text:
+            raise
+        raise PodiumError(
+            f"{label}: out of memory; lower batches.tokens_per_batch (now {settings['batches']['tokens_per_batch']}) "
+            "or max_tokens, or switch training.gradient_checkpointing on"
+        ) from error

@@ -1,0 +1,41 @@
+"""What a network learns, as the loop sees it: rows in steps, their tensors, and what is still to be learned of them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from torch import Tensor, nn
+
+
+class Batch(NamedTuple):
+    """What one forward pass sees."""
+
+    inputs: tuple[Tensor, ...]
+    targets: Tensor
+    units: int
+    """Rows, or tokens to guess: what the loss of a step is an average over."""
+
+
+class Loss(NamedTuple):
+    """Of one batch."""
+
+    minimised: Tensor
+    """The sum over the units of what is minimised."""
+    plain: Tensor
+    """The sum over the units of the plain cross entropy, in nats."""
+    logits: Tensor | None = None
+    """(rows, classes), where the rows have classes: what the guard looks at."""
+
+
+class Objective(Protocol):
+    """What is to be learned from which rows."""
+
+    def epoch(self, number: int) -> list[list[np.ndarray]]:
+        """Steps of batches of row numbers."""
+
+    def batch(self, rows: np.ndarray, step: int) -> Batch:
+        """The tensors of some rows, on the device."""
+
+    def loss(self, network: nn.Module, batch: Batch) -> Loss:
+        """What the network has still to learn of the batch."""
