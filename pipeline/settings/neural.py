@@ -152,6 +152,10 @@ class Training(Section):
             raise ValueError("evaluations_per_epoch needs inner > 0: without that slice nothing is evaluated")
         if self.ema and self.swa < 1:
             raise ValueError("ema and swa are two averages of the same weights: choose one")
+        if self.smart and self.smart.form == "smart" and self.precision in ("bf16", "fp16"):
+            raise ValueError(
+                f"smart moves words by less than {self.precision} can tell: use precision fp32, or form sift"
+            )
         if self.r_drop and self.dropout == 0:
             raise ValueError("r_drop compares two draws of dropout: with dropout 0 there is nothing to compare")
         if self.fgm and self.fgm.on == "table" and self.freeze_embeddings:

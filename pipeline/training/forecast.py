@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from pipeline.errors import PodiumError
+from pipeline.training.deni import updates
 from pipeline.training.device import Device
-from pipeline.training.gradients import within_memory
+from pipeline.training.gradients import Learner, gradients, within_memory
 from pipeline.training.objective import Objective
 
 TIMED = 3
@@ -32,13 +33,16 @@ def forecast(
     batches = sorted((rows for step in steps for rows in step), key=len)
     chosen = [batches[place] for place in np.linspace(0, len(batches) - 1, TIMED + 1).astype(int)]
     network.train()  # as it will be; some spend less memory then
+    learner = Learner(network, objective, settings, device, device.scaler(), None)
     with within_memory(label, settings):
-        seconds = [_seconds(network, objective, rows, device) for rows in chosen]
+        seconds = [_seconds(learner, rows) for rows in chosen]
     network.zero_grad(set_to_none=True)
     # The first one pays for what is set up once.
     per_row = sum(seconds[1:]) / sum(map(len, chosen[1:]))
     epochs = settings["epochs"] * settings.get("runs", 1)
     rows = sum(len(rows) for rows in batches) * epochs
+    if settings.get("deni"):
+        rows *= updates(len(steps) * epochs, settings["deni"]) / (len(steps) * epochs)
     trained = sum(each.numel() * each.element_size() for each in network.parameters() if each.requires_grad)
     whole = sum(each.numel() * each.element_size() for each in network.parameters())
     needed, free = trained * COPIES + whole, shutil.disk_usage(folder).free
@@ -53,11 +57,9 @@ def forecast(
         )
 
 
-def _seconds(network: nn.Module, objective: Objective, rows: np.ndarray, device: Device) -> float:
+def _seconds(learner: Learner, rows: np.ndarray) -> float:
     began = time.perf_counter()
-    with device.forward():
-        loss = objective.loss(network, objective.batch(rows, 0)).minimised
-    loss.backward()
+    gradients(learner, [rows], 0, 1.0)
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter() - began

@@ -16,6 +16,7 @@ from torch.func import functional_call
 
 from pipeline.training.perturbation import Noise, moved
 
+SCALE = 2.0**12
 EARLY = 0.1
 """Share of the steps in which the teacher follows more quickly."""
 
@@ -53,7 +54,8 @@ def smoothness(
 
     for _ in range(settings["ascents"]):
         delta.requires_grad_(True)
-        (gradient,) = torch.autograd.grad(divergence(moved_answer(delta), logits.detach()), delta)
+        # Scaled, for what is tiny vanishes in fp16; the step is along gradient / max |gradient|.
+        (gradient,) = torch.autograd.grad(SCALE * divergence(moved_answer(delta), logits.detach()), delta)
         delta = ascended(delta.detach(), gradient, real, settings)
     return divergence(moved_answer(delta), logits)
 

@@ -55,7 +55,10 @@ def resolve(name: str, params: Params, competition: Competition, artifacts: Path
         resolved["backbone"] = _backbone(name, member, artifacts)
         resolved["guard"] = {"max_attempts": params.guard.max_attempts}
         training = resolved["settings"]["training"]
-        training["precision"], reason = resolve_precision(training["precision"])
+        if training["smart"] and training["smart"]["form"] == "smart" and training["precision"] == "auto":
+            training["precision"], reason = "fp32", "smart moves words by less than half precision can tell"
+        else:
+            training["precision"], reason = resolve_precision(training["precision"])
         print(f"{name}: trains in {training['precision']}: {reason}")
     if isinstance(member, Encoder) and member.network:
         resolved["network"] = _content(Path(member.network), f"members.{name}.network")

@@ -88,6 +88,20 @@ def test_the_start_file_holds_the_resolved_values(lmsys: Competition, tmp_path: 
     assert start["guard"] == {"max_attempts": 3}
 
 
+def test_smart_trains_in_fp32_wherever_it_runs(
+    lmsys: Competition, backbones: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        "pipeline.training.device.resolve_precision", lambda asked: ("bf16", "this GPU computes with it")
+    )
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for recipe, wanted in (("smart", "fp32"), ("patient", "bf16")):
+        params["members"] = {"one": a_member(recipe=recipe)}
+        start = resolve("one", validated(Params, params, "params.yaml"), lmsys, backbones)
+        assert start["settings"]["training"]["precision"] == wanted
+        assert f"one: trains in {wanted}: " in capsys.readouterr().out
+
+
 def test_a_recipe_that_is_not_there_is_named_with_the_nearest() -> None:
     line = refused(a_member(recipe="patiemt"))
     assert 'no recipe "patiemt" (did you mean "patient"?), known are deni, do-no-harm, patient, ' in line
@@ -169,6 +183,7 @@ def test_dropout_off_reaches_the_adapters(backbones: Path) -> None:
         ({"fgm": {"on": "table"}, "freeze_embeddings": True}, "fgm.on table follows the table's gradient"),
         ({"fgm": {"on": "table"}, "awp": {}}, "fgm.on table and awp are two attacks on the same step's weights"),
         ({"mixout": {}, "reinit_layers": 1}, "mixout falls back to pretrained weights, and reinit_layers has none"),
+        ({"smart": {}, "precision": "bf16"}, "smart moves words by less than bf16 can tell: use precision fp32"),
         ({"deni": {}, "ema": 0.1}, "deni averages and votes by itself"),
         ({"deni": {}, "mixout": {}}, "deni averages and votes by itself"),
         ({"awp": {"step": 0}}, "members.one.training.awp.step: input should be greater than 0"),
