@@ -64,6 +64,16 @@ def ratio(values: np.ndarray, others: np.ndarray, seed: int = 0) -> dict[str, fl
     return {"ratio": float(values.std(ddof=1) / others.std(ddof=1)), "low": float(low), "high": float(high)}
 
 
+def ratio_of_groups(values: np.ndarray, others: np.ndarray, seed: int = 0) -> dict[str, float]:
+    """The same for values that have no seeds in common: each side is drawn on its own."""
+    draw = np.random.default_rng(seed)
+    one, other = (
+        each[draw.integers(0, len(each), (DRAWS, len(each)))].std(axis=1, ddof=1) for each in (values, others)
+    )
+    low, high = np.quantile((one / other)[np.isfinite(one / other)], [0.025, 0.975])
+    return {"ratio": float(values.std(ddof=1) / others.std(ddof=1)), "low": float(low), "high": float(high)}
+
+
 def disagreement(probabilities: np.ndarray) -> float:
     """Share of rows on which two runs answer differently, over all pairs (Du & Nguyen 2023, arXiv 2302.07778)."""
     answers = probabilities.argmax(axis=2)
@@ -179,4 +189,6 @@ def ensembles(runs: list[dict[str, Any]], work: Path, single: float) -> dict[str
         {"score": scores(labels, each), "choice": {"f1": np.nan}, "cost": cost, "attempts": [{"stopped": None}]}
         for each in groups
     ]
-    return cell(told, np.stack(groups), single) | {"choice": None}
+    result = cell(told, np.stack(groups), single) | {"choice": None}
+    plain = np.array([each["score"]["f1"] for each in runs])
+    return result | {"sd_ratio": ratio_of_groups(np.array(result["f1"]), plain)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
+from markupsafe import escape
 
 from pipeline.files import write_text
 from pipeline.report.seeds import panels
@@ -43,13 +43,12 @@ def draw(found: dict[str, Any], file: Path) -> None:
     """Writes all panels, one below the other, as one picture that needs no style sheet."""
     shapes, height = [], 0.0
     for title, panel in panels(found):
-        tall = float(panel.split('viewBox="0 0 ')[1].split('"')[0].split()[1])
-        heading = Markup('<text class="title" x="10" y="{:.0f}">{}</text>').format(height + 16, title)
-        shapes += [
-            heading,
-            panel.replace("<svg ", f'<svg x="0" y="{height + GAP:.0f}" width="520" height="{tall}" ', 1),
-        ]
-        height += tall + GAP
+        text = str(panel)  # a Markup would escape what it is given
+        wide, tall = text.split('viewBox="0 0 ')[1].split('"')[0].split()
+        shapes.append(f'<text class="title" x="10" y="{height + 17:.0f}">{escape(title)}</text>')
+        place = f'<svg x="0" y="{height + GAP:.0f}" width="{wide}" height="{tall}" '
+        shapes.append(text.replace("<svg ", place, 1))
+        height += float(tall) + GAP
     frame = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 520 {height:.0f}"><style>{STYLE}</style>'
     write_text(file, frame + "".join(shapes) + "</svg>\n")
 

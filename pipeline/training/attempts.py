@@ -30,6 +30,8 @@ from pipeline.training.state import Record
 
 SLOWER, LONGER, LONGEST = 0.5, 0.1, 0.4
 """Each restart has that share of the rate before it, and that much more warmup, up to a share of the steps."""
+LATER = ("awp", "fgm", "smart", "proximal", "r_drop", "deni")
+"""What the head does without while it learns alone."""
 RARE = 1.0e-6
 """Rows added to each class, so that one that never occurs has a finite loss."""
 
@@ -178,6 +180,7 @@ def _head_alone(network: nn.Module, job: Job, learned: Classification, settings:
         each.requires_grad_(False)
     schedule = {"rate": first["rate"], "warmup": LONGER, "decay": "linear"}
     alone = settings | {"epochs": first["epochs"], "schedule": schedule, "head_rate": None, "ema": 0.0, "swa": 1.0}
+    alone |= dict.fromkeys(LATER)
     fit(network, learned, alone, job.device, job.checkpoint, f"{job.label}, head", part=part, resting=backbone)
     for each in learning:
         each.requires_grad_(True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from benchmarks.stability.protocol import LABELLED, RATES, SEEDS, SETS, parts_of
 from benchmarks.stability.runs import Asked, scores
 from benchmarks.stability.statistics import disagreement, holm, interval, null_check, p_values, ratio
 from benchmarks.stability.strategies import STRATEGIES
+from benchmarks.stability.tables import draw
 from pipeline.errors import PodiumError
 
 quick = settings(max_examples=40, deadline=None)
@@ -118,6 +121,17 @@ def test_halves_of_one_pool_are_rarely_told_apart() -> None:
     found = null_check(draw.normal(size=24), draw.random(24) < 0.3)
     assert all(0 <= share <= 0.08 for share in found.values())
     assert found["mean"] > 0.01
+
+
+def test_the_picture_is_sound_and_has_a_dot_for_each_seed(tmp_path: Path) -> None:
+    cell = {"rate": "high", "f1": [0.1, 0.2, 0.15], "failed_runs": [True, False, False]}
+    cells = [cell | {"data": data, "strategy": "a < b"} for data in ("one", "two")]
+    draw({"rates": {"high": 3e-3}, "cells": cells}, tmp_path / "x.svg")
+    root = ElementTree.parse(tmp_path / "x.svg").getroot()
+    dots = [each for each in root.iter() if each.tag.endswith("circle")]
+    assert [each.get("class") for each in dots] == ["failed", "seed", "seed"] * 2
+    heights = [float(each.get("y", 0)) for each in root if each.tag.endswith("svg")]
+    assert len(heights) == 2 and heights[0] < heights[1]
 
 
 def test_disagreement_is_the_share_of_rows_between_pairs() -> None:

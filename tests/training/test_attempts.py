@@ -204,6 +204,17 @@ def test_the_backbone_rests_while_the_head_learns(job: Any) -> None:
     assert seen and not any(seen)
 
 
+def test_the_head_learns_alone_without_attacks_and_children(job: Any, tmp_path: Path) -> None:
+    found = []
+    for more in ({}, {"awp": {}, "fgm": {}, "smart": {}, "r_drop": {}, "deni": {"children": 1}}):
+        given = replace(job(head_first={"epochs": 2}), checkpoint=Checkpoint(tmp_path / str(len(found))))
+        asked = given.settings | training_settings(dropout=0.1, **more)
+        network = fresh(given)
+        module._head_alone(network, given, given.learned, asked | {"head_first": given.settings["head_first"]}, "x")
+        found.append(weights(network))
+    assert same(*found)
+
+
 def test_word_embeddings_that_are_frozen_stay_and_cost_nothing(job: Any) -> None:
     given = job(freeze_embeddings=True, schedule={"rate": 3e-3})
     network, trained = fresh(given), train(given)
