@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from benchmarks.stability.protocol import RATES, SETS, parts_of
+from benchmarks.stability.protocol import RATES, SEEDS, SETS, parts_of
 from benchmarks.stability.runs import Asked, scores
 from benchmarks.stability.strategies import STRATEGIES
 
@@ -21,7 +21,7 @@ DRAWS = 10_000
 NULL_DRAWS = 2_000
 LEVEL = 0.05
 ENSEMBLE = 3
-"""Plain runs whose probabilities are averaged; the pool is cut into disjoint groups."""
+"""Runs whose probabilities are averaged; the 25 are cut into disjoint groups."""
 
 
 def cell(runs: list[dict[str, Any]], probabilities: np.ndarray | None, single: float) -> dict[str, Any]:
@@ -126,10 +126,10 @@ def summary(known: dict[Asked, dict[str, Any]], work: Path) -> dict[str, Any]:
         cells.append(
             {"data": data, "rate": rate, "strategy": strategy} | found | against(runs, groups[data, rate, "plain"])
         )
-        if strategy == "plain":
-            cells.append(
-                {"data": data, "rate": rate, "strategy": f"{ENSEMBLE} averaged"} | ensembles(runs, work, single)
-            )
+        if len(runs) == len(SEEDS):
+            name = f"{strategy}, {ENSEMBLE} averaged"
+            averaged = ensembles(runs, groups[data, rate, "plain"], work, single)
+            cells.append({"data": data, "rate": rate, "strategy": name} | averaged)
     for data, rate in dict.fromkeys((each["data"], each["rate"]) for each in cells):
         here = [each for each in cells if (each["data"], each["rate"]) == (data, rate) and "p" in each]
         for name in ("spread", "mean", "failures"):
@@ -178,8 +178,8 @@ def answers(runs: Iterable[dict[str, Any]], work: Path) -> np.ndarray:
     return np.stack([np.load(work / "probabilities" / f"{name}.npy") for name in names])
 
 
-def ensembles(runs: list[dict[str, Any]], work: Path, single: float) -> dict[str, Any]:
-    """Disjoint groups of plain runs, their probabilities averaged: what several seeds of a member give in the stack."""
+def ensembles(runs: list[dict[str, Any]], plain: list[dict[str, Any]], work: Path, single: float) -> dict[str, Any]:
+    """Disjoint groups of runs, their probabilities averaged: what several seeds of a member give in the stack."""
     found = answers(runs, work).astype(np.float64)
     found /= found.sum(axis=2, keepdims=True)
     labels = parts_of(runs[0]["data"]).score.labels
@@ -190,5 +190,5 @@ def ensembles(runs: list[dict[str, Any]], work: Path, single: float) -> dict[str
         for each in groups
     ]
     result = cell(told, np.stack(groups), single) | {"choice": None}
-    plain = np.array([each["score"]["f1"] for each in runs])
-    return result | {"sd_ratio": ratio_of_groups(np.array(result["f1"]), plain)}
+    singles = np.array([each["score"]["f1"] for each in plain])
+    return result | {"sd_ratio": ratio_of_groups(np.array(result["f1"]), singles)}
