@@ -18,7 +18,7 @@ from benchmarks.stability.runs import Asked, scores
 from benchmarks.stability.strategies import STRATEGIES
 
 DRAWS = 10_000
-NULL_DRAWS = 2_000
+NULL_DRAWS = 1_000
 LEVEL = 0.05
 ENSEMBLE = 3
 """Runs whose probabilities are averaged; the 25 are cut into disjoint groups."""
