@@ -50,7 +50,7 @@ def test_the_example_trains_and_is_loaded_back(
     training = {"schedule": {"rate": 1.0e-3}, "batches": {"rows_per_step": 16}, "precision": "fp32"}
     settings: dict[str, Any] = {"kind": "encoder", "backbone": "bert", "max_tokens": 48, "network": FILE}
     settings |= {"training": training, "inference": {"precision": precision}}
-    start = {"member": "mine", "threads": 1, "competition": asdict(lmsys)}
+    start = {"member": "mine", "threads": 1, "competition": asdict(lmsys), "guard": {"max_attempts": 1}}
     start["settings"] = Encoder.model_validate(settings).model_dump(mode="json")
     folder = artifacts / "members" / "mine" / "fold0"
     folder.mkdir(parents=True)
