@@ -28,7 +28,7 @@ from pipeline.training.device import resolve_precision, training_device
 from pipeline.training.loop import fit
 
 RESULTS = Path("benchmarks/results/overhead.json")
-ROUNDS, STEPS, ROWS = 3, 20, 4
+ROUNDS, STEPS, ROWS = 2, 20, 4
 TECHNIQUES: dict[str, dict[str, Any]] = {
     "plain": {},
     "gradient_checkpointing": {"gradient_checkpointing": True},

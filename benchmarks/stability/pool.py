@@ -23,7 +23,7 @@ RUNS = WORK / "runs.jsonl"
 GUARDED = ("plain", "guard")
 """Measured at every rate, on both sets, with every seed."""
 BEST = "smooth-mlm"
-"""The highest mean on the choice half of the screening among those at the cost of one run: with every seed, both sets."""
+"""The highest mean on the choice half of the screening at the cost of one run: with every seed, on both sets."""
 POOL = range(50)
 """Seeds of the ten epochs from which ensembles of ten are drawn, beside DENI's 25."""
 
