@@ -79,7 +79,6 @@ bench: setup ## measure speed and honesty; results go to benchmarks/results/
 	$(RUN) python -m benchmarks.shapes
 	$(RUN) python -m benchmarks.attention
 	$(RUN) python -m benchmarks.overhead
-	$(RUN) python -m benchmarks.stability
 	$(RUN) python -m benchmarks.stack_size
 	$(RUN) python -m benchmarks.stacking
 	@# These two replay what a finished `make repro` has left here.
