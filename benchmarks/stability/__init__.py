@@ -2,6 +2,6 @@
 
 python -m benchmarks.stability        # everything; it goes on where it was stopped
 
-The guard and the quiet techniques, 500 runs, took an hour and a half on two cores. Attacks, DENI and the pool that it is
-compared with have not been run yet and will take longer.
+The guard and the quiet techniques, 500 runs, took an hour and a half on two cores. Attacks, DENI and the pool of runs
+that it is compared with have not been run yet, and will take longer.
 """
