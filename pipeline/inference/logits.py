@@ -15,6 +15,7 @@ from pipeline.data.text import Encoded
 from pipeline.errors import PodiumError
 from pipeline.inference.networks import Opened
 from pipeline.inference.precision import computes_in_fp32, in_fp32
+from pipeline.models.packing import LENGTHS
 
 
 @dataclass(frozen=True)
@@ -125,5 +126,7 @@ def batch_logits(network: nn.Module, encoded: Encoded, rows: np.ndarray, filler:
 
 def batch_tensors(encoded: Encoded, rows: np.ndarray, filler: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
     """(rows * views, length) ids and mask of some rows."""
-    ids, mask = pad([encoded.ids[row * encoded.views + view] for row in rows for view in range(encoded.views)], filler)
-    return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
+    sequences = [encoded.ids[row * encoded.views + view] for row in rows for view in range(encoded.views)]
+    ids, mask = (torch.from_numpy(each).to(device) for each in pad(sequences, filler))
+    setattr(mask, LENGTHS, np.array([len(each) for each in sequences]))
+    return ids, mask

@@ -1,0 +1,143 @@
+"""Padding that is not computed: a padded batch becomes blocks of rows of nearly equal length, laid in one line.
+
+What treats each token alone (dense layers, norms, dropout) sees the line of all blocks at once, and attention sees
+block after block without a copy. Which rows share a block is the cheapest division: padded tokens against a fixed cost
+of each further block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.data.batches import MULTIPLE
+
+BLOCK_COST = {"cpu": 64}
+"""Tokens that one more block costs: calls into attention, which no size makes cheaper."""
+BLOCK_COST_GPU = 512
+"""The same where calls are launches; not measured."""
+WORTH = 0.97
+"""A batch of which more tokens than this share would be left stays as it is: moving tokens is not free."""
+LENGTHS = "host_lengths"
+"""Attribute of a mask: its rows' lengths as a NumPy array, where the host knows them and no GPU need be asked."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows of one padded length, the tokens of one after the other."""
+
+    begin: int
+    """Its first token's place in the line."""
+    rows: int
+    length: int
+    padding: Tensor | None
+    """(1, rows, 1, length) bool, true where no token stands; None where there is one everywhere."""
+
+    def of(self, line: Tensor) -> Tensor:
+        """(tokens, size) of all blocks -> (rows, length, size) of this one, a view."""
+        return line[self.begin : self.begin + self.rows * self.length].view(self.rows, self.length, -1)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """How a padded batch is laid into one line."""
+
+    blocks: tuple[Block, ...]
+    places: Tensor
+    """(tokens,) of each token of the line in the flattened batch."""
+    shape: tuple[int, int]
+    """(rows, length) of the batch."""
+
+    @property
+    def longest(self) -> int:
+        """Of the blocks."""
+        return max(block.length for block in self.blocks)
+
+    def pack(self, states: Tensor) -> Tensor:
+        """(rows, length, size) -> (1, tokens, size)"""
+        return states.flatten(0, 1).index_select(0, self.places)[None]
+
+    def unpack(self, line: Tensor) -> Tensor:
+        """(1, tokens, size) -> (rows, length, size), zero where nothing was computed."""
+        whole = line.new_zeros(self.shape[0] * self.shape[1], line.shape[-1])
+        return whole.index_copy(0, self.places, line[0]).view(*self.shape, -1)
+
+
+class Unpacked(Sequence[Tensor]):
+    """The states of all layers, each laid back into the batch's shape when somebody asks for it."""
+
+    def __init__(self, first: Tensor, lines: list[Tensor], packed: Packed) -> None:
+        self.first, self.lines, self.packed = first, lines, packed
+
+    @overload
+    def __getitem__(self, place: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Tensor]: ...
+    def __getitem__(self, place: int | slice) -> Tensor | list[Tensor]:
+        if isinstance(place, slice):
+            return [self[each] for each in range(*place.indices(len(self)))]
+        number = range(len(self))[place]
+        return self.packed.unpack(self.lines[number - 1]) if number else self.first
+
+    def __len__(self) -> int:
+        return len(self.lines) + 1
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[place] for place in range(len(self)))
+
+
+def packed(mask: Tensor) -> Packed | None:
+    """The blocks of a batch with this (rows, length) mask of ones and zeros; None where it had better stay as it is.
+
+    That is where little is padded, or where a row's tokens do not stand at its beginning.
+    """
+    lengths = getattr(mask, LENGTHS, None)
+    rows, width = mask.shape
+    if lengths is None:
+        lengths = mask.sum(dim=1).cpu().numpy()
+        starts = torch.arange(width, device=mask.device) < mask.sum(dim=1, keepdim=True)
+        if not bool((mask.bool() == starts).all()):
+            return None
+    cost = BLOCK_COST.get(mask.device.type, BLOCK_COST_GPU)
+    divided = division(lengths, cost)
+    if sum(len(each) * length for each, length in divided) + cost * (len(divided) - 1) > WORTH * rows * width:
+        return None
+    blocks, places, begin = [], [], 0
+    for chosen, length in divided:
+        length = min(length, width)
+        short = lengths[chosen] < length
+        padding = None
+        if short.any():
+            padding = torch.from_numpy(np.arange(length) >= lengths[chosen][:, None])[None, :, None]
+            padding = padding.to(mask.device, non_blocking=True)
+        places.append((chosen[:, None] * width + np.arange(length)).ravel())
+        blocks.append(Block(begin, len(chosen), length, padding))
+        begin += len(chosen) * length
+    line = torch.from_numpy(np.concatenate(places)).to(mask.device, non_blocking=True)
+    return Packed(tuple(blocks), line, (rows, width))
+
+
+def division(lengths: np.ndarray, cost: int) -> list[tuple[np.ndarray, int]]:
+    """Rows (their numbers) and padded length of each block, short ones first, such that padded tokens and `cost` tokens
+    per block are least together."""
+    order = np.argsort(lengths, kind="stable")
+    rounded = -(-np.maximum(lengths[order], 1) // MULTIPLE) * MULTIPLE
+    sizes, ends = np.unique(rounded, return_index=True)
+    ends = np.append(ends[1:], len(order))
+    # least[k]: of the rows before the k-th different length, which ends at begins[k].
+    begins = np.concatenate([[0], ends])
+    least, cut = np.zeros(len(begins)), np.zeros(len(begins), dtype=np.int64)
+    for number, size in enumerate(sizes, 1):
+        together = least[:number] + (begins[number] - begins[:number]) * size + cost
+        cut[number] = together.argmin()
+        least[number] = together[cut[number]]
+    found, end = [], len(sizes)
+    while end:
+        found.append((order[begins[cut[end]] : begins[end]], int(sizes[end - 1])))
+        end = cut[end]
+    return found[::-1]
