@@ -133,9 +133,8 @@ class State:
                 self.deni.voters.append({name: each.to(device[name]) for name, each in kinds.pop(kind).items()})
         for kind, values in kinds.items():
             for name, each in values.items():
-                # AdamW keeps its step counts on the CPU.
-                place = each if each.ndim == 0 else each.to(device[name])
-                self.optimizer.state[self.weights[name]][kind] = place
+                # The fused AdamW keeps its step counts beside the weights, too.
+                self.optimizer.state[self.weights[name]][kind] = each.to(device[name])
         if facts["scaler"]:
             self.scaler.load_state_dict(facts["scaler"])
         return int(facts["done"])

@@ -1,0 +1,39 @@
+"""Podium's side: the same calls as the stages and the kernel make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from benchmarks.speed.protocol import ROWS_PER_STEP, TOKENS_PER_BATCH, Bench, labels_of
+from pipeline.inference.logits import logits_of
+from pipeline.inference.networks import Opened
+from pipeline.models.network import Network
+from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.classification import Classification
+from pipeline.training.device import training_device
+from pipeline.training.loop import fit
+
+
+def train(bench: Bench, network: Network, seed: int, work: Path, threads: int) -> None:
+    """One epoch, the guard watching."""
+    training = bench.settings["training"]
+    labels = labels_of(bench.train)
+    encoded = bench.encoded(bench.train)
+    filler = int(bench.tokenizer.pad_token_id)
+    rows = Classification(encoded, labels, filler, "cpu", ROWS_PER_STEP, TOKENS_PER_BATCH, 0.0, seed)
+    device = training_device(training["precision"], threads)
+    prior = np.bincount(labels, minlength=len(bench.competition.classes)) / len(labels)
+    checkpoint = Checkpoint(work / "checkpoint")
+    fit(network, rows, training, device, checkpoint, "ours", prior=prior)
+    (checkpoint.folder / "train-state.safetensors").unlink()
+
+
+def answer(bench: Bench, network: Network, rows: pl.DataFrame) -> np.ndarray:
+    """(rows, classes) logits, from texts on."""
+    encoded = bench.encoded(rows)
+    opened = [Opened(network.eval(), "cpu", lambda: None)]
+    classes = len(bench.competition.classes)
+    return logits_of(encoded, opened, int(bench.tokenizer.pad_token_id), TOKENS_PER_BATCH, classes).logits

@@ -1,0 +1,105 @@
+"""What all sides have in common: real rows, one small DeBERTa with random weights, and the same recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from torch import nn
+
+from pipeline.competitions.registry import load_competition
+from pipeline.competitions.task import Competition
+from pipeline.data.ingest import prepare
+from pipeline.data.text import Encoded
+from pipeline.inference.neural import encoded_rows
+from pipeline.models.backbone import obtain
+from pipeline.models.network import Network, encoder_network
+from pipeline.models.tokenizer import load_tokenizer
+from pipeline.settings.backbones import Scratch
+from pipeline.settings.members import Encoder
+from pipeline.training.encoder import trainable_backbone
+
+DATA = Path("../shared/data/arena_real")
+BACKBONE = {
+    "source": "scratch",
+    "architecture": "deberta-v3",
+    "vocabulary": 8000,
+    "hidden": 256,
+    "layers": 6,
+    "heads": 4,
+    "positions": 512,
+}
+"""Heads of 64 units, as in microsoft/deberta-v3-*; a network that two cores train in minutes."""
+ROWS_PER_STEP, TOKENS_PER_BATCH, MAX_TOKENS = 16, 8192, 512
+MEMBER: dict[str, Any] = {
+    "kind": "encoder",
+    "backbone": "small",
+    "input": "siamese",
+    "head": "plain",
+    "max_tokens": MAX_TOKENS,
+    "training": {
+        "epochs": 1,
+        "schedule": {"rate": 3.0e-4, "warmup": 0.1, "decay": "linear"},
+        "weight_decay": 0.01,
+        "batches": {"rows_per_step": ROWS_PER_STEP, "tokens_per_batch": TOKENS_PER_BATCH},
+        "inner": 0.0,
+        "swap": False,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where the sides begin: they read the same rows, and start from the same weights."""
+
+    competition: Competition
+    base: Path
+    settings: dict[str, Any]
+    tokenizer: Any
+    train: pl.DataFrame
+    held: pl.DataFrame
+
+    def network(self, attention: str, seed: int) -> Network:
+        """A fresh siamese network: backbone, pooling and head by `seed`."""
+        torch.manual_seed(seed)
+        settings = self.settings | {"attention": attention}
+        backbone = trainable_backbone(self.base, settings, "cpu")
+        network = encoder_network(backbone, settings, self.competition.kind, len(self.competition.classes), None)
+        assert isinstance(network, Network)
+        return network
+
+    def encoded(self, rows: pl.DataFrame) -> Encoded:
+        """The sequences that all sides learn from."""
+        return encoded_rows(rows, self.settings, self.tokenizer, self.competition)
+
+
+def labels_of(rows: pl.DataFrame) -> np.ndarray:
+    """(rows,) class numbers."""
+    return rows["label"].to_numpy().astype(np.int64)
+
+
+def opened(folder: Path, train: int, held: int, precision: str) -> Bench:
+    """Prepares the votes and builds the network below `folder`; rows are drawn once.
+
+    Raises: PodiumError where the votes are missing.
+    """
+    competition = load_competition("lmsys")
+    prepare(DATA, competition, folder / "competition")
+    rows = pl.read_parquet(folder / "competition" / "train.parquet").sample(train + held, seed=0, shuffle=True)
+    settings = MEMBER | {"training": MEMBER["training"] | {"precision": precision}}
+    texts = [turn for field in competition.kind.fields for turns in rows[field] for turn in turns if turn]
+    base = folder / "backbone"
+    base.mkdir()
+    obtain("small", Scratch.model_validate(BACKBONE).model_dump(mode="json"), lambda: texts, base)
+    dumped = Encoder.model_validate(settings).model_dump(mode="json")
+    return Bench(competition, base, dumped, load_tokenizer(base), rows.head(train), rows.tail(held))
+
+
+def loss_of(network: nn.Module, ask: Any, labels: np.ndarray) -> float:
+    """Cross entropy of (rows, classes) logits that `ask` returns for a network."""
+    logits = torch.from_numpy(ask(network))
+    return float(nn.functional.cross_entropy(logits.double(), torch.from_numpy(labels)))
