@@ -52,12 +52,16 @@ STRATEGIES = {
     "awp": Strategy({"awp": {}}, passes=2.0),
     "fgm": Strategy({"fgm": {}}, passes=2.0),
     "smart": Strategy({"smart": {}}, passes=3.0),
+    "smart, wide": Strategy({"smart": {"space": "normalised", "noise": 1.0e-2, "step": 0.3, "radius": 0.3}}, passes=3.0),
     "sift": Strategy({"smart": {"form": "sift"}}, passes=3.0),
     "proximal": Strategy({"proximal": {}}, passes=1.33),
     "r-drop": Strategy({"r_drop": {}}, passes=2.0),
     "mixout": Strategy({"mixout": {}}),
     "patient": Strategy({"epochs": 20, **QUIET}),
     "smooth-mlm": Strategy({"label_smoothing": 0.2, "dropout": 0.0, **QUIET}),
+    "smooth-mlm, awp": Strategy(
+        {"label_smoothing": 0.2, "dropout": 0.0, "awp": {"step": 1.0e-4, "box": 1.0e-2}, **QUIET}, passes=2.0
+    ),
     "do-no-harm": Strategy(
         {"head_first": {"epochs": 3, "rate": 1.0e-3}, "freeze_embeddings": True, "layer_floor": 0.1, **QUIET}
     ),

@@ -29,8 +29,10 @@ class Awp(Section):
 class Fgm(Section):
     """Adversarial training on word embeddings (Miyato et al. 2017, arXiv 1605.07725), along the gradient."""
 
-    radius: float = Field(default=1.0, gt=0)
-    """L2 norm of the perturbation: of each row's embedded words, or of the whole table."""
+    radius: float = Field(default=0.02, gt=0)
+    """L2 norm of the perturbation as a share of that of what it moves: a row's embedded words, or the table's rows that
+    a step touches. The paper's own is about that; an absolute one, 1.0 in most public code, is as large as all
+    embeddings of a short text in one network and nothing in another."""
     on: Literal["output", "table"] = "output"
     """`output`: each row's own words, as in the paper; `table`: the shared table, as in most public code."""
     clean: bool = True

@@ -50,20 +50,21 @@ def awp_shift(weight: Tensor, gradient: Tensor, settings: dict[str, Any]) -> Ten
 
 @torch.no_grad()
 def table_shift(weight: Tensor, gradient: Tensor, settings: dict[str, Any]) -> Tensor:
-    """radius * g / ||g||, over the whole table."""
-    return gradient * (settings["radius"] / max(float(gradient.norm()), TINY))
+    """radius * ||w|| * g / ||g||, w being those rows of the table that somebody's gradient reaches."""
+    size = float(weight[gradient.abs().amax(dim=1) > 0].norm())
+    return gradient * (settings["radius"] * size / max(float(gradient.norm()), TINY))
 
 
 @torch.no_grad()
-def words_shift(gradient: Tensor, mask: Tensor, rows: int, radius: float) -> Tensor:
-    """radius * g / ||g|| of each row, over all its sequences' words (sequences, length, hidden); 0 at padding.
+def words_shift(gradient: Tensor, words: Tensor, mask: Tensor, rows: int, radius: float) -> Tensor:
+    """radius * ||w|| * g / ||g|| of each row, over all its sequences' `words` (sequences, length, hidden); 0 at padding.
 
     A row whose gradient is 0 or not finite is left alone.
     """
-    own = torch.where(mask[..., None] > 0, gradient.float(), 0.0)
-    norms = own.reshape(rows, -1).norm(dim=1)
+    own, moved = (torch.where(mask[..., None] > 0, each.float(), 0.0) for each in (gradient, words))
+    norms, sizes = (each.reshape(rows, -1).norm(dim=1) for each in (own, moved))
     usable = torch.isfinite(norms) & (norms > 0)
-    factors = torch.where(usable, radius / norms.clamp_min(TINY), 0.0)
+    factors = torch.where(usable, radius * sizes / norms.clamp_min(TINY), 0.0)
     per_sequence = factors.repeat_interleave(len(gradient) // rows)
     return torch.where(per_sequence[:, None, None] > 0, own * per_sequence[:, None, None], 0.0)
 

@@ -99,7 +99,7 @@ def _backward(learner: Learner, batch: Batch, units: int, fgm: dict[str, Any] | 
     else:
         (gradient,) = torch.autograd.grad(scaled(loss.minimised / units), first)
     assert gradient is not None
-    by = words_shift(gradient, batch.inputs[1], batch.units, fgm["radius"])
+    by = words_shift(gradient, first.detach(), batch.inputs[1], batch.units, fgm["radius"])
     noise.again()
     with moved(learner.network, by):
         scaled(_loss(learner, batch).minimised / units).backward()

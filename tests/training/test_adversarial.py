@@ -153,16 +153,18 @@ def test_fgm_moves_each_rows_words_by_its_radius_and_no_padding(
     seed: int, radius: float, rows: int, views: int
 ) -> None:
     draw = torch.Generator().manual_seed(seed)
-    gradient = torch.randn(rows * views, 5, 3, generator=draw)
+    gradient, words = torch.randn(2, rows * views, 5, 3, generator=draw)
     mask = torch.ones(rows * views, 5)
     mask[:, 3:] = 0
-    by = words_shift(gradient, mask, rows, radius)
-    assert torch.allclose(by.reshape(rows, -1).norm(dim=1), torch.full((rows,), radius), rtol=1e-4)
+    by = words_shift(gradient, words, mask, rows, radius)
+    sizes = words[:, :3].reshape(rows, -1).norm(dim=1)
+    assert torch.allclose(by.reshape(rows, -1).norm(dim=1), radius * sizes, rtol=1e-4)
     assert not by[:, 3:].any()
+    assert torch.allclose(words_shift(gradient, 50 * words, mask, rows, radius), 50 * by, rtol=1e-4)
     gradient[0, 0, 0] = torch.inf
-    by = words_shift(gradient, mask, rows, radius)
+    by = words_shift(gradient, words, mask, rows, radius)
     assert torch.isfinite(by).all() and not by[:views].any() and (rows == 1 or by[views:].any())
-    assert not words_shift(torch.zeros_like(by), mask, rows, radius).any()
+    assert not words_shift(torch.zeros_like(by), words, mask, rows, radius).any()
 
 
 def test_fgm_works_on_a_frozen_table(made: Any) -> None:
@@ -170,15 +172,17 @@ def test_fgm_works_on_a_frozen_table(made: Any) -> None:
     assert furthest(clean, found) > 0 and found.keys() == clean.keys()
 
 
-def test_the_table_form_is_the_norm_of_the_whole_table(made: Any) -> None:
+def test_the_table_form_is_a_share_of_the_rows_that_a_step_touches(made: Any) -> None:
     learner = made()
     weights = table(learner.network)
     step_of(learner)
     gradient = weights["words"].grad
     assert gradient is not None
     by = table_shift(weights["words"], gradient, {"radius": 0.7})
-    assert float(by.norm()) == pytest.approx(0.7, rel=1e-4)
-    assert torch.allclose(by / 0.7, gradient / gradient.norm(), atol=1e-6)
+    touched = gradient.abs().sum(dim=1) > 0
+    assert 0 < int(touched.sum()) < len(gradient) and not by[~touched].any()
+    assert float(by.norm()) == pytest.approx(0.7 * float(weights["words"][touched].norm()), rel=1e-4)
+    assert torch.allclose(by / by.norm(), gradient / gradient.norm(), atol=1e-6)
     assert table(made(freeze_embeddings=True).network) == {}
 
 
