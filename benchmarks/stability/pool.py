@@ -13,38 +13,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.stability.protocol import SCREENED, SEEDS, SETS
 from benchmarks.stability.runs import Asked, encoder_in, run
-from benchmarks.stability.strategies import STRATEGIES
 from pipeline.files import sha256_file
 
 WORK = Path("work/stability")
 RUNS = WORK / "runs.jsonl"
-GUARDED = ("plain", "guard")
-"""Measured at every rate, on both sets, with every seed."""
-BEST = "smooth-mlm"
-"""The highest mean on the choice half of the screening at the cost of one run: with every seed, on both sets."""
-POOL = range(50)
-"""Seeds of the ten epochs from which ensembles of ten are drawn, beside DENI's 25."""
-
-
-def wanted() -> list[Asked]:
-    """Every cell, the most important ones first."""
-    whole = [
-        Asked(name, data, rate, seed)
-        for seed in SEEDS
-        for rate in ("high", "middle", "low")
-        for data in SETS
-        for name in GUARDED
-    ]
-    long = {"ten epochs": POOL, "deni": SEEDS}
-    others = [name for name in STRATEGIES if name not in GUARDED and name not in long]
-    screening = [Asked(name, "sentiment", "middle", seed) for seed in SCREENED for name in others]
-    # What takes twenty epochs comes last, so that it keeps nothing else waiting.
-    screening.sort(key=lambda each: STRATEGIES[each.strategy].changed.get("epochs", 0))
-    best = [Asked(BEST, data, "middle", seed) for seed in SEEDS for data in SETS]
-    screening += [each for each in best if each not in screening]
-    return whole + screening + [Asked(name, "sentiment", "low", seed) for name, seeds in long.items() for seed in seeds]
 
 
 def known() -> dict[Asked, dict[str, Any]]:

@@ -1,31 +1,23 @@
-"""What the runs say: spread, failures, disagreement and cost of each cell, tests against plain, and a null check.
+"""Spread, failures, disagreement and cost of a group of runs, tests against another group, and a null check.
 
 Scores are macro F1 on the half of the development rows that no choice has seen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from benchmarks.stability.protocol import RATES, SEEDS, SETS, parts_of
-from benchmarks.stability.runs import Asked, scores
-from benchmarks.stability.strategies import STRATEGIES
-
 DRAWS = 10_000
 NULL_DRAWS = 1_000
 LEVEL = 0.05
-ENSEMBLE = 3
-"""Runs whose probabilities are averaged; the 25 are cut into disjoint groups."""
 
 
 def cell(runs: list[dict[str, Any]], probabilities: np.ndarray | None, single: float) -> dict[str, Any]:
-    """One strategy at one rate on one set; probabilities (runs, rows, classes), `single`: updates of a plain run."""
+    """One strategy at one rate on one set; probabilities (runs, rows, classes); a run of `single` batches costs 1."""
     f1 = np.array([each["score"]["f1"] for each in runs])
     low, high = interval(f1)
     return {
@@ -39,7 +31,7 @@ def cell(runs: list[dict[str, Any]], probabilities: np.ndarray | None, single: f
         "max": float(f1.max()),
         "log_loss": float(np.mean([each["score"]["log_loss"] for each in runs])),
         "accuracy": float(np.mean([each["score"]["accuracy"] for each in runs])),
-        "choice": float(np.mean([each["choice"]["f1"] for each in runs])),
+        "choice": float(np.mean([each["choice"]["f1"] for each in runs])) if "choice" in runs[0] else None,
         "failed": {name: sum(each["score"]["failed"][name] for each in runs) for name in ("majority", "chance")},
         "failed_runs": [each["score"]["failed"]["majority"] for each in runs],
         "disagreement": None if probabilities is None else disagreement(probabilities),
@@ -114,83 +106,3 @@ def null_check(pool: np.ndarray, failed: np.ndarray, seed: int = 0) -> dict[str,
         for name, p in p_values(pool[one], pool[other], int(failed[one].sum()), int(failed[other].sum())).items():
             rejected[name] += p < LEVEL
     return {name: count / NULL_DRAWS for name, count in rejected.items()}
-
-
-def summary(known: dict[Asked, dict[str, Any]], work: Path) -> dict[str, Any]:
-    """Everything that benchmarks/results/stability.json says beside the machine."""
-    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for asked in sorted(known, key=_order):
-        groups.setdefault((asked.data, asked.rate, asked.strategy), []).append(known[asked])
-    cells: list[dict[str, Any]] = []
-    for (data, rate, strategy), runs in groups.items():
-        single = float(np.mean([each["cost"] for each in groups[data, rate, "plain"]]))
-        found = cell(runs, answers(runs, work), single)
-        cells.append(
-            {"data": data, "rate": rate, "strategy": strategy} | found | against(runs, groups[data, rate, "plain"])
-        )
-        if len(runs) == len(SEEDS):
-            name = f"{strategy}, {ENSEMBLE} averaged"
-            averaged = ensembles(runs, groups[data, rate, "plain"], work, single)
-            cells.append({"data": data, "rate": rate, "strategy": name} | averaged)
-    for data, rate in dict.fromkeys((each["data"], each["rate"]) for each in cells):
-        here = [each for each in cells if (each["data"], each["rate"]) == (data, rate) and "p" in each]
-        for name in ("spread", "mean", "failures"):
-            adjusted = holm({each["strategy"]: each["p"][name] for each in here if each["strategy"] != "plain"})
-            for each in here:
-                each.setdefault("holm", {})[name] = adjusted.get(each["strategy"], 1.0)
-    pools = {
-        f"{data}, {rate}": null_check(
-            np.array([each["score"]["f1"] for each in runs]),
-            np.array([each["score"]["failed"]["majority"] for each in runs]),
-        )
-        for (data, rate, strategy), runs in groups.items()
-        if strategy == "plain" and len(runs) > 20
-    }
-    return {"rates": RATES, "cells": cells, "null": pools}
-
-
-def _order(asked: Asked) -> tuple[int, int, int, int]:
-    """Sets, rates and strategies as they are listed, seeds counting up."""
-    return (
-        list(SETS).index(asked.data),
-        list(RATES).index(asked.rate),
-        list(STRATEGIES).index(asked.strategy),
-        asked.seed,
-    )
-
-
-def against(runs: list[dict[str, Any]], plain: list[dict[str, Any]]) -> dict[str, Any]:
-    """The tests and the ratio of the spreads, on the seeds that both have."""
-    mine, theirs = ({each["seed"]: each["score"] for each in group} for group in (runs, plain))
-    seeds = sorted(mine.keys() & theirs.keys())
-    values, others = (np.array([each[seed]["f1"] for seed in seeds]) for each in (mine, theirs))
-    failed, plain_failed = (sum(each[seed]["failed"]["majority"] for seed in seeds) for each in (mine, theirs))
-    change = float((values - others).mean())
-    return {
-        "p": p_values(values, others, failed, plain_failed),
-        "sd_ratio": ratio(values, others),
-        "change": change,
-        "plain_failed": plain_failed,
-    }
-
-
-def answers(runs: Iterable[dict[str, Any]], work: Path) -> np.ndarray:
-    """(runs, rows, classes) probabilities of the score half."""
-    names = [Asked(*(each[key] for key in Asked._fields)).name for each in runs]
-    return np.stack([np.load(work / "probabilities" / f"{name}.npy") for name in names])
-
-
-def ensembles(runs: list[dict[str, Any]], plain: list[dict[str, Any]], work: Path, single: float) -> dict[str, Any]:
-    """Disjoint groups of runs, their probabilities averaged: what several seeds of a member give in the stack."""
-    found = answers(runs, work).astype(np.float64)
-    found /= found.sum(axis=2, keepdims=True)
-    labels = parts_of(runs[0]["data"]).score.labels
-    groups = [found[at : at + ENSEMBLE].mean(axis=0) for at in range(0, len(found) - ENSEMBLE + 1, ENSEMBLE)]
-    cost = float(np.mean([each["cost"] for each in runs])) * ENSEMBLE
-    told = [
-        {"score": scores(labels, each), "choice": {"f1": np.nan}, "cost": cost, "attempts": [{"stopped": None}]}
-        for each in groups
-    ]
-    result = cell(told, np.stack(groups), single) | {"choice": None}
-    singles = np.array([each["score"]["f1"] for each in plain])
-    return result | {"sd_ratio": ratio_of_groups(np.array(result["f1"]), singles)}

@@ -19,6 +19,8 @@ class Strategy:
     """That the guard allows; 0 where none watches."""
     passes: float = 1.0
     """Forward and backward passes of a batch, where it is not one."""
+    against: str = "plain"
+    """The strategy that it is measured by, with the same epochs and steps; its own name for one that is such."""
 
     def settings(self, rate: float, seed: int) -> dict[str, Any]:
         """`training` of a member, at a peak rate, with the seed of all three streams."""
@@ -52,7 +54,9 @@ STRATEGIES = {
     "awp": Strategy({"awp": {}}, passes=2.0),
     "fgm": Strategy({"fgm": {}}, passes=2.0),
     "smart": Strategy({"smart": {}}, passes=3.0),
-    "smart, wide": Strategy({"smart": {"space": "normalised", "noise": 1.0e-2, "step": 0.3, "radius": 0.3}}, passes=3.0),
+    "smart, wide": Strategy(
+        {"smart": {"space": "normalised", "noise": 1.0e-2, "step": 0.3, "radius": 0.3}}, passes=3.0
+    ),
     "sift": Strategy({"smart": {"form": "sift"}}, passes=3.0),
     "proximal": Strategy({"proximal": {}}, passes=1.33),
     "r-drop": Strategy({"r_drop": {}}, passes=2.0),
@@ -68,6 +72,13 @@ STRATEGIES = {
     "smart, proximal": Strategy(
         {"smart": {}, "proximal": {}, "schedule": {"warmup": 0.1, "decay": "exponential"}}, passes=3.33
     ),
-    "ten epochs": Strategy(TEN),
-    "deni": Strategy(TEN | {"deni": {}}),
+    "ten epochs": Strategy(TEN, against="ten epochs"),
+    "deni": Strategy(TEN | {"deni": {}}, against="ten epochs"),
 }
+
+BEST = "smooth-mlm"
+"""Of the quiet ones: the highest mean on the choice half of the screening at the cost of one run."""
+ATTACKS = (
+    *("awp", "fgm", "smart", "smart, wide", "sift", "proximal", "r-drop", "mixout"),
+    *("smooth-mlm, awp", "smart, proximal"),
+)

@@ -1,4 +1,4 @@
-"""The benchmark's results for people: tables in Markdown, and docs/stability.svg."""
+"""A study's results for people: tables in Markdown, and a picture."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import escape
 
+from benchmarks.stability.strategies import BEST
 from pipeline.files import write_text
 from pipeline.report.seeds import panels
 
@@ -18,7 +19,7 @@ GAP = 26
 COLUMNS = (
     "| strategy | runs | mean | SD (95 %) | min | median | max | failed | below chance | disagree | log loss | cost |"
 )
-TESTS = "| strategy | change of the mean | p | SD against plain's | p | failed, plain's | p |"
+TESTS = "| strategy | change of the mean | p | SD against {0}'s | p | failed, {0}'s | p |"
 
 
 def tables(found: dict[str, Any]) -> str:
@@ -28,10 +29,19 @@ def tables(found: dict[str, Any]) -> str:
         cells = [each for each in found["cells"] if (each["data"], each["rate"]) == (data, rate)]
         parts += [f"### {data}, rate {found['rates'][rate]:.0e}", "", COLUMNS, "|---|" + "---|" * 11]
         parts += [_scores(each) for each in cells]
-        tested = [each for each in cells if each["strategy"] != "plain"]
+        reference = next(name for name in ("plain", "ten epochs") if name in {each["strategy"] for each in cells})
+        tested = [each for each in cells if each["strategy"] != reference]
         if tested:
-            parts += ["", TESTS, "|---|" + "---|" * 6, *(_tests(each) for each in tested)]
+            parts += ["", TESTS.format(reference), "|---|" + "---|" * 6, *(_tests(each, each) for each in tested)]
+        rivals = [each for each in cells if "best" in each]
+        if rivals:
+            parts += ["", TESTS.format(BEST), "|---|" + "---|" * 6, *(_tests(each, each["best"]) for each in rivals)]
         parts.append("")
+    for name, each in found.get("deni", {}).items():
+        parts.append(
+            f"DENI's {name} against ten runs averaged: mean {each['change']:+.3f} (p {each['mean']:.3f}), SD "
+            f"{each['sd_ratio']:.2f} of theirs (p {each['spread']:.3f}), at {each['cost']:.2f} of the cost."
+        )
     rejected = [
         f"{pool} {' / '.join(f'{share:.1%}' for share in shares.values())}" for pool, shares in found["null"].items()
     ]
@@ -55,20 +65,21 @@ def draw(found: dict[str, Any], file: Path) -> None:
 
 def _scores(each: dict[str, Any]) -> str:
     low, high = each["sd_interval"]
-    failed = each["failed"]
+    failed, apart = each["failed"], each["disagreement"]
     return (
         f"| {each['strategy']} | {each['runs']} | {each['mean']:.3f} | {each['sd']:.3f} ({low:.3f}–{high:.3f}) | "
         f"{each['min']:.3f} | {each['median']:.3f} | {each['max']:.3f} | {failed['majority']} | {failed['chance']} | "
-        f"{each['disagreement']:.2f} | {each['log_loss']:.3f} | {each['cost']:.2f} |"
+        f"{'–' if apart is None else f'{apart:.2f}'} | {each['log_loss']:.3f} | {each['cost']:.2f} |"
     )
 
 
-def _tests(each: dict[str, Any]) -> str:
-    spread = f"{each['sd_ratio']['ratio']:.2f} ({each['sd_ratio']['low']:.2f}–{each['sd_ratio']['high']:.2f})"
-    if "p" not in each:  # averages of several seeds have no partner of the same seed
+def _tests(each: dict[str, Any], tests: dict[str, Any]) -> str:
+    """`tests` of the strategy `each`: its own, or those against another rival."""
+    spread = f"{tests['sd_ratio']['ratio']:.2f} ({tests['sd_ratio']['low']:.2f}–{tests['sd_ratio']['high']:.2f})"
+    if "p" not in tests:  # averages of several seeds have no partner of the same seed
         return f"| {each['strategy']} | – | – | {spread} | – | – | – |"
-    holm = each["holm"]
+    holm = tests["holm"]
     return (
-        f"| {each['strategy']} | {each['change']:+.3f} | {holm['mean']:.3f} | {spread} | {holm['spread']:.3f} | "
-        f"{each['failed']['majority']}, {each['plain_failed']} | {holm['failures']:.3f} |"
+        f"| {each['strategy']} | {tests['change']:+.3f} | {holm['mean']:.3f} | {spread} | {holm['spread']:.3f} | "
+        f"{each['failed']['majority']}, {tests['plain_failed']} | {holm['failures']:.3f} |"
     )

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import SHARED
 
-from benchmarks.stability.pool import wanted
 from benchmarks.stability.protocol import LABELLED, RATES, SEEDS, SETS, parts_of, pretraining_texts
 from benchmarks.stability.runs import Asked, scores
 from benchmarks.stability.statistics import disagreement, holm, interval, null_check, p_values, ratio
-from benchmarks.stability.strategies import STRATEGIES
+from benchmarks.stability.strategies import ATTACKS, STRATEGIES
+from benchmarks.stability.studies import POOL, STUDIES
 from benchmarks.stability.tables import draw
 from pipeline.errors import PodiumError
 
@@ -61,12 +61,20 @@ def test_every_strategy_is_sound_and_all_seeds_are_asked_for() -> None:
         asked = strategy.settings(RATES["middle"], 7)
         assert asked["schedule"]["rate"] == RATES["middle"], name
         assert set(asked["seeds"].values()) == {7}
-    cells = wanted()
-    assert len(cells) == len(set(cells)) == len({each.name for each in cells})
+        assert STRATEGIES[strategy.against].changed.get("epochs") == strategy.changed.get("epochs") or name == "patient"
+    for study in STUDIES.values():
+        cells = study.cells
+        assert len(cells) == len(set(cells)) == len({each.name for each in cells})
+        assert all(each._replace(strategy=STRATEGIES[each.strategy].against) in cells for each in cells)
+    guard, attacks = (set(STUDIES[name].cells) for name in ("guard", "attacks"))
     for name in ("plain", "guard"):
         for rate in RATES:
             for data in SETS:
-                assert all(Asked(name, data, rate, seed) in cells for seed in SEEDS)
+                assert {Asked(name, data, rate, seed) for seed in SEEDS} <= guard
+    assert {Asked("deni", "sentiment", "low", seed) for seed in SEEDS} <= attacks
+    assert {Asked("ten epochs", "sentiment", "low", seed) for seed in POOL} <= attacks
+    assert {each.strategy for each in guard | attacks} == set(STRATEGIES)
+    assert not {each.strategy for each in guard} & {*ATTACKS, "deni"}
 
 
 def test_a_constant_answer_has_failed_by_both_definitions() -> None:
