@@ -35,6 +35,9 @@ QUIET: dict[str, Any] = {"schedule": {"warmup": 0.1}}
 TEN: dict[str, Any] = {"epochs": 10, "batches": PLAIN["batches"] | {"rows_per_step": 8}}
 """1,250 steps, for which DENI's schedule was published."""
 
+WIDE = {"space": "normalised", "noise": 1.0e-2, "step": 0.3, "radius": 0.3}
+"""Moves that can be felt: the paper's 1e-5 is nothing beside embeddings of any size, and most public code moves by 1."""
+
 STRATEGIES = {
     "plain": Strategy(),
     "guard": Strategy(attempts=4),
@@ -54,9 +57,7 @@ STRATEGIES = {
     "awp": Strategy({"awp": {}}, passes=2.0),
     "fgm": Strategy({"fgm": {}}, passes=2.0),
     "smart": Strategy({"smart": {}}, passes=3.0),
-    "smart, wide": Strategy(
-        {"smart": {"space": "normalised", "noise": 1.0e-2, "step": 0.3, "radius": 0.3}}, passes=3.0
-    ),
+    "smart, wide": Strategy({"smart": WIDE}, passes=3.0),
     "sift": Strategy({"smart": {"form": "sift"}}, passes=3.0),
     "proximal": Strategy({"proximal": {}}, passes=1.33),
     "r-drop": Strategy({"r_drop": {}}, passes=2.0),

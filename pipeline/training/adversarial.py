@@ -57,9 +57,9 @@ def table_shift(weight: Tensor, gradient: Tensor, settings: dict[str, Any]) -> T
 
 @torch.no_grad()
 def words_shift(gradient: Tensor, words: Tensor, mask: Tensor, rows: int, radius: float) -> Tensor:
-    """radius * ||w|| * g / ||g|| of each row, over all its sequences' `words` (sequences, length, hidden); 0 at padding.
+    """radius * ||w|| * g / ||g|| of each row, over all its sequences' words w (sequences, length, hidden).
 
-    A row whose gradient is 0 or not finite is left alone.
+    0 at padding; a row whose gradient is 0 or not finite is left alone.
     """
     own, moved = (torch.where(mask[..., None] > 0, each.float(), 0.0) for each in (gradient, words))
     norms, sizes = (each.reshape(rows, -1).norm(dim=1) for each in (own, moved))

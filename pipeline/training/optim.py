@@ -91,6 +91,6 @@ def rate_at(step: int, total: int, steps_per_epoch: int, schedule: dict[str, Any
 
 
 def adamw(network: nn.Module, settings: dict[str, Any]) -> torch.optim.AdamW:
-    """AdamW with bias correction (Loshchilov & Hutter 2019), in one pass over memory; the loop sets each group's rate."""
+    """AdamW with bias correction (Loshchilov & Hutter 2019), fused; the loop sets each group's rate."""
     groups = parameter_groups(network, settings)
     return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.999), eps=1.0e-6, fused=True)
