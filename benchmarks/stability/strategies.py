@@ -36,7 +36,7 @@ TEN: dict[str, Any] = {"epochs": 10, "batches": PLAIN["batches"] | {"rows_per_st
 """1,250 steps, for which DENI's schedule was published."""
 
 WIDE = {"space": "normalised", "noise": 1.0e-2, "step": 0.3, "radius": 0.3}
-"""Moves that can be felt: the paper's 1e-5 is nothing beside embeddings of any size, and most public code moves by 1."""
+"""Moves that can be felt: the paper's 1e-5 is nothing beside embeddings of any size; most public code moves by 1."""
 
 STRATEGIES = {
     "plain": Strategy(),

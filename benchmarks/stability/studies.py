@@ -13,7 +13,7 @@ GUARDED = ("plain", "guard")
 """Measured at every rate, on both sets, with every seed."""
 POOL = range(50)
 """Seeds of the ten epochs from which ensembles of ten are drawn, beside DENI's 25."""
-CONFIRMED: tuple[str, ...] = ()
+CONFIRMED = ("smooth-mlm, awp", "smart, wide", "smart, proximal")
 """Attacks and penalties with the highest means on the choice half of their screening: with every seed."""
 
 
