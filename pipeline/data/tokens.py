@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,14 +20,14 @@ from uuid import uuid4
 
 import numpy as np
 import polars as pl
-import tokenizers
 
+from pipeline.data.tokenise import Plain, plain
 from pipeline.files import sha256_file
 
 FORMAT = 1
-"""Raised whenever this code makes other ids of the same text, or lays them out in another way."""
-BATCH = 1 << 20
-"""So many bytes of text are tokenised at a time; each of their tokens takes about a hundred bytes meanwhile."""
+"""Raised whenever shards are laid out in another way."""
+MOST = 32
+"""Shards of a tokenizer; one more, and all become one: a kernel's worker adds one with every few rows."""
 HASH = "S16"
 
 _given_up: set[Path] = set()
@@ -45,58 +43,15 @@ def tokens_of(texts: pl.Series, tokenizer: Any, token_cache: Path | None) -> lis
     hashes, first, which = np.unique(_hashes(texts), return_index=True, return_inverse=True)
     found: list[Any] = [None] * len(hashes)
     missing = np.arange(len(hashes))
-    with _plain(tokenizer) as plain:
-        folder = token_cache / plain.key() if token_cache else None
-        for shard in _shards(folder) if folder else ():
+    with plain(tokenizer) as tokenise:
+        folder = token_cache / f"{tokenise.key()}-{FORMAT}" if token_cache else None
+        for _, shard in _shards(folder) if folder else ():
             missing = shard.answer(hashes, missing, found)
             if not len(missing):
                 break
         if len(missing):
-            _made(texts[first[missing]], hashes[missing], plain, folder).answer(hashes, missing, found)
+            _made(texts[first[missing]], hashes[missing], tokenise, folder).answer(hashes, missing, found)
     return [found[place] for place in which.tolist()]
-
-
-@dataclass(frozen=True)
-class _Plain:
-    """A tokenizer to which all is text."""
-
-    backend: tokenizers.Tokenizer
-    spelled: dict[int, list[int]]
-    """Special token -> the ids of its name: the vocabularies of DeBERTa hold the names as pieces, too."""
-
-    def key(self) -> str:
-        """A hash of everything that ids depend on, but the text."""
-        about = [FORMAT, tokenizers.__version__, self.backend.to_str(), sorted(self.spelled.items())]
-        return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
-
-    def ids(self, texts: list[str]) -> list[np.ndarray]:
-        """int32, one array per text."""
-        encoded = self.backend.encode_batch_fast(texts, add_special_tokens=False)
-        return [np.array(self._spelled_out(each.ids), dtype=np.int32) for each in encoded]
-
-    def _spelled_out(self, ids: list[int]) -> list[int]:
-        if self.spelled.keys().isdisjoint(ids):
-            return ids
-        return [part for each in ids for part in self.spelled.get(each, (each,))]
-
-
-@contextmanager
-def _plain(tokenizer: Any) -> Iterator[_Plain]:
-    backend = tokenizer.backend_tokenizer
-    backend.no_truncation()
-    backend.no_padding()
-    backend.encode_special_tokens = True
-    try:
-        spelled = {
-            number: [
-                part for piece in (token[:1], token[1:]) for part in backend.encode(piece, add_special_tokens=False).ids
-            ]
-            for number, token in zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True)
-            if number != tokenizer.unk_token_id
-        }
-        yield _Plain(backend, spelled)
-    finally:
-        backend.encode_special_tokens = False
 
 
 @dataclass(frozen=True)
@@ -115,10 +70,11 @@ class _Shard:
     @classmethod
     def of(cls, numbers: np.ndarray) -> _Shard:
         """The int32 numbers of a file, as the module describes them."""
+        numbers = np.asarray(numbers)  # slices of a memmap are slow
         texts = int(numbers[-1])
         tokens = len(numbers) - 5 * texts - 1
-        ids, lengths, hashes, _ = np.split(numbers, [tokens, tokens + texts, tokens + 5 * texts])
-        return cls(hashes.view(HASH), np.cumsum(lengths, dtype=np.int64), lengths, ids)
+        lengths, hashes = numbers[tokens : tokens + texts], numbers[tokens + texts : -1].view(HASH)
+        return cls(hashes, np.cumsum(lengths, dtype=np.int64), lengths, numbers[:tokens])
 
     def answer(self, hashes: np.ndarray, missing: np.ndarray, found: list[Any]) -> np.ndarray:
         """Puts the ids of those `hashes` that are `missing` (their places) into `found`; returns what still is."""
@@ -131,7 +87,7 @@ class _Shard:
         return missing[~known]
 
 
-def _shards(folder: Path) -> Iterator[_Shard]:
+def _shards(folder: Path) -> Iterator[tuple[Path, _Shard]]:
     """The whole ones, opened one by one."""
     for file in sorted(folder.glob("*.ids")):
         try:
@@ -141,7 +97,7 @@ def _shards(folder: Path) -> Iterator[_Shard]:
             numbers = np.memmap(file, np.int32, "r")
         except OSError:  # somebody has removed it
             continue
-        yield _Shard.of(np.asarray(numbers))
+        yield file, _Shard.of(numbers)
 
 
 @cache
@@ -150,52 +106,63 @@ def _is_whole(file: Path, number: int, size: int, changed: int) -> bool:
     return sha256_file(file) == file.stem
 
 
-def _made(texts: pl.Series, hashes: np.ndarray, plain: _Plain, folder: Path | None) -> _Shard:
+def _made(texts: pl.Series, hashes: np.ndarray, tokenise: Plain, folder: Path | None) -> _Shard:
     """The shard of `texts`, which come in the order of their `hashes`: a file in `folder`, else in memory."""
     if folder is not None and folder not in _given_up:
         try:
-            return _Shard.of(np.asarray(np.memmap(_file(texts, hashes, plain, folder), np.int32, "r")))
+            _, shard = _kept(tokenise.ids(texts), hashes, folder)
+            if len(list(folder.glob("*.ids"))) > MOST:
+                _merge(folder)
+            return shard
         except OSError as error:
             _given_up.add(folder)
             print(f"warning: {folder}: token ids are not kept: {error.strerror}", flush=True)
     memory = io.BytesIO()
-    _write(texts, hashes, plain, memory)
+    _write(tokenise.ids(texts), hashes, memory)
     return _Shard.of(np.frombuffer(memory.getbuffer().toreadonly(), np.int32))
 
 
-def _file(texts: pl.Series, hashes: np.ndarray, plain: _Plain, folder: Path) -> Path:
-    """Writes the shard into `folder`, whole or not at all, whoever else does so."""
+def _merge(folder: Path) -> None:
+    """Makes one shard of all that there are. Who has one of them open keeps it."""
+    shards = dict(_shards(folder))
+    if not shards:  # somebody else has just done it
+        return
+    hashes = np.unique(np.concatenate([each.hashes for each in shards.values()]))
+    found: list[Any] = [None] * len(hashes)
+    missing = np.arange(len(hashes))
+    for shard in shards.values():
+        missing = shard.answer(hashes, missing, found)
+    merged, _ = _kept(found, hashes, folder)
+    for file in shards:
+        if file != merged:
+            file.unlink(missing_ok=True)
+
+
+def _kept(ids: Iterable[np.ndarray], hashes: np.ndarray, folder: Path) -> tuple[Path, _Shard]:
+    """Writes a shard into `folder`, whole or not at all, whoever else does so."""
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".{uuid4().hex}.partial"
     try:
         with partial.open("wb") as stream:
-            _write(texts, hashes, plain, stream)
+            _write(ids, hashes, stream)
+        # Opened before others see it: they may merge and remove it at once.
+        shard = _Shard.of(np.memmap(partial, np.int32, "r"))
         file = folder / f"{sha256_file(partial)}.ids"
         os.replace(partial, file)
     finally:
         partial.unlink(missing_ok=True)
-    return file
+    return file, shard
 
 
-def _write(texts: pl.Series, hashes: np.ndarray, plain: _Plain, stream: IO[bytes]) -> None:
-    """Batch by batch: only the lengths of all texts are held."""
+def _write(ids: Iterable[np.ndarray], hashes: np.ndarray, stream: IO[bytes]) -> None:
+    """Text by text, so that only their lengths are held."""
     lengths: list[int] = []
-    for batch in _batches(texts):
-        ids = plain.ids(batch.to_list())
-        lengths += map(len, ids)
-        stream.write(np.concatenate(ids).tobytes())
+    for each in ids:
+        stream.write(each.data)
+        lengths.append(len(each))
     stream.write(np.array(lengths, dtype=np.int32).tobytes())
     stream.write(hashes.tobytes())
     stream.write(np.array([len(lengths)], dtype=np.int32).tobytes())
-
-
-def _batches(texts: pl.Series) -> Iterator[pl.Series]:
-    """In their order, each begun before BATCH bytes are exceeded: the last text of one may be longer."""
-    ends = texts.str.len_bytes().cast(pl.Int64).cum_sum().to_numpy()
-    begins = np.concatenate([[0], ends[:-1]])
-    cuts = np.flatnonzero(np.diff(begins // BATCH)) + 1
-    for begin, end in zip([0, *cuts.tolist()], [*cuts.tolist(), len(texts)], strict=True):
-        yield texts[begin:end]
 
 
 def _hashes(texts: pl.Series) -> np.ndarray:

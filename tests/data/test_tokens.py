@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.data import tokens
+from pipeline.data import tokenise, tokens
 from pipeline.data.tokens import tokens_of
 from pipeline.models.tokenizer import load_tokenizer
 
@@ -73,10 +73,10 @@ def test_the_ids_are_those_of_each_text_alone_whatever_is_kept(
 def test_batches_hold_every_text_in_its_order_and_no_more_than_they_may(given: list[str], size: int) -> None:
     series = pl.Series(given, dtype=pl.String)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tokens, "BATCH", size)
-        batches = [each.to_list() for each in tokens._batches(series)] if given else []
-    assert [text for batch in batches for text in batch] == given
-    assert all(sum(len(text.encode()) for text in batch[:-1]) <= size for batch in batches)
+        patch.setattr(tokenise, "BATCH", size)
+        found = [each.to_list() for each in tokenise.batches(series)] if given else []
+    assert [text for batch in found for text in batch] == given
+    assert all(sum(len(text.encode()) for text in batch[:-1]) <= size for batch in found)
 
 
 def test_a_shard_is_made_once_and_read_from_the_disk(tokenizer: Any, tmp_path: Path) -> None:
@@ -90,6 +90,23 @@ def test_a_shard_is_made_once_and_read_from_the_disk(tokenizer: Any, tmp_path: P
     (file.parent / f"{sha256(content.tobytes()).hexdigest()}.ids").write_bytes(content.tobytes())
     changed = asked(TEXTS, tokenizer, tmp_path)
     assert sum(one != other for one, other in zip(changed, expected, strict=True)) == 1
+
+
+@given(calls=st.lists(texts.filter(bool), min_size=3, max_size=8), most=st.integers(1, 3))
+@quick
+def test_there_are_never_many_shards_and_nothing_is_lost_when_they_become_one(
+    calls: list[list[str]], most: int, tokenizer: Any, tmp_path: Path
+) -> None:
+    shutil.rmtree(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokens, "MOST", most)
+        for each in calls:
+            assert asked(each, tokenizer, tmp_path) == one_by_one(each, tokenizer)
+            assert len(list(tmp_path.glob("*/*"))) <= most
+    before = sorted(tmp_path.glob("*/*"))
+    for each in calls:
+        assert asked(each, tokenizer, tmp_path) == one_by_one(each, tokenizer)
+    assert sorted(tmp_path.glob("*/*")) == before
 
 
 def damaged(content: bytes, place: int, how: str) -> bytes:
@@ -120,7 +137,15 @@ def test_what_a_killed_process_left_is_no_shard(tokenizer: Any, tmp_path: Path) 
     assert file.exists()
 
 
-def test_several_may_fill_the_same_folder_at_once(load: Callable[[str], Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("most", [1, 32])
+def test_several_may_fill_the_same_folder_at_once(
+    most: int,
+    load: Callable[[str], Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(tokens, "MOST", most)
     expected = dict(zip(TEXTS, one_by_one(TEXTS, load("bert")), strict=True))
 
     def fill(start: int, tokenizer: Any) -> None:
@@ -132,6 +157,7 @@ def test_several_may_fill_the_same_folder_at_once(load: Callable[[str], Any], tm
         list(pool.map(fill, [0, 0, 1, 3], [load("bert") for _ in range(4)]))
     assert {file.suffix for file in tmp_path.glob("*/*")} == {".ids"}
     assert asked(TEXTS, load("bert"), tmp_path) == list(expected.values())
+    assert capsys.readouterr().out == ""
 
 
 def test_a_folder_that_cannot_be_made_is_named_once(
