@@ -30,6 +30,7 @@ def strays(params: Params, artifacts: Path) -> list[Path]:
         *("start/*.json", "receipts/*.json", "members/*/fold*", "oof/*/*.parquet"),
         *("refit/*", "backbones/*", "pretrained/*", "start_pretrain/*.json"),
         *("members/.quick-*", "members/*/.fold*.partial"),  # left by a process that was killed
+        "tokens/*",  # made again where they are wanted
     ):
         found += sorted(set(artifacts.glob(pattern)) - wanted)
     return found

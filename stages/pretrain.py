@@ -16,6 +16,7 @@ from pipeline.files import atomic_folder, read_json, remove_partials, sha256_fil
 from pipeline.models.pretrained import FACTS, POINTER
 from pipeline.stage import stage
 from pipeline.training.checkpoint import checkpoint
+from pipeline.training.run import TOKENS
 
 ARTIFACTS = Path("artifacts")
 READ = ("competition/train.parquet", "folds.parquet")
@@ -39,7 +40,7 @@ def main(name: str) -> None:
     with threadpool_limits(start["threads"]), checkpoint(f"pretrain@{name}", key) as state:
         remove_partials(ARTIFACTS / "pretrained" / name)
         with atomic_folder(ARTIFACTS / "pretrained" / name) as folder:
-            told = pretrain(backbone, rows, start, competition, folder, state)
+            told = pretrain(backbone, rows, start, competition, folder, state, ARTIFACTS / TOKENS)
         write_json(metrics, {"epochs": start["settings"]["epochs"]} | told)
 
 

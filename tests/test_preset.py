@@ -109,6 +109,7 @@ def test_prune_removes_what_params_no_longer_name_and_nothing_else(tmp_path: Pat
     kept += [f"oof/{member}/fold0.parquet", f"members/{member}/fold0/member.json", f"refit/{member}/parity.parquet"]
     gone = ["start/gone.json", "receipts/gone-fold0.json", "oof/gone/fold0.parquet", "members/gone/fold0/member.json"]
     gone += ["refit/gone/parity.parquet", f"oof/{member}/holdout99.parquet", f"members/{member}/fold99/member.json"]
+    gone += ["tokens/some-tokenizer/some-hash.ids"]
     for name in kept + gone:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()

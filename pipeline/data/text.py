@@ -8,14 +8,18 @@ that says how much is missing.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from pipeline.competitions.task import Task
+from pipeline.data.tokens import tokens_of
 
 NEWLINE, CUT = "[NL]", "[CUT]"
 MARKERS = (NEWLINE, CUT)
@@ -39,15 +43,15 @@ STEPS = [n * 10**power for power in range(6) for n in (1, 2, 5)]
 
 @dataclass(frozen=True)
 class Layout:
-    """The token ids that a family of networks wants around the texts."""
+    """The token ids (int32) that a family of networks wants around the texts."""
 
-    start: list[int]
-    opening: dict[str, list[int]]
+    start: np.ndarray
+    opening: dict[str, np.ndarray]
     """Field -> ids before each of its turns."""
-    closing: list[int]
+    closing: np.ndarray
     """After each turn."""
-    end: list[int]
-    marks: list[list[int]]
+    end: np.ndarray
+    marks: list[np.ndarray]
     """The cut mark of each of STEPS."""
 
 
@@ -74,36 +78,46 @@ class Encoded:
 def layout(tokenizer: Any, family: str, view: tuple[str, ...]) -> Layout:
     """Encoders get [CLS] and [SEP]; decoders get words, and end with the question whose answer the head gives."""
 
-    def ids(text: str) -> list[int]:
-        return list(tokenizer.encode(text, add_special_tokens=False))
+    def ids(text: str) -> np.ndarray:
+        return np.array(tokenizer.encode(text, add_special_tokens=False), dtype=np.int32)
+
+    def token(number: int | None) -> np.ndarray:
+        return np.array([] if number is None else [number], dtype=np.int32)
 
     if family == "encoder":
         marks = [ids(f"{CUT} {step} {CUT}") for step in STEPS]
-        return Layout([tokenizer.cls_token_id], {}, [tokenizer.sep_token_id], [], marks)
-    start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+        opening = dict.fromkeys(view, token(None))
+        return Layout(token(tokenizer.cls_token_id), opening, token(tokenizer.sep_token_id), token(None), marks)
     marks = [ids(f" [... {step} tokens cut ...] ") for step in STEPS]
     *labels, question = LABELS[view]
-    return Layout(start, {name: ids(text) for name, text in zip(view, labels, strict=True)}, [], ids(question), marks)
+    opening = {name: ids(text) for name, text in zip(view, labels, strict=True)}
+    return Layout(token(tokenizer.bos_token_id), opening, token(None), ids(question), marks)
 
 
 def encode(
-    rows: pl.DataFrame, tokenizer: Any, family: str, views: Sequence[tuple[str, ...]], max_tokens: int
+    rows: pl.DataFrame,
+    tokenizer: Any,
+    family: str,
+    views: Sequence[tuple[str, ...]],
+    max_tokens: int,
+    cache: Path | None = None,
 ) -> Encoded:
     """One sequence per row and view; a view names the fields that it shows, in order.
 
     `rows` has a List(String) column per field. Every sequence holds at most `max_tokens` tokens, and the same text
-    gives the same tokens wherever it stands.
+    gives the same tokens wherever it stands. The texts' tokens are kept below the folder `cache` for the next call
+    (tokens.py); it changes no result.
     """
     forms = {view: layout(tokenizer, family, view) for view in views}
     fields = list(dict.fromkeys(name for view in views for name in view))
-    tokens = _tokens(rows, fields, tokenizer, family)
+    tokens = _tokens(rows, fields, tokenizer, family, cache)
     counts = {name: _Count() for name in fields}
     sequences = [
         _sequence({name: tokens[name][row] for name in view}, forms[view], max_tokens, counts)
         for row in range(len(rows))
         for view in views
     ]
-    ids = [np.array(each, dtype=np.int32) for each, _ in sequences]
+    ids = [each for each, _ in sequences]
     missing = np.array([lost for _, lost in sequences], dtype=np.int64).reshape(-1, len(views))
     return Encoded(ids, len(views), {name: count.shares() for name, count in counts.items()}, missing.sum(axis=1) > 0)
 
@@ -121,41 +135,22 @@ def decoded(tokenizer: Any, ids: np.ndarray) -> str:
     return str(tokenizer.decode(ids.tolist(), skip_special_tokens=False))
 
 
-def _tokens(rows: pl.DataFrame, fields: list[str], tokenizer: Any, family: str) -> dict[str, list[list[list[int]]]]:
-    """Field -> row -> turn -> ids; each different text is tokenised once."""
-    turns = {name: rows[name].to_list() for name in fields}
-    texts = {name: [[_text(turn, family) for turn in row or []] for row in turns[name]] for name in fields}
-    unique = list(dict.fromkeys(text for name in fields for row in texts[name] for text in row))
-    backend = tokenizer.backend_tokenizer
-    backend.no_truncation()
-    backend.no_padding()
-    backend.encode_special_tokens = True  # "[SEP]" in somebody's answer is text, no separator
-    spelled = {
-        number: [
-            part for piece in (token[:1], token[1:]) for part in backend.encode(piece, add_special_tokens=False).ids
-        ]
-        for number, token in zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True)
-        if number != tokenizer.unk_token_id
-    }
-    known = {
-        text: _spelled_out(each.ids, spelled)
-        for text, each in zip(unique, backend.encode_batch(unique, add_special_tokens=False), strict=True)
-    }
-    backend.encode_special_tokens = False
-    return {name: [[known[text] for text in row] for row in texts[name]] for name in fields}
+def _tokens(
+    rows: pl.DataFrame, fields: list[str], tokenizer: Any, family: str, cache: Path | None
+) -> dict[str, list[list[np.ndarray]]]:
+    """Field -> row -> turn -> ids."""
+    turns = {name: rows[name].list.len().fill_null(0).to_list() for name in fields}
+    texts = pl.concat([_texts(rows[name], family) for name in fields])
+    ids = iter(tokens_of(texts, tokenizer, cache))
+    return {name: [list(islice(ids, count)) for count in turns[name]] for name in fields}
 
 
-def _spelled_out(ids: list[int], spelled: dict[int, list[int]]) -> list[int]:
-    """`ids` without special tokens: the vocabularies of DeBERTa hold their names as pieces, too."""
-    if spelled.keys().isdisjoint(ids):
-        return ids
-    return [part for each in ids for part in spelled.get(each, (each,))]
-
-
-def _text(turn: str | None, family: str) -> str:
-    if turn is None:
-        return NO_ANSWER
-    return turn.replace("\r\n", "\n").replace("\n", NEWLINE) if family == "encoder" else turn
+def _texts(column: pl.Series, family: str) -> pl.Series:
+    """All turns of all rows, one after the other."""
+    turns = column.filter(column.list.len() > 0).explode().cast(pl.String).fill_null(NO_ANSWER)
+    if family != "encoder":
+        return turns
+    return turns.str.replace_all("\r\n", "\n", literal=True).str.replace_all("\n", NEWLINE, literal=True)
 
 
 @dataclass
@@ -175,26 +170,27 @@ class _Count:
 
 
 def _sequence(
-    turns: dict[str, list[list[int]]], form: Layout, max_tokens: int, counts: dict[str, _Count]
-) -> tuple[list[int], int]:
+    turns: dict[str, list[np.ndarray]], form: Layout, max_tokens: int, counts: dict[str, _Count]
+) -> tuple[np.ndarray, int]:
     """The ids of one sequence of at most `max_tokens`, and the number of tokens that are missing."""
-    around = {name: len(form.opening.get(name, ())) + len(form.closing) for name in turns}
-    whole = {name: sum(len(turn) + around[name] for turn in each) for name, each in turns.items()}
+    around = {name: len(form.opening[name]) + len(form.closing) for name in turns}
+    tokens = {name: sum(map(len, each)) for name, each in turns.items()}
+    whole = {name: tokens[name] + len(each) * around[name] for name, each in turns.items()}
     quotas = _quotas(whole, max_tokens - len(form.start) - len(form.end))
-    pieces: dict[str, list[list[int] | None]] = {}
+    pieces: dict[str, list[tuple[np.ndarray, ...] | None]] = {}
     lost = 0
     for name, each in turns.items():
         pieces[name], missing = _cut(each, quotas[name], around[name], form.marks)
         lost += missing
         count = counts[name]
         count.rows, count.cut_rows = count.rows + 1, count.cut_rows + (missing > 0)
-        count.tokens, count.cut_tokens = count.tokens + sum(map(len, each)), count.cut_tokens + missing
-    ids = list(form.start)
+        count.tokens, count.cut_tokens = count.tokens + tokens[name], count.cut_tokens + missing
+    ids = [form.start]
     for number in range(max(map(len, pieces.values()), default=0)):
         for name, parts in pieces.items():
             if number < len(parts) and (piece := parts[number]) is not None:
-                ids += [*form.opening.get(name, ()), *piece, *form.closing]
-    return ids + form.end, lost
+                ids += [form.opening[name], *piece, form.closing]
+    return np.concatenate([*ids, form.end]), lost
 
 
 def _quotas(whole: dict[str, int], budget: int) -> dict[str, int]:
@@ -212,21 +208,22 @@ def _quotas(whole: dict[str, int], budget: int) -> dict[str, int]:
     return quotas
 
 
-def _cut(turns: list[list[int]], quota: int, around: int, marks: list[list[int]]) -> tuple[list[list[int] | None], int]:
-    """Each turn whole, cut or left out (None), the last first; and the number of tokens that are missing."""
-    kept: list[list[int] | None] = [None] * len(turns)
+def _cut(
+    turns: list[np.ndarray], quota: int, around: int, marks: list[np.ndarray]
+) -> tuple[list[tuple[np.ndarray, ...] | None], int]:
+    """Each turn whole, cut (head, mark, tail) or left out (None), the last first; and the number of missing tokens."""
+    kept: list[tuple[np.ndarray, ...] | None] = [None] * len(turns)
     missing = 0
     for place in reversed(range(len(turns))):
         turn = turns[place]
         if len(turn) + around <= quota:
-            kept[place] = turn
+            kept[place] = (turn,)
             quota -= len(turn) + around
             continue
         room = quota - around - max(map(len, marks))
         if room >= LEAST or (place == len(turns) - 1 and room >= 1):
             head = (room + 1) // 2
-            tail = turn[len(turn) - (room - head) :]
-            kept[place] = turn[:head] + _mark(len(turn) - room, marks) + tail
+            kept[place] = turn[:head], _mark(len(turn) - room, marks), turn[len(turn) - (room - head) :]
             missing += len(turn) - room
         else:
             missing += len(turn)
@@ -234,6 +231,5 @@ def _cut(turns: list[list[int]], quota: int, around: int, marks: list[list[int]]
     return kept, missing
 
 
-def _mark(missing: int, marks: list[list[int]]) -> list[int]:
-    known = int(np.searchsorted(STEPS, missing, side="right")) - 1
-    return marks[max(known, 0)]
+def _mark(missing: int, marks: list[np.ndarray]) -> np.ndarray:
+    return marks[max(bisect_right(STEPS, missing) - 1, 0)]

@@ -76,7 +76,7 @@ def _serve(call: Call, wheels: list[str]) -> None:
 
     for attempt in (1, 2):
         try:
-            serve(call, scratch / "results")
+            serve(call, scratch)
             return
         except Exception as error:
             # What has been computed is on disk, so that a second attempt begins where the first has ended.

@@ -28,10 +28,16 @@ FORMAT = 1
 class NeuralMember:
     """See pipeline.inference.predict.OpenMember."""
 
-    def __init__(self, folder: Path, competition: Competition, devices: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        competition: Competition,
+        devices: list[str] | None = None,
+        token_cache: Path | None = None,
+    ) -> None:
         """Loads the network in `folder` on each of `devices` (torch's names; by default every GPU, else the CPU).
 
-        Its backbone lies beside it, below the same root.
+        Its backbone lies beside it, below the same root. `token_cache` is a folder for the token ids of texts.
 
         Raises: PodiumError where files are missing, broken, or do not belong together, or memory is too small.
         """
@@ -45,7 +51,7 @@ class NeuralMember:
         if (found := backbone_facts(root, name)["sha256"]) != about["backbone"]:
             mixed = f"({about['backbone'][:8]}, here {found[:8]})"
             raise PodiumError(f"{folder}: trained on another backbone {name} {mixed}; run `dvc repro`")
-        self._tokenizer = load_tokenizer(base)
+        self._tokenizer, self._token_cache = load_tokenizer(base), token_cache
         self._networks: list[Opened] = []
         try:
             for device in devices or available_devices():
@@ -65,8 +71,7 @@ class NeuralMember:
             raise PodiumError(f"{self.folder}: expected one of the passes {', '.join(self.passes)}, found {which}")
         if which == LONG:
             return self._long(rows)
-        encoded = encoded_rows(self._exchanged(rows, which), self.settings, self._tokenizer, self.competition)
-        return self._answer(encoded, which)
+        return self._answer(self._encoded(self._exchanged(rows, which), self.settings), which)
 
     def close(self) -> None:
         """Gives up the networks; a decoder's base stays, for the next fold."""
@@ -76,18 +81,21 @@ class NeuralMember:
     def _long(self, rows: pl.DataFrame) -> np.ndarray:
         """Of the truncated rows, read at greater length, in both orders where the member asks for that; else NaN."""
         result = np.full((len(rows), len(self.competition.classes)), np.nan)
-        cut = encoded_rows(rows, self.settings, self._tokenizer, self.competition).cut
+        cut = self._encoded(rows, self.settings).cut
         longer = self.settings | {"max_tokens": self.settings["inference"]["long_tokens"]}
         parts = {}
         for which in (each for each in self.passes if each != LONG):
             asked = self._exchanged(rows.filter(pl.Series(cut, dtype=pl.Boolean)), which)
-            parts[which] = self._answer(encoded_rows(asked, longer, self._tokenizer, self.competition), which)
+            parts[which] = self._answer(self._encoded(asked, longer), which)
         result[cut] = combined(parts)
         return result
 
     def _exchanged(self, rows: pl.DataFrame, which: str) -> pl.DataFrame:
         """The rows in the order of sides that the pass reads."""
         return swapped(rows, self.competition.kind) if which == SWAP else rows
+
+    def _encoded(self, rows: pl.DataFrame, settings: dict[str, Any]) -> Encoded:
+        return encoded_rows(rows, settings, self._tokenizer, self.competition, self._token_cache)
 
     def _answer(self, encoded: Encoded, which: str) -> np.ndarray:
         """(rows, classes) probabilities in the rows' own order of sides."""
@@ -102,10 +110,16 @@ class NeuralMember:
         return self.competition.mirrored(probabilities) if which == SWAP else probabilities
 
 
-def encoded_rows(rows: pl.DataFrame, settings: dict[str, Any], tokenizer: Any, competition: Competition) -> Encoded:
+def encoded_rows(
+    rows: pl.DataFrame,
+    settings: dict[str, Any],
+    tokenizer: Any,
+    competition: Competition,
+    token_cache: Path | None = None,
+) -> Encoded:
     """`rows` as the sequences that a member with these settings reads."""
     views = views_of(competition.kind, settings["input"] == "siamese")
-    return encode(rows, tokenizer, settings["kind"], views, settings["max_tokens"])
+    return encode(rows, tokenizer, settings["kind"], views, settings["max_tokens"], token_cache)
 
 
 def available_devices() -> list[str]:

@@ -37,10 +37,13 @@ class OpenMember(Protocol):
         """Releases the network. A closed member answers no more."""
 
 
-def open_member(folder: Path, competition: Competition, devices: list[str] | None = None) -> OpenMember:
+def open_member(
+    folder: Path, competition: Competition, devices: list[str] | None = None, token_cache: Path | None = None
+) -> OpenMember:
     """The fold model in `folder`, by the kind that its member.json names, ready to be asked.
 
-    `devices` are torch's names, for encoders and decoders; by default every GPU, else the CPU.
+    `devices` are torch's names, for encoders and decoders; by default every GPU, else the CPU. They keep the token ids
+    of texts below the folder `token_cache`, for the next that has the same tokenizer; it changes no answer.
 
     Raises: PodiumError for a kind that does not exist, and for files that are missing, broken, or do not fit.
     """
@@ -57,16 +60,18 @@ def open_member(folder: Path, competition: Competition, devices: list[str] | Non
     if kind in ("encoder", "decoder"):
         from pipeline.inference.neural import NeuralMember
 
-        return NeuralMember(folder, competition, devices)
+        return NeuralMember(folder, competition, devices, token_cache)
     raise PodiumError(f"{folder / 'member.json'}: kind: expected tabular, external, encoder or decoder, found {kind}")
 
 
-def predict_member(folder: Path, rows: pl.DataFrame, competition: Competition) -> np.ndarray:
+def predict_member(
+    folder: Path, rows: pl.DataFrame, competition: Competition, token_cache: Path | None = None
+) -> np.ndarray:
     """(rows, classes) probabilities of the fold model in `folder`, all its passes together; see OpenMember.predict.
 
     Raises: PodiumError where it cannot be opened or asked.
     """
-    with closing(open_member(folder, competition)) as member:
+    with closing(open_member(folder, competition, token_cache=token_cache)) as member:
         return member.predict(rows)
 
 

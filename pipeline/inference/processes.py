@@ -62,6 +62,8 @@ class Process:
     call: Call
     faults: Faults
     messages: queue.SimpleQueue[Message]
+    token_cache: Path
+    """The folder in which all processes keep the token ids of texts."""
     ready: bool = False
     child: subprocess.Popen[str] | None = field(default=None, repr=False)
 
@@ -73,6 +75,7 @@ class Process:
             "data": str(self.call.data),
             "rerun": self.call.rerun,
             "broken": self.call.broken,
+            "token_cache": str(self.token_cache),
             "device": "cuda:0" if gpu else "cpu",
             "refused": place == self.faults.asked.get("lost"),
             "faults": asdict(self.faults)["asked"],
@@ -83,6 +86,7 @@ class Process:
             "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
             "PYTHONDONTWRITEBYTECODE": "1",
             "OMP_NUM_THREADS": str(threads),
+            "RAYON_NUM_THREADS": str(threads),  # of the tokenizers library
             "CUDA_VISIBLE_DEVICES": self.device.name.removeprefix("cuda:") if gpu else "",
         }
         self.child = subprocess.Popen(

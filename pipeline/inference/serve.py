@@ -25,8 +25,8 @@ from pipeline.inference.worth import worth_of
 TIMINGS = "timings.json"
 
 
-def serve(call: Call, kept: Path) -> None:
-    """The whole run; `kept` is the file for results.
+def serve(call: Call, scratch: Path) -> None:
+    """The whole run; `scratch` is a folder for results and for the token ids of texts.
 
     Raises: PodiumError in the dress rehearsal, for whatever goes wrong.
     """
@@ -53,7 +53,7 @@ def serve(call: Call, kept: Path) -> None:
     answers = Answers(rows.frame, job.competition, members, job.ladder)
     found = ", ".join(f"{device.name} ({device.model})" for device in devices)
     print(f"{rows.tested} rows, {len(loads)} steps, {call.budget:g} s; devices: {found}", flush=True)
-    supervisor = Supervisor(job, schedule, answers, devices, kept)
+    supervisor = Supervisor(job, schedule, answers, devices, scratch)
     supervisor.run()
     elapsed = time.monotonic() - call.started
     for line in supervisor.closing_words(elapsed):

@@ -49,11 +49,10 @@ class Busy:
 class Supervisor:
     """One run over all steps."""
 
-    def __init__(
-        self, job: Job, schedule: Schedule, answers: Answers, devices: list[Device], kept: Path | None
-    ) -> None:
-        """`kept` is the file to which results are appended."""
-        self.job, self.schedule, self.answers, self.kept = job, schedule, answers, kept
+    def __init__(self, job: Job, schedule: Schedule, answers: Answers, devices: list[Device], scratch: Path) -> None:
+        """`scratch` is a folder for what may be lost: results as they come, and the token ids of texts."""
+        self.job, self.schedule, self.answers, self.scratch = job, schedule, answers, scratch
+        self.kept: Path | None = scratch / "results"
         self.call = job.call
         self.rehearsal = None if job.call.rerun else Rehearsal(job)
         self.devices = {device.name: device for device in devices}
@@ -81,7 +80,7 @@ class Supervisor:
         try:
             for name in self.devices:
                 self._start(name)
-            for step, rows, values in shards.read(self.kept) if self.kept else ():  # what an accident has left
+            for step, rows, values in shards.read(self.scratch / "results"):  # what an accident has left
                 self.schedule.done[step][rows] = True
                 self.answers.add(step, rows, values)
             self.answers.prepare()  # while the workers start
@@ -121,7 +120,7 @@ class Supervisor:
 
     def _start(self, name: str) -> None:
         faults = replace(self.call.faults, first=self.starts[name] == 0)
-        process = Process(self.devices[name], self.call, faults, self.messages)
+        process = Process(self.devices[name], self.call, faults, self.messages, self.scratch / "tokens")
         threads = max(1, cores() // len(self.devices))
         process.start(list(self.devices).index(name), threads)
         self.processes[name], self.starting[name] = process, time.monotonic()

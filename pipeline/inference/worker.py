@@ -102,7 +102,8 @@ class Worker:
         began = time.monotonic()
         self._close()
         refuse_broken(name, self.broken)
-        self.opened = open_member(self.package / name, self.rows.competition, [self.settings["device"]])
+        devices, token_cache = [self.settings["device"]], Path(self.settings["token_cache"])
+        self.opened = open_member(self.package / name, self.rows.competition, devices, token_cache)
         self.name = name
         self.faults.after(time.monotonic() - began)
         return time.monotonic() - began

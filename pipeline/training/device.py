@@ -47,6 +47,7 @@ class Device:
 def training_device(precision: str, threads: int) -> Device:
     """The device to train on, set up so that equal runs give equal bits."""
     torch.set_num_threads(threads)
+    os.environ["RAYON_NUM_THREADS"] = str(threads)  # the tokenizers library looks at it before its first batch
     if torch.cuda.is_available():
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)

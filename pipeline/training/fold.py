@@ -51,13 +51,14 @@ def train_fold(kind: ModuleType, split: Split, start: dict[str, Any], fold: int,
     competition = competition_from_json(start["competition"])
     with checkpoint(f"{member}-fold{fold}", key) as state:
         remove_partials(folder)
+        run = Run(f"{member} fold {fold}", artifacts, state)
         with atomic_folder(folder) as partial:
-            training = kind.train(split, start, partial, Run(f"{member} fold {fold}", artifacts, state))
+            training = kind.train(split, start, partial, run)
         gc.collect()  # networks refer to themselves; the prediction is about to load another
         began = time.monotonic()
         turned = _turned(split.fold, settings["kind"], competition)
         asked = pl.concat([split.fold, split.holdout, turned])
-        answers = predict_member(folder, asked, competition)
+        answers = predict_member(folder, asked, competition, run.token_cache)
         probabilities, mirrored = np.split(answers, [len(asked) - len(turned)])
         if settings["kind"] != "external":  # which may not know every id
             _refuse_gaps(probabilities, f"{member} fold {fold}")

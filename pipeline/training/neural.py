@@ -40,6 +40,7 @@ class Setting:
     backbone: str
     """Content hash of the backbone."""
     tokenizer: Any
+    token_cache: Path | None
     device: Device
     attempts: int
     """That the guard allows."""
@@ -64,6 +65,7 @@ def opened(split: Split, start: dict[str, Any], run: Run) -> Setting:
         base,
         backbone_facts(run.artifacts, settings["backbone"])["sha256"],
         load_tokenizer(base),
+        run.token_cache,
         training_device(settings["training"]["precision"], start["threads"]),
         start["guard"]["max_attempts"],
     )
@@ -150,7 +152,7 @@ def _objective(rows: pl.DataFrame, setting: Setting, both_orders: bool, smoothin
     if both_orders and competition.kind.sides:
         asked.append(swapped(rows, competition.kind))
         labels = np.concatenate([labels, np.array(competition.kind.mirror)[labels]])
-    parts = [encoded_rows(each, settings, setting.tokenizer, competition) for each in asked]
+    parts = [encoded_rows(each, settings, setting.tokenizer, competition, setting.token_cache) for each in asked]
     cut = np.concatenate([part.cut for part in parts])
     encoded = Encoded([ids for part in parts for ids in part.ids], parts[0].views, parts[0].truncation, cut)
     training = settings["training"]

@@ -40,9 +40,17 @@ WHOLE = 10**9
 
 
 def pretrain(
-    backbone: Path, rows: pl.DataFrame, start: dict[str, Any], competition: Competition, folder: Path, state: Checkpoint
+    backbone: Path,
+    rows: pl.DataFrame,
+    start: dict[str, Any],
+    competition: Competition,
+    folder: Path,
+    state: Checkpoint,
+    token_cache: Path | None = None,
 ) -> dict[str, Any]:
     """Trains the backbone in `backbone` on the text of `rows` as `start` says, and writes the new one into `folder`.
+
+    Its fold models will find the rows' token ids below the folder `token_cache`.
 
     Returns what metrics and page tell: sequences, tokens, perplexity before and after, learning curve.
     """
@@ -50,7 +58,7 @@ def pretrain(
     facts, tokenizer = read_json(backbone / FACTS), load_tokenizer(backbone)
     device = training_device(resolve_precision("auto")[0], start["threads"])
     masked = settings["masked"] if facts["family"] == "encoder" else None
-    sequences = text_sequences(rows, competition, tokenizer, facts["family"], settings)
+    sequences = text_sequences(rows, competition, tokenizer, facts["family"], settings, token_cache)
     draw = np.random.default_rng([settings["seed"], 1]).permutation(len(sequences))
     held = draw[: max(1, min(MOST_HELD_OUT, int(HELD_OUT * len(sequences))))]
 
@@ -87,7 +95,12 @@ def pretrain(
 
 
 def text_sequences(
-    rows: pl.DataFrame, competition: Competition, tokenizer: Any, family: str, settings: dict[str, Any]
+    rows: pl.DataFrame,
+    competition: Competition,
+    tokenizer: Any,
+    family: str,
+    settings: dict[str, Any],
+    token_cache: Path | None = None,
 ) -> list[np.ndarray]:
     """All different texts as sequences of at most `max_tokens`: the prompt with each side, as fine-tuning shows them.
 
@@ -96,7 +109,7 @@ def text_sequences(
     Raises: PodiumError where there is no text, or a file of more text is missing or has no column `text`.
     """
     most = settings["max_tokens"] if settings["texts"] == "cut" else WHOLE
-    texts = encode(rows, tokenizer, family, views_of(competition.kind, siamese=True), most).ids
+    texts = encode(rows, tokenizer, family, views_of(competition.kind, siamese=True), most, token_cache).ids
     texts += [
         np.array(tokenizer.encode(text), dtype=np.int32) for file in settings["files"] for text in _more(Path(file))
     ]

@@ -69,7 +69,7 @@ def _train(
     folder.mkdir()
     kind.train(split, start, folder, run)
     gc.collect()  # networks refer to themselves; the prediction is about to load another
-    answers = predict_member(folder, split.fold, competition)
+    answers = predict_member(folder, split.fold, competition, run.token_cache)
     if collapsed(split, answers, competition):
         print(f"warning: {run.label}: COLLAPSED, no better than the prior: it is left out", flush=True)
         return None

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from pipeline.training.checkpoint import Checkpoint
 
+TOKENS = "tokens"
+"""The folder below artifacts/ in which token ids of texts are kept; no stage's output, and it may go at any time."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -19,3 +22,8 @@ class Run:
     checkpoint: Checkpoint
     quick: bool = False
     """A look at a few rows: they are printed as the network reads them."""
+
+    @property
+    def token_cache(self) -> Path | None:
+        """See pipeline.data.tokens; a quick look keeps nothing."""
+        return None if self.quick else self.artifacts / TOKENS

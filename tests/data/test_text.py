@@ -11,7 +11,21 @@ from hypothesis import strategies as st
 
 from pipeline.competitions.task import TASKS
 from pipeline.data.features import swapped
-from pipeline.data.text import CUT, NEWLINE, NO_ANSWER, STEPS, Encoded, _quotas, encode, layout, views_of
+from pipeline.data.text import (
+    CUT,
+    LEAST,
+    NEWLINE,
+    NO_ANSWER,
+    STEPS,
+    Encoded,
+    Layout,
+    _Count,
+    _quotas,
+    _sequence,
+    encode,
+    layout,
+    views_of,
+)
 from pipeline.models.tokenizer import load_tokenizer
 
 PREFERENCE, SINGLE = TASKS["preference"], TASKS["single"]
@@ -101,6 +115,63 @@ def test_quotas_share_the_budget_and_no_more(whole: dict[str, int], budget: int)
         assert quotas["a"] == quotas["b"]
 
 
+def shown(turns: list[list[int]], quota: int, around: int, marks: list[np.ndarray]) -> list[list[int] | None]:
+    """A field's turns as its quota allows them, said turn by turn: whole, cut, or None."""
+    said: list[list[int] | None] = []
+    for number, turn in enumerate(turns):
+        left = quota - sum(len(later) + around for later in turns[number + 1 :])
+        room = left - around - max(map(len, marks))
+        if left < 0:  # a later one is cut
+            said.append(None)
+        elif len(turn) + around <= left:
+            said.append(turn)
+        elif room >= (1 if number == len(turns) - 1 else LEAST):
+            tail = room // 2
+            mark = marks[max([0, *(i for i, step in enumerate(STEPS) if step <= len(turn) - room)])]
+            said.append([*turn[: room - tail], *mark.tolist(), *turn[len(turn) - tail :]])
+        else:
+            said.append(None)
+    return said
+
+
+@given(
+    lengths=st.fixed_dictionaries({name: st.lists(st.integers(0, 40), max_size=3) for name in PREFERENCE.fields}),
+    sizes=st.tuples(*[st.integers(0, 4)] * 4),
+    mark=st.integers(1, 7),
+    width=st.integers(0, 200),
+)
+@settings(quick, max_examples=500)
+def test_a_sequence_is_what_the_rules_say_token_by_token(
+    lengths: dict[str, list[int]], sizes: tuple[int, ...], mark: int, width: int
+) -> None:
+    def numbers(kind: int, count: int) -> np.ndarray:
+        return np.arange(count, dtype=np.int32) + 1000 * kind
+
+    start, opening, closing, end = sizes
+    openings = {name: numbers(number + 2, opening) for number, name in enumerate(lengths)}
+    marks = [numbers(number + 10, 1 + number % mark) for number in range(len(STEPS))]
+    form = Layout(numbers(1, start), openings, numbers(5, 1 + closing), numbers(6, end), marks)
+    turns = {
+        name: [numbers(100 + 10 * place + turn, length) for turn, length in enumerate(each)]
+        for place, (name, each) in enumerate(lengths.items())
+    }
+    around = opening + 1 + closing
+    quotas = _quotas({name: sum(each) + around * len(each) for name, each in lengths.items()}, width - start - end)
+    said = {name: shown([t.tolist() for t in each], quotas[name], around, marks) for name, each in turns.items()}
+    expected = form.start.tolist()
+    for number in range(3):
+        for name in turns:
+            if said[name][number:] and (turn := said[name][number]) is not None:
+                expected += [*openings[name].tolist(), *turn, *form.closing.tolist()]
+    counts = {name: _Count() for name in turns}
+    ids, lost = _sequence(turns, form, width, counts)
+    assert ids.dtype == np.int32 and ids.tolist() == expected + form.end.tolist()
+    kept = {name: sum(each >= 100_000 for turn in said[name] for each in turn or []) for name in turns}
+    missing = {name: sum(each) - kept[name] for name, each in lengths.items()}
+    assert lost == sum(missing.values())
+    assert counts == {name: _Count(1, missing[name] > 0, sum(lengths[name]), missing[name]) for name in turns}
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @given(words=st.integers(1, 700), width=st.integers(48, 120))
 @quick
@@ -111,7 +182,7 @@ def test_a_cut_turn_keeps_head_and_tail_around_a_mark_that_never_exaggerates(
     text = " ".join(f"w{number}" for number in range(words))
     ids, form = plain(tokenizer, text), layout(tokenizer, family, ("text",))
     (found,) = encoded(single(text), tokenizer, family, width).ids
-    opening, closing = form.opening.get("text", []), form.closing
+    opening, closing = form.opening["text"], form.closing
     body = list(found[len(form.start) + len(opening) : len(found) - len(closing) - len(form.end)])
     if len(ids) + len(opening) + len(closing) + len(form.start) + len(form.end) <= width:
         assert body == ids
@@ -120,7 +191,7 @@ def test_a_cut_turn_keeps_head_and_tail_around_a_mark_that_never_exaggerates(
         (step, begin)
         for step, mark in zip(STEPS, form.marks, strict=True)
         for begin in range(len(body))
-        if body[begin : begin + len(mark)] == mark
+        if body[begin : begin + len(mark)] == list(mark)
     ]
     assert len(shown) == 1
     step, begin = shown[0]
@@ -161,7 +232,7 @@ def test_line_breaks_survive(lines: list[str], ending: str, tokenizers: dict[str
         tokenizer = tokenizers[family]
         form = layout(tokenizer, family, ("text",))
         (ids,) = encoded(single(ending.join(lines)), tokenizer, family, 400).ids
-        body = ids[len(form.start) + len(form.opening.get("text", ())) : len(ids) - len(form.closing) - len(form.end)]
+        body = ids[len(form.start) + len(form.opening["text"]) : len(ids) - len(form.closing) - len(form.end)]
         assert tokenizer.decode(body).count(sign) == len(lines) - 1
 
 
@@ -193,7 +264,7 @@ def test_the_report_tells_which_share_was_cut(family: str, tokenizers: dict[str,
     width = 64
     found = encoded(single(*texts), tokenizer, family, width)
     form = layout(tokenizer, family, ("text",))
-    around = len(form.start) + len(form.opening.get("text", ())) + len(form.closing) + len(form.end)
+    around = len(form.start) + len(form.opening["text"]) + len(form.closing) + len(form.end)
     total = [len(plain(tokenizer, text)) for text in texts]
     mark = max(map(len, form.marks))
     missing = sum(length - (width - around - mark) for length in total[1:3])

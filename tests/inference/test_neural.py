@@ -97,6 +97,19 @@ def test_the_saved_model_says_what_its_out_of_fold_part_says(name: str, artifact
     assert len({tuple(row) for row in answer.round(9)}) > 1
 
 
+def test_all_passes_of_all_folds_share_the_token_ids_of_their_tokenizer(artifacts: Path, lmsys: Competition) -> None:
+    kept = artifacts / "tokens"
+    folder = trained(artifacts, encoder(inference={"swap": True, "long_tokens": 128}), lmsys)
+    files = {file: file.stat().st_mtime_ns for file in kept.rglob("*.ids")}
+    assert len({file.parent for file in files}) == 1
+    trained(artifacts, encoder({"swap": True}, input="joint", max_tokens=48), lmsys, fold=1)
+    every = pl.concat([asked(artifacts), asked(artifacts, 1), asked(artifacts, -1)])
+    answer = predict_member(folder, every, lmsys, kept)
+    assert np.array_equal(answer, predict_member(folder, every, lmsys))
+    # All rows have been read while fold 0 was trained: nothing was left to add, or to write again.
+    assert {file: file.stat().st_mtime_ns for file in kept.rglob("*.ids")} == files
+
+
 @pytest.mark.parametrize("name", ["siamese, equivariant", "joint, attention, swap", "decoder, nf4, swap"])
 def test_mirrored_rows_get_mirrored_answers(name: str, artifacts: Path, lmsys: Competition) -> None:
     folder, rows = trained(artifacts, MEMBERS[name], lmsys), asked(artifacts)
@@ -157,7 +170,7 @@ def test_a_quick_look_prints_rows_and_keeps_nothing(
     shown = capsys.readouterr().out
     assert "row 1012, class winner_" in shown and "[CLS]" in shown and "Question" in shown
     assert list((artifacts / "members").iterdir()) == []
-    assert not (artifacts / "oof").exists() and not (artifacts / "receipts").exists()
+    assert not any((artifacts / each).exists() for each in ("oof", "receipts", "tokens"))
 
 
 # What does not belong together.

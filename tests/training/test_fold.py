@@ -50,7 +50,7 @@ def test_a_model_that_prefers_a_side_shows_how_much(
     artifacts: Path, start: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leaning = np.array([0.5, 0.3, 0.2])
-    monkeypatch.setattr(folds, "predict_member", lambda folder, rows, competition: np.tile(leaning, (len(rows), 1)))
+    monkeypatch.setattr(folds, "predict_member", lambda folder, rows, *others: np.tile(leaning, (len(rows), 1)))
     assert told(artifacts, tabular, start) == pytest.approx(0.2)
 
 
