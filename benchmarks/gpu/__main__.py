@@ -105,7 +105,13 @@ def _replaced_by(arguments: list[str], device: str, tiny: bool, output: Path) ->
 
 def _about(device: str, tiny: bool) -> dict[str, Any]:
     where = torch.cuda.get_device_name() if device != "cpu" else "cpu"
-    about = {"card": where, "machine": machine(), "torch": torch.__version__, "cuda": torch.version.cuda, "tiny": tiny}
+    about: dict[str, Any] = {
+        "card": where,
+        "machine": machine(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "tiny": tiny,
+    }
     if device != "cpu":
         about["memory_gb"] = round(torch.cuda.get_device_properties(0).total_memory / 1e9, 1)
         about["cudnn"] = torch.backends.cudnn.version()

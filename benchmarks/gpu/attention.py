@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,14 +32,7 @@ def attention(bench: Bench) -> list[Row]:
             for way in ("forward", "both"):
                 facts = {"precision": precision, "tokens": length, "way": way}
                 most = max(1, (128 if bench.tiny else TOKENS) // length)
-                rows.append(
-                    tried(
-                        facts,
-                        lambda most=most, pair=pair, length=length, way=way, target=target: _compared(
-                            bench, pair, most, length, way, target
-                        ),
-                    )
-                )
+                rows.append(tried(facts, partial(_compared, bench, pair, most, length, way, target)))
     return rows
 
 

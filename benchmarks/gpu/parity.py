@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,13 +49,11 @@ def parity(bench: Bench) -> list[Row]:
     rows = []
     for side, inputs in (("right", right), ("left", left)):
         facts = {"check": "fp32 logits and gradients", "padding": side}
-        rows.append(tried(facts, lambda inputs=inputs: _exact(pair, inputs)))
+        rows.append(tried(facts, partial(_exact, pair, inputs)))
         for precision in HALVES:
             facts = {"check": f"{precision} states and gradients", "padding": side}
-            rows.append(
-                tried(facts, lambda inputs=inputs, precision=precision: _rounded(bench, pair, inputs, precision))
-            )
-    rows.append(tried({"check": "dropout", "padding": "none"}, lambda: _dropped(bench)))
+            rows.append(tried(facts, partial(_rounded, bench, pair, inputs, precision)))
+    rows.append(tried({"check": "dropout", "padding": "none"}, partial(_dropped, bench)))
     return rows
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,7 +88,7 @@ def _rows(bench: Bench, subject: Subject, checkpointing: tuple[bool, ...]) -> It
         network.to(DTYPES[subject.inference])  # as the kernel has it
     for length in bench.lengths:
         facts = {"what": "inference", "precision": precision, "tokens": length, "checkpointing": "-"}
-        yield tried(facts, lambda length=length: _asked(bench, subject, length))
+        yield tried(facts, partial(_asked, bench, subject, length))
     if kind == "encoder":
         network.float()
     for again in checkpointing:
@@ -95,7 +96,7 @@ def _rows(bench: Bench, subject: Subject, checkpointing: tuple[bool, ...]) -> It
         for length in bench.lengths:
             base = subject.training if kind == "encoder" else precision
             facts = {"what": "training", "precision": base, "tokens": length, "checkpointing": "on" if again else "off"}
-            yield tried(facts, lambda length=length: _trained(bench, subject, length))
+            yield tried(facts, partial(_trained, bench, subject, length))
             network.zero_grad(set_to_none=True)
     released()
 
