@@ -33,6 +33,7 @@ def stability(bench: Bench) -> list[Row]:
     curves: dict[str, list[float]] = {}
     rows = []
     with tempfile.TemporaryDirectory() as folder:
+        torch.manual_seed(0)
         write_weights(config, Path(folder), bench.device)
         for precision in reversed(HALVES):
 
