@@ -13,6 +13,7 @@ import argparse
 import copy
 import json
 import time
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from torch import nn
 from transformers import DebertaV2Config, DebertaV2Model
 
 from benchmarks.machine import machine
+from benchmarks.networks import deberta
 from pipeline.models.disentangled import use_fast_attention
 
 RESULTS = Path(__file__).parent / "results" / "attention.json"
@@ -35,7 +37,7 @@ def main(rounds: int, device: str, threads: int) -> None:
     shapes = SHAPES if device == "cuda" else {name: SHAPES[name] for name in ("scratch", "xsmall")}
     rows = []
     for name, shape in shapes.items():
-        network = DebertaV2Model(config(shape)).to(device)
+        network = DebertaV2Model(DebertaV2Config(**deberta(*shape, LAYERS, DROPOUT))).to(device)
         for length in LENGTHS:
             for precision in ("fp32", "bf16"):
                 rows.append({"shape": name, "length": length, "precision": precision})
@@ -43,27 +45,6 @@ def main(rounds: int, device: str, threads: int) -> None:
                 print(", ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
     about = {"date": date.today().isoformat(), "machine": machine(), "device": device, "threads": threads}
     RESULTS.write_text(json.dumps(about | {"layers": LAYERS, "dropout": DROPOUT, "rows": rows}, indent=2) + "\n")
-
-
-def config(shape: tuple[int, int]) -> DebertaV2Config:
-    """The shape of microsoft/deberta-v3 with its 256 buckets of distances."""
-    return DebertaV2Config(
-        vocab_size=1000,
-        hidden_size=shape[0],
-        num_attention_heads=shape[1],
-        intermediate_size=4 * shape[0],
-        num_hidden_layers=LAYERS,
-        max_position_embeddings=512,
-        position_buckets=256,
-        relative_attention=True,
-        pos_att_type="p2c|c2p",
-        share_att_key=True,
-        norm_rel_ebd="layer_norm",
-        position_biased_input=False,
-        type_vocab_size=0,
-        attention_probs_dropout_prob=DROPOUT,
-        hidden_dropout_prob=DROPOUT,
-    )
 
 
 def compared(network: nn.Module, length: int, precision: str, device: str, rounds: int) -> dict[str, Any]:
@@ -90,16 +71,8 @@ def compared(network: nn.Module, length: int, precision: str, device: str, round
 
 def timed(network: nn.Module, ids: torch.Tensor, mask: torch.Tensor, device: str) -> dict[str, float]:
     """Seconds of each way once."""
-    encoder: Any = network.encoder
-    attention = encoder.layer[0].attention.self
-    with torch.no_grad():
-        states = network.embeddings(input_ids=ids, mask=mask)  # type: ignore[operator]
-    distances, keys = encoder.get_rel_pos(states), encoder.get_attention_mask(mask)
-
-    def alone() -> torch.Tensor:
-        arguments = {"relative_pos": distances, "rel_embeddings": encoder.get_rel_embedding()}
-        result: torch.Tensor = attention(states, keys, **arguments)[0]
-        return result
+    states = embedded(network, ids, mask)
+    alone = attention_call(network, states, mask)
 
     def whole() -> torch.Tensor:
         result: torch.Tensor = network(input_ids=ids, attention_mask=mask).last_hidden_state
@@ -112,9 +85,34 @@ def timed(network: nn.Module, ids: torch.Tensor, mask: torch.Tensor, device: str
             seconds[f"{what} forward"] = clocked(call, device)
         network.train()
         states.requires_grad_()
-        seconds[f"{what} both"] = clocked(lambda call=call: call().float().square().sum().backward(), device)
+        seconds[f"{what} both"] = clocked(lambda call=call: backward(call), device)
         network.zero_grad(set_to_none=True)
     return seconds
+
+
+def embedded(network: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """(rows, length) ids -> (rows, length, hidden), which no gradient goes through."""
+    with torch.no_grad():
+        states: torch.Tensor = network.embeddings(input_ids=ids, mask=mask)
+    return states
+
+
+def attention_call(network: Any, states: torch.Tensor, mask: torch.Tensor) -> Callable[[], torch.Tensor]:
+    """A call of the lowest layer's attention alone, as its encoder makes it."""
+    encoder = network.encoder
+    distances, keys = encoder.get_rel_pos(states), encoder.get_attention_mask(mask)
+
+    def call() -> torch.Tensor:
+        arguments = {"relative_pos": distances, "rel_embeddings": encoder.get_rel_embedding()}
+        result: torch.Tensor = encoder.layer[0].attention.self(states, keys, **arguments)[0]
+        return result
+
+    return call
+
+
+def backward(call: Callable[[], torch.Tensor]) -> None:
+    """Forward, and the gradients of the sum of squares."""
+    call().float().square().sum().backward()
 
 
 def clocked(call: Any, device: str) -> float:

@@ -44,22 +44,20 @@ TASK, CLASSES = TASKS["preference"], 3
 
 def main(asked: dict[str, Any]) -> dict[str, Any]:
     """Memory (GB), seconds and tokens per second of one inference batch and one training step."""
-    member = yaml.safe_load(Path(asked["preset"]).read_text())["members"][asked["member"]]
-    kind = Encoder if member["kind"] == "encoder" else Decoder
-    settings = kind.model_validate(member).model_dump(mode="json")
+    settings = member_settings(Path(asked["preset"]), asked["member"])
     device = training_device(resolve_precision("auto")[0], asked["threads"])
     on_gpu = device.name != "cpu"
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         write_weights(asked["config"], Path(folder), device.name)
-        network = (encoder if kind is Encoder else decoder)(Path(folder), settings, device.name)
+        network = (encoder if settings["kind"] == "encoder" else decoder)(Path(folder), settings, device.name)
     views = 2 if settings.get("input") == "siamese" else 1
     budget = settings["training"]["batches"]["tokens_per_batch"]
     rows = max(1, budget // (views * asked["tokens"])) if on_gpu else 1
     objective = random_rows(rows, views, asked, device.name, budget)
     numbers, whole = np.arange(rows), objective.encoded
     # Asked first: after training, the process would still hold memory that it no longer needs.
-    inference = settings["inference"]["precision"] if on_gpu or kind is Decoder else "fp32"
+    inference = settings["inference"]["precision"] if on_gpu or settings["kind"] == "decoder" else "fp32"
     if inference in DTYPES:  # as the kernel has it; a CPU is slow in fp16
         network.to(DTYPES[inference])
     answered = measured(lambda: batch_logits(network, whole, numbers, 0, device.name), on_gpu)
@@ -78,6 +76,13 @@ def main(asked: dict[str, Any]) -> dict[str, Any]:
         "inference": answered | {"precision": inference},
         "training": trained | {"precision": device.precision},
     }
+
+
+def member_settings(preset: Path, name: str) -> dict[str, Any]:
+    """All settings of a neural member of a preset."""
+    member = yaml.safe_load(preset.read_text())["members"][name]
+    kind = Encoder if member["kind"] == "encoder" else Decoder
+    return kind.model_validate(member).model_dump(mode="json")
 
 
 def write_weights(config: dict[str, Any], folder: Path, device: str) -> None:
@@ -148,8 +153,8 @@ def stepper(
     return step
 
 
-def measured(call: Callable[[], object], on_gpu: bool) -> dict[str, float]:
-    """Peak GB (of the GPU, or of the process), and the seconds of the fastest of a few calls.
+def measured(call: Callable[[], object], on_gpu: bool, times: int = TIMED) -> dict[str, float]:
+    """Peak GB (of the GPU, or of the process), and the seconds of the fastest of `times` calls.
 
     `cpu_seconds` are those of all threads: on a machine that does other work too they say more.
     """
@@ -158,7 +163,7 @@ def measured(call: Callable[[], object], on_gpu: bool) -> dict[str, float]:
     else:
         _forget_peak()
     seconds, cpu = [], []
-    for _ in range(TIMED):
+    for _ in range(times):
         began, used = time.perf_counter(), time.process_time()
         call()
         if on_gpu:
@@ -166,7 +171,7 @@ def measured(call: Callable[[], object], on_gpu: bool) -> dict[str, float]:
         seconds.append(time.perf_counter() - began)
         cpu.append(time.process_time() - used)
     peak = torch.cuda.max_memory_allocated() if on_gpu else _peak()
-    return {"gb": round(peak / 1e9, 3), "seconds": round(min(seconds), 3), "cpu_seconds": round(min(cpu), 3)}
+    return {"gb": round(peak / 1e9, 3), "seconds": round(min(seconds), 6), "cpu_seconds": round(min(cpu), 3)}
 
 
 def _forget_peak() -> None:

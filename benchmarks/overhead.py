@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from benchmarks.machine import machine
+from benchmarks.networks import SHAPES
 from benchmarks.one_shape import encoder, measured, random_rows, write_weights
-from benchmarks.shapes import SHAPES
 from pipeline.files import write_json
 from pipeline.settings.members import Encoder
 from pipeline.training.checkpoint import Checkpoint

@@ -46,11 +46,11 @@ def load_backbone(
             return use_fast_attention(network) if attention == FAST else network
         compute = torch.float32 if device == "cpu" else torch.float16
         if getattr(config, "quantization_config", None) is None:
-            options["quantization_config"] = _quantisation(precision, compute)
+            options["quantization_config"] = quantisation(precision, compute)
         network = AutoModel.from_pretrained(folder, dtype=compute, device_map={"": device}, **options)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise PodiumError(f"{folder}: not loadable as a backbone: {' '.join(str(error).split())[:200]}") from error
-    return _settled(network.eval(), compute)
+    return settled(network.eval(), compute)
 
 
 def fresh_backbone(folder: Path, device: str, attention: str = FAST) -> nn.Module:
@@ -60,7 +60,8 @@ def fresh_backbone(folder: Path, device: str, attention: str = FAST) -> nn.Modul
     return use_fast_attention(network) if attention == FAST else network
 
 
-def _quantisation(precision: str, compute: torch.dtype) -> BitsAndBytesConfig:
+def quantisation(precision: str, compute: torch.dtype) -> BitsAndBytesConfig:
+    """How `nf4` and `int8` are quantised; what is not computes in `compute`."""
     if precision == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
     return BitsAndBytesConfig(
@@ -71,7 +72,7 @@ def _quantisation(precision: str, compute: torch.dtype) -> BitsAndBytesConfig:
     )
 
 
-def _settled(network: nn.Module, compute: torch.dtype) -> nn.Module:
+def settled(network: nn.Module, compute: torch.dtype) -> nn.Module:
     """The same rules on every machine, whatever stood in a saved quantisation config."""
     from bitsandbytes.nn import Linear4bit
 

@@ -48,7 +48,12 @@ def adapted_base(folder: Path, settings: dict[str, Any], device: str) -> PeftMod
 
     It is what the kernel will have: an adapter learns to correct the rounding of its own base.
     """
-    base: Any = load_backbone(folder, settings["inference"]["precision"], device, settings["training"]["dropout"])
+    base = load_backbone(folder, settings["inference"]["precision"], device, settings["training"]["dropout"])
+    return with_adapters(base, settings)
+
+
+def with_adapters(base: Any, settings: dict[str, Any]) -> PeftModel:
+    """The same for a base in memory."""
     for each in base.parameters():
         each.requires_grad_(False)
     if settings["training"]["gradient_checkpointing"]:

@@ -51,5 +51,7 @@ def training_device(precision: str, threads: int) -> Device:
     if torch.cuda.is_available():
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
+        # It would also write over all memory before its use: a pass over every tensor that changes no result.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         return Device("cuda:0", precision)
     return Device("cpu", precision)

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 from transformers.models.deberta_v2.modeling_deberta_v2 import DebertaV2Encoder, DisentangledSelfAttention
 
-from pipeline.models import disentangled, packing
+from pipeline.models import packing, positions
 from pipeline.models.disentangled import FastAttention, FastEncoder, use_fast_attention
 from pipeline.models.loading import load_backbone
+from pipeline.models.positions import ByDistance
 from pipeline.training.encoder import trainable_backbone
 
 # What microsoft's checkpoints have, and what only other ones have.
@@ -97,22 +98,62 @@ def test_autocast_gives_finite_gradients_near_the_exact_ones() -> None:
     assert norms[0] <= 1.2 * norms[1]
 
 
-@pytest.mark.parametrize("variant", ["v3", "no distances"])
-def test_the_way_of_gpus_gives_the_same(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CPUs go the way of GPUs."""
+    monkeypatch.setattr(FastAttention, "_on_cpu", FastAttention._on_gpu)
+
+
+@pytest.mark.parametrize("left", [False, True], ids=["right", "left"])
+@pytest.mark.parametrize("width", [50, 56])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_way_of_gpus_gives_the_same(variant: str, width: int, left: bool, fused: None) -> None:
     theirs, ours = pair(**VARIANTS[variant])
-    ids, mask = batch([50, 1, 33], 50, left=False)
-    monkeypatch.setattr(FastAttention, "_attend", FastAttention._attend_fused)
-    assert (states(theirs, ids, mask) - states(ours, ids, mask)).abs().max() < 1e-5
+    ids, mask = batch([width, 1, 33], width, left)
+    expected = states(theirs, ids, mask)
+    assert (expected - states(ours, ids, mask)).abs().max() < 1e-5
+    with torch.inference_mode():
+        assert (expected - states(ours, ids, mask)).abs().max() < 1e-5
     wanted, found = gradients(theirs, ids, mask), gradients(ours, ids, mask)
     whole = torch.cat([each.flatten() for each in wanted.values()]).norm()
     assert all((wanted[name] - found[name]).norm() < 1e-4 * whole for name in wanted)
 
 
-@pytest.mark.parametrize("fused", [False, True])
-def test_dropout_of_attention_is_drawn_in_training_alone(fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_way_of_gpus_stays_finite_in_fp16_beside_keys_that_nobody_sees(fused: None) -> None:
+    _, ours = pair()
+    ids, mask = batch([80, 1, 0], 80, left=True)  # the last row has no token at all
+    found = gradients(ours.to(torch.float16), ids, mask)
+    assert all(each.isfinite().all() for each in found.values())
+
+
+@pytest.mark.parametrize("of_keys", [False, True])
+def test_the_way_back_from_distances_is_the_derivative(of_keys: bool) -> None:
+    slots = positions.slots_of(16, 4, 4, 16, torch.device("cpu"))
+    draw = torch.Generator().manual_seed(0)
+    content = torch.randn(2, 2, 16, 3, generator=draw, dtype=torch.float64, requires_grad=True)
+    used = slots.last - slots.first + 1
+    placed = torch.randn(2, used, 3, generator=draw, dtype=torch.float64, requires_grad=True)
+    keys = torch.zeros(1, 32, 1, dtype=torch.float64) if of_keys else None
+    assert torch.autograd.gradcheck(lambda *each: ByDistance.apply(*each, slots, keys), (content, placed))
+
+
+def test_a_thousand_distances_that_share_a_slot_lose_no_digits_in_bf16() -> None:
+    slots = positions.slots_of(1024, 4, 4, 16, torch.device("cpu"))
+    draw = torch.Generator().manual_seed(0)
+    content, above = (torch.rand(shape, generator=draw).bfloat16() for shape in ((1, 1, 1024, 8), (1, 1, 1024, 1024)))
+    found = []
+    for dtype in (torch.bfloat16, torch.float64):
+        placed = torch.ones(1, slots.last - slots.first + 1, 8, dtype=dtype, requires_grad=True)
+        ByDistance.apply(content.to(dtype), placed, slots, None).backward(above.to(dtype))
+        assert placed.grad is not None
+        found.append(placed.grad.double())
+    assert ((found[0] - found[1]).abs() / found[1]).max() < 2**-7
+
+
+@pytest.mark.parametrize("way", ["cpu", "gpu"])
+def test_dropout_of_attention_is_drawn_in_training_alone(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     _, ours = pair(attention_probs_dropout_prob=0.5)
-    if fused:
-        monkeypatch.setattr(FastAttention, "_attend", FastAttention._attend_fused)
+    monkeypatch.setattr(FastAttention, "_on_cpu", getattr(FastAttention, f"_on_{way}"))
     ids, mask = batch([30], 30, left=False)
 
     def drawn(seed: int) -> Tensor:
@@ -185,7 +226,7 @@ def test_few_tables_are_remembered() -> None:
     _, ours = pair()
     for width in range(1, 30):
         states(ours, *batch([width], width, left=False))
-    assert disentangled._slots.cache_info().currsize == disentangled.KEPT_TABLES
+    assert positions.slots_of.cache_info().currsize == positions.KEPT_TABLES
 
 
 def test_params_switch_between_the_two(tmp_path: Path) -> None:

@@ -1,0 +1,144 @@
+"""What the parts of benchmarks.gpu share: the device, its own matmul rate, sizes, and batches that fit its memory."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from benchmarks.networks import SHAPES
+from benchmarks.one_shape import measured, member_settings
+from pipeline.models.loading import DTYPES
+from pipeline.training.device import Device, training_device
+
+Found = TypeVar("Found")
+Row = dict[str, Any]
+PRESETS = Path("pipeline/presets")
+LARGE_GB = 60
+"""A GPU with more memory gets the preset `server`, one with less `workstation`."""
+HALVES = ("bf16", "fp16")
+TINY = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "vocab_size": 512,
+}
+"""In place of a shape's own numbers, to try the command out on a CPU."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where and how large."""
+
+    device: str
+    tiny: bool
+    rates: dict[str, float] = field(default_factory=dict)
+    """Measured TFLOPS of large square matmuls, by precision."""
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.device != "cpu"
+
+    @property
+    def lengths(self) -> tuple[int, int, int]:
+        """Tokens per sequence."""
+        return (16, 24, 32) if self.tiny else (512, 1024, 2048)
+
+    @property
+    def preset(self) -> Path:
+        large = self.on_gpu and torch.cuda.get_device_properties(0).total_memory > LARGE_GB * 1e9
+        return PRESETS / ("server.yaml" if large else "workstation.yaml")
+
+    def config(self, name: str) -> dict[str, Any]:
+        """The configuration of benchmarks.networks.SHAPES[name], or a tiny one of its kind."""
+        config = SHAPES[name]["config"] | {"num_hidden_layers": SHAPES[name]["layers"]}
+        if not self.tiny:
+            return config
+        return config | TINY | ({"num_key_value_heads": 2} if "num_key_value_heads" in config else {})
+
+    def settings(self, member: str) -> dict[str, Any]:
+        """Of a member of the preset, with batches that suit the size."""
+        settings = member_settings(self.preset, member)
+        if self.tiny:
+            settings["training"]["batches"]["tokens_per_batch"] = 128
+            settings["inference"]["tokens_per_batch"] = 128
+            settings["lora"] = {"rank": 4, "alpha": 4, "dropout": 0.05}
+        return settings
+
+    def training(self, precision: str) -> Device:
+        """The device as Podium's training has it, set up for equal bits."""
+        if self.on_gpu:
+            return training_device(precision, torch.get_num_threads())
+        return Device("cpu", precision)
+
+    def measured(self, call: Callable[[], object], times: int) -> dict[str, float]:
+        """See benchmarks.one_shape.measured; one call more, before the others, pays for what is set up once."""
+        call()
+        return measured(call, self.on_gpu, 1 if self.tiny else times)
+
+
+def card(bench: Bench) -> list[Row]:
+    """The rate of large square matmuls in each precision that networks run in: what the parts' shares are shares of."""
+    size, calls = (256, 2) if bench.tiny else (8192, 10)
+    rows = []
+    for precision in HALVES if bench.on_gpu else (*HALVES, "fp32"):
+        one, other = (torch.randn(size, size, device=bench.device).to(DTYPES[precision]) for _ in range(2))
+        out = torch.empty_like(one)
+
+        def multiply(one: torch.Tensor = one, other: torch.Tensor = other, out: torch.Tensor = out) -> None:
+            for _ in range(calls):
+                torch.mm(one, other, out=out)
+
+        seconds = bench.measured(multiply, 3)["seconds"]
+        rows.append({"precision": precision, "size": size, "TFLOPS": rounded(2 * size**3 * calls / seconds / 1e12)})
+    return rows
+
+
+def fitting(rows: int, attempt: Callable[[int], Found]) -> tuple[int, Found]:
+    """What `attempt` found with so many rows, or with half as many, and so on, until they fit the memory.
+
+    Raises: torch.OutOfMemoryError where a single row does not fit.
+    """
+    while True:
+        try:
+            return rows, attempt(rows)
+        except torch.OutOfMemoryError:
+            if rows == 1:
+                raise
+        rows //= 2
+        released()  # only behind the except block is what the attempt held free
+
+
+def tried(facts: Row, measure: Callable[[], Row]) -> Row:
+    """`facts` with what was measured, or with the reason why nothing was; the line is printed."""
+    try:
+        row = facts | measure()
+    except Exception as error:
+        row = facts | {"failed": reason(error)}
+    released()
+    print("  " + ", ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+    return row
+
+
+def reason(error: BaseException) -> str:
+    """One short line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+
+
+def released() -> None:
+    """Gives memory that nobody uses back, so that the next row meets an empty GPU."""
+    gc.collect()
+    if torch.cuda.is_available():
+        with suppress(RuntimeError):  # of a GPU that has failed; what it failed at has said so
+            torch.cuda.empty_cache()
+
+
+def rounded(value: float) -> float:
+    """To four digits."""
+    return float(f"{value:.4g}")
