@@ -58,6 +58,8 @@ EAGER = r"^\s*(?:sure|certainly|of course|absolutely|great|yes|hello|hi\b|thank)
 FINISHED = r"[.!?。！？:;)\]}\"'`”’|*>]\s*$"
 BUDGETS = (256, 1024)
 """Words that the prompt and one answer may have together before a network with such an input would cut them."""
+BATCH = 2048
+"""Rows computed together: what is made on the way to them takes several times the memory of the texts."""
 NOT_OF_PROMPTS = ("refusals", "apologies", "offers", "headings", "table_rows", "finished", "eager")
 
 
@@ -90,11 +92,23 @@ def field_characters(rows: pl.DataFrame, fields: tuple[str, ...]) -> dict[str, n
     return {field: lengths[field].fill_null(0).to_numpy().astype(np.float64) for field in fields}
 
 
-def text_features(rows: pl.DataFrame, task: Task) -> pl.DataFrame:
+def text_features(rows: pl.DataFrame | pl.LazyFrame, task: Task) -> pl.DataFrame:
     """One row of Float32 features per row of `rows`, which has a List(String) column for each of `task.fields`.
 
     No value is null, NaN or infinite: a null turn counts as an empty text. A single text gets its own measures only.
+    Works in batches, so that memory beside `rows` is that of the result. A LazyFrame (`pl.scan_parquet`) is read in
+    batches too: its texts are never in memory all at once.
     """
+    texts = rows.select(task.fields)
+    if isinstance(texts, pl.DataFrame):
+        batches = texts.iter_slices(BATCH)
+    else:
+        batches = texts.collect_batches(chunk_size=BATCH, maintain_order=True)
+    parts = [_batch_features(batch, task) for batch in batches]
+    return pl.concat(parts) if parts else _batch_features(texts.head(0).lazy().collect(), task)
+
+
+def _batch_features(rows: pl.DataFrame, task: Task) -> pl.DataFrame:
     texts = _texts(rows, task.fields)
     sides = task.sides or ()
     measures = {field: _measures(field) for field in task.fields}

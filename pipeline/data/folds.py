@@ -5,12 +5,11 @@ python -m stages.folds
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from sklearn.model_selection import StratifiedGroupKFold
+from scipy import sparse
 
 from pipeline.competitions.task import Task
 from pipeline.errors import PodiumError
@@ -19,24 +18,30 @@ HOLDOUT = -1
 GROUP_CHARACTERS = 400
 
 
-def group_keys(rows: pl.DataFrame, task: Task) -> pl.Series:
+def group_key(task: Task) -> pl.Expr:
     """One String per row: the group field's first turn in lower case without white space, cut to 400 characters.
 
     Two rows with equal keys are the same question to a model, whatever their spacing; they must not be parted.
     """
     first = pl.col(task.group).list.first().fill_null("").str.normalize("NFKC").str.to_lowercase()
-    return rows.select(first.str.replace_all(r"\s+", "").str.head(GROUP_CHARACTERS)).to_series()
+    return first.str.replace_all(r"\s+", "").str.head(GROUP_CHARACTERS)
+
+
+def group_keys(rows: pl.DataFrame, task: Task) -> pl.Series:
+    """The `group_key` of every row."""
+    return rows.select(group_key(task)).to_series()
 
 
 def assign_folds(groups: pl.Series, labels: np.ndarray, folds: int, holdout: float, seed: int) -> np.ndarray:
     """The fold (0 to folds - 1, or -1 for the holdout) of every row, Int8 (rows,).
 
-    Grouped by `groups` and stratified by `labels` (rows,), both for the holdout share and for the folds.
+    Rows whose `groups` (keys or their hashes) are equal stay together. Of each class of `labels` (rows,) the holdout
+    gets the share `holdout` and every fold an equal share of what is left, as nearly as whole groups allow. The time
+    is that of sorting the rows by group.
 
     Raises: PodiumError where there are fewer groups than parts.
     """
-    keys = groups.to_physical() if groups.dtype == pl.Categorical else groups.rank("dense")
-    codes = keys.to_numpy()
+    codes = _codes(groups)
     distinct = len(np.unique(codes))
     parts = folds + (holdout > 0)
     if distinct < parts:
@@ -44,39 +49,83 @@ def assign_folds(groups: pl.Series, labels: np.ndarray, folds: int, holdout: flo
             f"params.yaml: folds: {folds} folds{' and a holdout' if holdout > 0 else ''} need at least {parts} "
             f"different first prompts, the training rows have {distinct}"
         )
-    assigned = np.zeros(len(labels), dtype=np.int8)
+    draw = np.random.default_rng(seed)
     rest = np.arange(len(labels))
     if holdout > 0:
-        # A holdout of 10 % is one part in ten; the share is met as nearly as one part of a whole number allows.
-        largest_class = int(np.bincount(labels).max())
-        kept_out = _parts(codes, labels, max(2, min(round(1 / holdout), distinct, largest_class)), seed)[0]
-        assigned[kept_out] = HOLDOUT
-        rest = np.setdiff1d(rest, kept_out)
-    rarest = min(len(np.unique(codes[rest])), int(np.bincount(labels[rest]).max()))
-    if rarest < folds:
+        # First and alone, so that its share is met even where one group is larger than a fold should be.
+        rest = np.flatnonzero(_deal(codes, labels, [1 - holdout, holdout], [folds, 1], draw) == 0)
+    largest = int(np.bincount(labels[rest]).max())
+    if largest < folds:
         raise PodiumError(
             f"params.yaml: folds: {folds} folds need that many rows of the largest class and that many different "
-            f"first prompts beside the holdout, found {rarest}"
+            f"first prompts beside the holdout, found {largest}"
         )
-    for fold, chosen in enumerate(_parts(codes[rest], labels[rest], folds, seed + 1)):
-        assigned[rest[chosen]] = fold
-    _assert_no_group_crosses(codes, assigned)
+    assigned = np.full(len(labels), HOLDOUT, dtype=np.int8)
+    assigned[rest] = _deal(codes[rest], labels[rest], [1 / folds] * folds, [1] * folds, draw)
     return assigned
 
 
-def _parts(codes: np.ndarray, labels: np.ndarray, parts: int, seed: int) -> list[np.ndarray]:
-    """Row indices of `parts` disjoint, stratified, grouped parts."""
-    splitter = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        # A class with fewer rows than there are parts is spread as far as it goes; prepare has counted the classes.
-        warnings.simplefilter("ignore", UserWarning)
-        return [chosen for _, chosen in splitter.split(codes, labels, codes)]
+def _codes(groups: pl.Series) -> np.ndarray:
+    """(rows,) group numbers in the order in which the groups first appear."""
+    # Hashes sort faster than texts. Their values, which another polars may change, decide nothing.
+    _, first, codes = np.unique(groups.hash().to_numpy(), return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[codes]
 
 
-def _assert_no_group_crosses(codes: np.ndarray, assigned: np.ndarray) -> None:
-    pairs = np.unique(np.stack([codes.astype(np.int64), assigned.astype(np.int64)]), axis=1)
-    if pairs.shape[1] != len(np.unique(codes)):
-        raise AssertionError("a first prompt stands in two folds: the fold assignment is broken")
+def _deal(
+    codes: np.ndarray, labels: np.ndarray, shares: list[float], fewest: list[int], draw: np.random.Generator
+) -> np.ndarray:
+    """(rows,) indices into `shares`: every part gets its share of the rows of each class, in whole groups.
+
+    codes (rows,): group numbers; fewest: the number of groups that a part gets at least.
+
+    Groups with the same number of rows of each class are of one kind, and interchangeable. Kind by kind, those that
+    weigh most first, they are shuffled and dealt at once, so that the parts come as near to their shares as they can.
+    """
+    _, groups = np.unique(codes, return_inverse=True)
+    # One class more, of all rows: the parts' sizes count like their classes.
+    labels = np.concatenate([labels, np.full(len(labels), labels.max() + 1)])
+    counts = sparse.coo_array((np.ones(len(labels), dtype=np.int64), (np.tile(groups, 2), labels))).tocsr()
+    totals = np.maximum(np.bincount(labels), 1)
+    weights = counts.power(2) @ (1 / totals)
+    # A sum with a random factor per class tells the kinds apart.
+    _, example, kinds = np.unique(counts @ draw.random(len(totals)), return_index=True, return_inverse=True)
+    shuffled = draw.permutation(len(kinds))
+    members = np.split(shuffled[np.argsort(kinds[shuffled], kind="stable")], np.cumsum(np.bincount(kinds))[:-1])
+    missing = np.outer(shares, totals)
+    part_of = np.empty(len(kinds), dtype=np.int64)
+    for kind in np.lexsort((example, -weights[example])):
+        entries = slice(*counts.indptr[example[kind] : example[kind] + 2])
+        classes, rows = counts.indices[entries], counts.data[entries]
+        wish = (missing[:, classes] * (rows / totals[classes])).sum(axis=1) / weights[example[kind]]
+        copies = _nearest(wish, len(members[kind]), np.array(shares))
+        missing[:, classes] -= np.outer(copies, rows)
+        part_of[members[kind]] = np.repeat(np.arange(len(shares)), copies)
+    return _filled(part_of, np.bincount(groups), np.array(fewest))[groups]
+
+
+def _nearest(wish: np.ndarray, total: int, shares: np.ndarray) -> np.ndarray:
+    """Counts (parts,) with sum `total` for which the sum of (count - wish)^2 / share is least."""
+    taking = np.ones(len(wish), dtype=bool)
+    while True:
+        step = (total - wish[taking].sum()) / shares[taking].sum()
+        near = np.where(taking, wish + step * shares, 0.0).round(6)
+        if (near >= 0).all():
+            break
+        taking &= near >= 0
+    copies = np.floor(near).astype(np.int64)
+    for _ in range(total - copies.sum()):
+        # Rounded, so that what is equal but for the last bits is a tie on every machine.
+        copies[np.argmin(((2 * (copies - wish) + 1) / shares).round(6))] += 1
+    return copies
+
+
+def _filled(part_of: np.ndarray, sizes: np.ndarray, fewest: np.ndarray) -> np.ndarray:
+    """`part_of` (groups,) with small groups moved to parts that have fewer than `fewest` (parts,) groups."""
+    while ((has := np.bincount(part_of, minlength=len(fewest))) < fewest).any():
+        spare = np.flatnonzero((has > fewest)[part_of])
+        part_of[spare[np.argmin(sizes[spare])]] = np.argmax(has < fewest)
+    return part_of
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
@@ -7,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import SHARED
 
-from pipeline.competitions.task import TASKS
-from pipeline.data.features import mirrored_features, swapped, text_features
+from pipeline.competitions.task import TASKS, Task
+from pipeline.data.features import BATCH, mirrored_features, swapped, text_features
 
 PREFERENCE, SINGLE = TASKS["preference"], TASKS["single"]
 TURNS = pl.List(pl.String)
@@ -64,6 +66,20 @@ def test_features_are_finite_and_belong_to_their_row_alone(cells: list) -> None:
     assert text_features(rows[-1:], PREFERENCE).equals(features[-1:])
     single = text_features(rows.select(text="a"), SINGLE)
     assert np.isfinite(single.to_numpy()).all()
+
+
+@pytest.mark.parametrize("task", [PREFERENCE, SINGLE])
+def test_batches_and_files_give_the_same_bits_in_the_same_order(tmp_path: Path, task: Task) -> None:
+    words = np.random.default_rng(0).choice(["I'm sorry", "- one\n", "x = 1", "你好。", "a b", ""], (2 * BATCH + 5, 3))
+    cells = [([f"Question {i}"], [a, b], [b, c] if i % 7 else []) for i, (a, b, c) in enumerate(words.tolist())]
+    rows = frame(cells).with_columns(text="a")
+    rows.write_parquet(tmp_path / "rows.parquet", row_group_size=777)
+    some = (0, BATCH - 1, BATCH, 2 * BATCH, len(rows) - 1)
+    features = text_features(rows, task)
+    assert all(features[i].equals(text_features(rows[i], task)) for i in some)
+    assert text_features(pl.scan_parquet(tmp_path / "rows.parquet"), task).equals(features)
+    nothing = text_features(pl.scan_parquet(tmp_path / "rows.parquet").head(0), task)
+    assert nothing.schema == features.schema and nothing.is_empty()
 
 
 def test_swapping_twice_changes_nothing() -> None:
