@@ -103,7 +103,7 @@ def test_a_prompt_of_most_rows_goes_to_a_fold_and_the_holdout_keeps_its_share() 
     groups = np.concatenate([np.zeros(700, dtype=int), np.arange(1, 301)])
     labels = np.random.default_rng(0).integers(0, 3, 1000)
     assigned = assign_folds(pl.Series(groups), labels, 3, 0.1, 0)
-    assert np.bincount(assigned + 1).tolist() == [100, 700, 100, 100]
+    assert np.abs(np.bincount(assigned + 1) - [100, 700, 100, 100]).max() <= 2
 
 
 def test_spacing_case_and_later_turns_do_not_make_a_new_group() -> None:
