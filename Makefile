@@ -74,7 +74,7 @@ lint: setup ## check style, imports and types
 	$(RUN) mypy
 
 bench: setup ## measure speed and honesty; results go to benchmarks/results/
-	$(RUN) python -m benchmarks.prepare
+	$(RUN) python -m benchmarks.data
 	$(RUN) python -m benchmarks.pipeline
 	$(RUN) python -m benchmarks.shapes
 	$(RUN) python -m benchmarks.attention

@@ -146,7 +146,9 @@ def main() -> None:
             print(f"{stage:>9} {each['rows']:>10,} {numbers} {found['peak_mb']:>8.0f}")
     ratios = {stage: round(runs[-1][stage]["cpu_ms_per_row"] / runs[0][stage]["cpu_ms_per_row"], 2) for stage in STAGES}
     print(f"CPU time per row, the most rows over the fewest: {ratios}")
-    print(f"goal: at most {GOAL['peak_mb']:,} MB and {GOAL['time_per_row']} times the time per row, at {ROWS[-1]:,} rows")
+    print(
+        f"goal at {ROWS[-1]:,} rows: at most {GOAL['peak_mb']:,} MB and {GOAL['time_per_row']} times the time per row"
+    )
     if not arguments.no_write:
         about = {"date": date.today().isoformat(), "machine": machine(), "threads": THREADS, "goal": GOAL}
         result = about | {"runs": runs, "cpu_time_per_row_ratio": ratios}
