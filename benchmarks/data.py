@@ -117,7 +117,7 @@ def measure(stage: str, folder: Path, rows: int) -> dict[str, float]:
     return {
         "seconds": round(seconds, 2),
         "cpu_seconds": round(cpu, 2),
-        "cpu_ms_per_row": round(1000 * cpu / rows, 4),
+        "cpu_seconds_per_1000_rows": round(1000 * cpu / rows, 4),
         "peak_mb": round(used.ru_maxrss * 1024 / 1e6, 1),
     }
 
@@ -138,15 +138,18 @@ def main() -> None:
     parser.add_argument("--no-write", action="store_true", help=f"leave {RESULT.name} as it is")
     arguments = parser.parse_args()
     runs = [run(rows) for rows in sorted(arguments.rows)]
+    per_row = "cpu_seconds_per_1000_rows"
     print(f"{'stage':>9} {'rows':>10} {'seconds':>8} {'CPU seconds':>12} {'per 1,000 rows':>15} {'peak MB':>8}")
     for stage in STAGES:
         for each in runs:
             found = each[stage]
-            numbers = f"{found['seconds']:>8.2f} {found['cpu_seconds']:>12.2f} {found['cpu_ms_per_row']:>15.4f}"
+            numbers = f"{found['seconds']:>8.2f} {found['cpu_seconds']:>12.2f} {found[per_row]:>15.4f}"
             print(f"{stage:>9} {each['rows']:>10,} {numbers} {found['peak_mb']:>8.0f}")
-    ratios = {stage: round(runs[-1][stage]["cpu_ms_per_row"] / runs[0][stage]["cpu_ms_per_row"], 2) for stage in STAGES}
+    ratios = {stage: round(runs[-1][stage][per_row] / runs[0][stage][per_row], 2) for stage in STAGES}
     print(f"CPU time per row, the most rows over the fewest: {ratios}")
-    print(f"goal for {ROWS[-1]:,} rows: {GOAL['peak_mb']:,} MB, and {GOAL['time_per_row']} times the time per row")
+    print(
+        f"goal at {ROWS[-1]:,} rows: at most {GOAL['peak_mb']:,} MB and {GOAL['time_per_row']} times the time per row"
+    )
     if not arguments.no_write:
         about = {"date": date.today().isoformat(), "machine": machine(), "threads": THREADS, "goal": GOAL}
         result = about | {"runs": runs, "cpu_time_per_row_ratio": ratios}

@@ -16,8 +16,8 @@ from pipeline.errors import PodiumError
 
 HOLDOUT = -1
 GROUP_CHARACTERS = 400
-SIZES_COUNT = 10
-"""A part's missing rows of a class weigh so many times those of its size, relative to how many there are."""
+SIZE_WEIGHT = 0.1
+"""How much less equal sizes weigh than equal shares of a class; without large groups the second bring the first."""
 
 
 def group_key(task: Task) -> pl.Expr:
@@ -85,12 +85,13 @@ def _deal(
     weigh most first, they are shuffled and dealt at once, so that the parts come as near to their shares as they can.
     """
     _, groups = np.unique(codes, return_inverse=True)
-    # One class more, of all rows: sizes count too, but little, or the first class dealt would have to make them up.
+    # One class more, of all rows: it decides how large a part gets where the classes leave that open.
     labels = np.concatenate([labels, np.full(len(labels), labels.max() + 1)])
     counts = sparse.coo_array((np.ones(len(labels), dtype=np.int64), (np.tile(groups, 2), labels))).tocsr()
     totals = np.maximum(np.bincount(labels), 1)
-    scales = np.append(totals[:-1], SIZES_COUNT * totals[-1])
-    weights = counts.power(2) @ (1 / scales)
+    row_weights = 1 / totals
+    row_weights[-1] *= SIZE_WEIGHT
+    weights = counts.power(2) @ row_weights
     # A sum with a random factor per class tells the kinds apart.
     _, example, kinds = np.unique(counts @ draw.random(len(totals)), return_index=True, return_inverse=True)
     shuffled = draw.permutation(len(kinds))
@@ -100,7 +101,7 @@ def _deal(
     for kind in np.lexsort((example, -weights[example])):
         entries = slice(*counts.indptr[example[kind] : example[kind] + 2])
         classes, rows = counts.indices[entries], counts.data[entries]
-        wish = (missing[:, classes] * (rows / scales[classes])).sum(axis=1) / weights[example[kind]]
+        wish = (missing[:, classes] * (rows * row_weights[classes])).sum(axis=1) / weights[example[kind]]
         copies = _nearest(wish, len(members[kind]), np.array(shares))
         missing[:, classes] -= np.outer(copies, rows)
         part_of[members[kind]] = np.repeat(np.arange(len(shares)), copies)
