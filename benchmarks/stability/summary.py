@@ -77,6 +77,7 @@ def against(runs: Runs, others: Runs) -> dict[str, Any]:
         "p": p_values(values, given, failed, theirs_failed),
         "sd_ratio": ratio(values, given),
         "change": float((values - given).mean()),
+        "log_loss_change": float(np.mean([mine[seed]["log_loss"] - theirs[seed]["log_loss"] for seed in seeds])),
         "plain_failed": theirs_failed,
     }
 

@@ -19,7 +19,7 @@ GAP = 26
 COLUMNS = (
     "| strategy | runs | mean | SD (95 %) | min | median | max | failed | below chance | disagree | log loss | cost |"
 )
-TESTS = "| strategy | change of the mean | p | SD against {0}'s | p | failed, {0}'s | p |"
+TESTS = "| strategy | change of the mean | p | SD against {0}'s | p | failed, {0}'s | p | change of log loss |"
 
 
 def tables(found: dict[str, Any]) -> str:
@@ -32,10 +32,10 @@ def tables(found: dict[str, Any]) -> str:
         reference = next(name for name in ("plain", "ten epochs") if name in {each["strategy"] for each in cells})
         tested = [each for each in cells if each["strategy"] != reference]
         if tested:
-            parts += ["", TESTS.format(reference), "|---|" + "---|" * 6, *(_tests(each, each) for each in tested)]
+            parts += ["", TESTS.format(reference), "|---|" + "---|" * 7, *(_tests(each, each) for each in tested)]
         rivals = [each for each in cells if "best" in each]
         if rivals:
-            parts += ["", TESTS.format(BEST), "|---|" + "---|" * 6, *(_tests(each, each["best"]) for each in rivals)]
+            parts += ["", TESTS.format(BEST), "|---|" + "---|" * 7, *(_tests(each, each["best"]) for each in rivals)]
         parts.append("")
     for name, each in found.get("deni", {}).items():
         parts.append(
@@ -77,9 +77,10 @@ def _tests(each: dict[str, Any], tests: dict[str, Any]) -> str:
     """`tests` of the strategy `each`: its own, or those against another rival."""
     spread = f"{tests['sd_ratio']['ratio']:.2f} ({tests['sd_ratio']['low']:.2f}–{tests['sd_ratio']['high']:.2f})"
     if "p" not in tests:  # averages of several seeds have no partner of the same seed
-        return f"| {each['strategy']} | – | – | {spread} | – | – | – |"
+        return f"| {each['strategy']} | – | – | {spread} | – | – | – | – |"
     holm = tests["holm"]
     return (
         f"| {each['strategy']} | {tests['change']:+.3f} | {holm['mean']:.3f} | {spread} | {holm['spread']:.3f} | "
-        f"{each['failed']['majority']}, {tests['plain_failed']} | {holm['failures']:.3f} |"
+        f"{each['failed']['majority']}, {tests['plain_failed']} | {holm['failures']:.3f} | "
+        f"{tests['log_loss_change']:+.3f} |"
     )
