@@ -127,6 +127,8 @@ def batch_logits(network: nn.Module, encoded: Encoded, rows: np.ndarray, filler:
 def batch_tensors(encoded: Encoded, rows: np.ndarray, filler: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
     """(rows * views, length) ids and mask of some rows."""
     sequences = [encoded.ids[row * encoded.views + view] for row in rows for view in range(encoded.views)]
-    ids, mask = (torch.from_numpy(each).to(device) for each in pad(sequences, filler))
+    ids, mask = (torch.from_numpy(each) for each in pad(sequences, filler))
+    if device != "cpu":  # from pinned memory the copy does not hold up the host
+        ids, mask = (each.pin_memory().to(device, non_blocking=True) for each in (ids, mask))
     setattr(mask, LENGTHS, np.array([len(each) for each in sequences]))
     return ids, mask

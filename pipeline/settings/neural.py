@@ -137,6 +137,8 @@ class Training(Section):
     """Of the forward pass (weights stay fp32). auto: bf16 where the machine computes with it, else fp16 on a GPU."""
     gradient_checkpointing: bool = False
     """Less memory, about a third more time."""
+    optimizer_bits: Literal[8, 32] = 32
+    """8: AdamW's moments take a quarter of the memory (bitsandbytes); embeddings and small tensors keep 32."""
     seeds: Seeds = Seeds()
 
     @model_validator(mode="before")

@@ -90,7 +90,20 @@ def rate_at(step: int, total: int, steps_per_epoch: int, schedule: dict[str, Any
     return peak * (1 - gone) if schedule["decay"] == "linear" else peak * (1 + math.cos(math.pi * gone)) / 2
 
 
-def adamw(network: nn.Module, settings: dict[str, Any]) -> torch.optim.AdamW:
-    """AdamW with bias correction (Loshchilov & Hutter 2019), fused; the loop sets each group's rate."""
+def adamw(network: nn.Module, settings: dict[str, Any]) -> torch.optim.Optimizer:
+    """AdamW with bias correction (Loshchilov & Hutter 2019); the loop sets each group's rate.
+
+    With `optimizer_bits` 8 its moments are kept in blocks of 8 bits (Dettmers et al. 2022, arXiv 2110.02861), but for
+    those of embeddings and of small tensors.
+    """
     groups = parameter_groups(network, settings)
-    return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.999), eps=1.0e-6, fused=True)
+    usual: dict[str, Any] = {"lr": 0.0, "betas": (0.9, 0.999), "eps": 1.0e-6}
+    if settings.get("optimizer_bits", 32) == 32:
+        return torch.optim.AdamW(groups, **usual, fused=True)
+    from bitsandbytes.optim import AdamW8bit, GlobalOptimManager
+
+    for module in network.modules():
+        if isinstance(module, nn.Embedding):
+            GlobalOptimManager.get_instance().register_module_override(module, "weight", {"optim_bits": 32})
+    optimizer: torch.optim.Optimizer = AdamW8bit(groups, **usual)
+    return optimizer

@@ -93,7 +93,12 @@ class State:
         if not (self.finished or self.record.stopped):
             names = {id(each): name for name, each in self.weights.items()}
             for parameter, values in self.optimizer.state.items():
-                tensors |= {f"{key} {names[id(parameter)]}": each for key, each in values.items()}
+                # The moments in 8 bits count their steps in an int, and share a table of what a byte means.
+                values = {key: torch.as_tensor(each) for key, each in values.items()}
+                tensors |= {
+                    f"{key} {names[id(parameter)]}": each.clone() if key.startswith("qmap") else each
+                    for key, each in values.items()
+                }
             tensors |= {f"best {name}": each for name, each in self.best.items()}
             tensors |= {f"mean {name}": each for name, each in (self.average.mean if self.average else {}).items()}
             tensors |= {f"children {name}": each for name, each in (self.deni.mean if self.deni else {}).items()}
@@ -134,7 +139,8 @@ class State:
         for kind, values in kinds.items():
             for name, each in values.items():
                 # The fused AdamW keeps its step counts beside the weights, too.
-                self.optimizer.state[self.weights[name]][kind] = each.to(device[name])
+                count = kind == "step" and not isinstance(self.optimizer, torch.optim.AdamW)
+                self.optimizer.state[self.weights[name]][kind] = int(each) if count else each.to(device[name])
         if facts["scaler"]:
             self.scaler.load_state_dict(facts["scaler"])
         return int(facts["done"])

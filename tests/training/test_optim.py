@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,9 @@ from torch import nn
 from pipeline.competitions.task import Competition
 from pipeline.models.loading import load_backbone
 from pipeline.models.network import encoder_network
+from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.optim import adamw, bottom_and_head, layer_scale, parameter_groups, rate_at
+from pipeline.training.state import State
 
 quick = settings(max_examples=60, deadline=None)
 
@@ -129,6 +132,50 @@ def test_the_first_step_is_as_large_as_the_rate() -> None:
     layer(torch.ones(1, 1)).sum().backward()
     optimizer.step()
     assert abs(layer.weight.item() - before) == pytest.approx(1e-3, rel=1e-3)
+
+
+def eight_bits(seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer, State]:
+    torch.manual_seed(seed)
+    network = nn.Sequential(nn.Embedding(80, 128), nn.Linear(128, 64))  # both beyond the size that stays in 32 bits
+    optimizer = adamw(network, {"schedule": {"rate": 1e-3}, "weight_decay": 0.01, "optimizer_bits": 8})
+    weights: dict[str, torch.Tensor] = dict(network.named_parameters())
+    return network, optimizer, State(weights, optimizer, torch.amp.GradScaler(enabled=False), None)
+
+
+def stepped(network: nn.Module, optimizer: torch.optim.Optimizer, steps: range, rate: float = 1e-3) -> None:
+    for step in steps:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        ids = torch.randint(80, (6, 5), generator=torch.Generator().manual_seed(step))
+        network(ids).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+
+def test_moments_in_8_bits_learn_as_in_32_and_embeddings_keep_32() -> None:
+    network, optimizer, _ = eight_bits()
+    begin = [each.detach().clone() for each in network.parameters()]
+    stepped(network, optimizer, range(20))
+    linear, table = network[1].weight, network[0].weight
+    assert optimizer.state[linear]["state1"].dtype == torch.uint8
+    assert optimizer.state[table]["state1"].dtype == torch.float32
+    torch.manual_seed(0)
+    exact = nn.Sequential(nn.Embedding(80, 128), nn.Linear(128, 64))
+    stepped(exact, adamw(exact, {"schedule": {"rate": 1e-3}, "weight_decay": 0.01}), range(20))
+    for before, found, wanted in zip(begin, network.parameters(), exact.parameters(), strict=True):
+        assert (found - wanted).norm() < 0.2 * (wanted - before).norm()
+
+
+def test_moments_in_8_bits_go_on_from_a_checkpoint_to_the_last_bit(tmp_path: Path) -> None:
+    network, optimizer, state = eight_bits()
+    stepped(network, optimizer, range(5))
+    checkpoint = Checkpoint(tmp_path)
+    state.save(checkpoint, "train", 5)
+    stepped(network, optimizer, range(5, 9))
+    again, other, restored = eight_bits(seed=1)
+    assert restored.restore(checkpoint, "train") == 5
+    stepped(again, other, range(5, 9))
+    assert all(torch.equal(*pair) for pair in zip(network.parameters(), again.parameters(), strict=True))
 
 
 def schedule(decay: str, warmup: float = 0.1, **more: Any) -> dict[str, Any]:
