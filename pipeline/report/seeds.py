@@ -12,7 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-LEFT, WIDTH, ROW, TOP = 180.0, 330.0, 19.0, 8.0
+LEFT, WIDTH, ROW, TOP = 200.0, 310.0, 19.0, 8.0
 
 
 @dataclass(frozen=True)
