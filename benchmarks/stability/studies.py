@@ -14,7 +14,7 @@ GUARDED = ("plain", "guard")
 POOL = range(50)
 """Seeds of the ten epochs from which ensembles of ten are drawn, beside DENI's 25."""
 CONFIRMED = ("smooth-mlm, awp", "smart, wide", "smart, proximal")
-"""Attacks and penalties with the highest means on the choice half of their screening: with every seed."""
+"""Attacks and penalties with high means on the choice half of their screening: with every seed."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Runs of the same training with other seeds, drawn as dots: what the stability benchmark found.
 
 python -m stages.report                     # the page shows the benchmark that came with this checkout
-python -m benchmarks.stability --tables     # draws docs/stability.svg from the same results
+python -m benchmarks.stability --study guard --tables     # draws docs/stability.svg from the same results
 """
 
 from __future__ import annotations
