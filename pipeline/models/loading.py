@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from pipeline.errors import PodiumError
 from pipeline.models.disentangled import use_fast_attention
+from pipeline.models.dropout import use_fast_dropout
 from pipeline.models.network import without_dropout
 
 transformers_logging.set_verbosity_error()  # every fresh head would be announced as a weight that is missing
@@ -25,7 +26,7 @@ warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 QUANTISED = ("nf4", "int8")
 FAST = "fast"
-"""The setting `attention` for pipeline/models/disentangled.py; the other one keeps transformers'."""
+"""The setting `attention` for our disentangled attention and our dropout; the other one keeps transformers'."""
 
 
 def load_backbone(
@@ -43,7 +44,7 @@ def load_backbone(
         options: dict[str, Any] = {"config": config, "local_files_only": True}
         if precision not in QUANTISED:
             network = AutoModel.from_pretrained(folder, dtype=DTYPES[precision], **options).eval().to(device)
-            return use_fast_attention(network) if attention == FAST else network
+            return _fast(network) if attention == FAST else network
         compute = torch.float32 if device == "cpu" else torch.float16
         if getattr(config, "quantization_config", None) is None:
             options["quantization_config"] = quantisation(precision, compute)
@@ -57,7 +58,11 @@ def fresh_backbone(folder: Path, device: str, attention: str = FAST) -> nn.Modul
     """The network of config.json without its saved weights: they are about to be replaced by a member's own."""
     config = without_dropout(AutoConfig.from_pretrained(folder, local_files_only=True), 0.0)
     network = AutoModel.from_config(config, dtype=torch.float32).eval().to(device)
-    return use_fast_attention(network) if attention == FAST else network
+    return _fast(network) if attention == FAST else network
+
+
+def _fast(network: nn.Module) -> nn.Module:
+    return use_fast_dropout(use_fast_attention(network))
 
 
 def quantisation(precision: str, compute: torch.dtype) -> BitsAndBytesConfig:

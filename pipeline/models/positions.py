@@ -1,67 +1,19 @@
-"""Scores of tokens with what stands at every distance from them: which embedding that is, and the way back to it.
+"""Which embedding of a DeBERTa stands at every distance, and what it becomes in one layer.
 
-Both are of pipeline/models/disentangled.py.
+Of pipeline/models/disentangled.py.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
-from torch.nn.functional import pad
 from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
 KEPT_TABLES = 8
 """Index tables that are remembered, one per length and device: 67 MB each at 2,048 tokens, half of it on a GPU."""
-
-
-class ByDistance(torch.autograd.Function):
-    """Each token's scores with what stands at every distance from it, put where that distance is, for GPUs.
-
-    PyTorch's own way back from there is a scatter: by atomics in half precision, which lose digits where a thousand
-    distances share a slot, or, where equal runs shall give equal bits, by sorting all scores. Here one more matrix
-    product does it: a row of scores, moved by its place, is a row by distance.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, content: Tensor, placed: Tensor, slots: Slots, keys: Tensor | None) -> Tensor:
-        """(heads, rows, length, size) x (heads, slots, size) -> (heads, rows, length, length), the scores of query and
-        key. With `keys`, (1, rows * length, 1), `content` is keys, and `keys` is added to their scores."""
-        ctx.save_for_backward(content, placed)
-        ctx.slots, ctx.of_keys = slots, keys is not None
-        heads, rows, length, _ = content.shape
-        factors = by_head(content), placed.transpose(1, 2)
-        by_slot = torch.bmm(*factors) if keys is None else torch.baddbmm(keys, *factors)
-        by_slot = by_slot.view(heads, rows, length, -1)
-        where = slots.by_query.expand(heads, rows, length, length)
-        return by_slot.gather(3, where) if keys is None else by_slot.transpose(2, 3).gather(2, where)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        content, placed = ctx.saved_tensors
-        length = content.shape[2]
-        order = ctx.slots.by_distance if ctx.of_keys else ctx.slots.by_distance.flip(0)
-        order = pad(order, (0, 1))  # the last place stays empty: it makes the rows even
-        by_distance = gradient.new_zeros(*content.shape[:3], 2 * length)
-        # One row further down is one place further left.
-        strides = (*by_distance.stride()[:2], 2 * length - 1, 1)
-        moved = by_distance.as_strided(gradient.shape, strides, length - 1)
-        moved.copy_(gradient.transpose(2, 3) if ctx.of_keys else gradient)
-        by_distance = by_head(by_distance)
-        of_content = torch.bmm(by_distance, placed[:, order]).view(content.shape)
-        shares = torch.bmm(by_distance.transpose(1, 2), by_head(content))
-        exact = torch.promote_types(placed.dtype, torch.float32)
-        of_placed = torch.zeros_like(placed, dtype=exact).index_add_(1, order, shares.to(exact))
-        return of_content, of_placed.to(placed.dtype), None, None
-
-
-def by_head(each: Tensor) -> Tensor:
-    """(heads, rows, length, size) -> (heads, rows * length, size)"""
-    return each.reshape(each.shape[0], -1, each.shape[3])
 
 
 class Slots(NamedTuple):
@@ -76,6 +28,31 @@ class Slots(NamedTuple):
     """(length, length) of query and key"""
     by_key: Tensor
     """(length, length) of key and query"""
+
+
+class Placed(NamedTuple):
+    """What the tokens of some rows are multiplied with, scaled as scores are; None where a network does without."""
+
+    slots: Slots
+    keys: Tensor | None
+    """(heads, slots, size), for queries: `c2p`"""
+    queries: Tensor | None
+    """(heads, slots, size), for keys: `p2c`"""
+
+
+class Positions(NamedTuple):
+    """The same of a layer, for the longest rows; shorter ones take a part."""
+
+    first: int
+    """Place of the first distance's embedding."""
+    keys: Tensor | None
+    queries: Tensor | None
+
+    def of(self, slots: Slots) -> Placed:
+        """Those that `slots` number."""
+        part = slice(slots.first - self.first, slots.last + 1 - self.first)
+        keys, queries = (None if each is None else each[:, part] for each in (self.keys, self.queries))
+        return Placed(slots, keys, queries)
 
 
 @lru_cache(KEPT_TABLES)
@@ -94,3 +71,14 @@ def slots_of(length: int, span: int, buckets: int, positions: int, device: torch
         # Only a CPU reads the mirrored table, row by row.
         by_key = by_query.t().contiguous() if device.type == "cpu" else by_query.t()
         return Slots(first, last, slots, by_query, by_key)
+
+
+def headed(states: Tensor, heads: int) -> Tensor:
+    """(rows, length, hidden) -> (heads, rows, length, size), a view."""
+    rows, length, _ = states.shape
+    return states.view(rows, length, heads, -1).permute(2, 0, 1, 3)
+
+
+def by_head(each: Tensor) -> Tensor:
+    """(heads, rows, length, size) -> (heads, rows * length, size)"""
+    return each.reshape(each.shape[0], -1, each.shape[3])

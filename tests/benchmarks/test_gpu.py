@@ -16,7 +16,7 @@ from benchmarks.gpu.bench import Bench, fitting
 from benchmarks.gpu.llama import random_base
 from benchmarks.gpu.speed import costs
 from benchmarks.one_shape import encoder, write_weights
-from pipeline.models.disentangled import FastAttention
+from pipeline.models import attention_cpu, attention_gpu
 from pipeline.models.loading import load_backbone
 from pipeline.training.decoder import with_adapters
 
@@ -24,7 +24,7 @@ BENCH = Bench("cpu", tiny=True)
 
 
 def test_parity_holds_and_the_result_says_where_it_was_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(FastAttention, "_on_cpu", FastAttention._on_gpu)  # the way that the command is there to check
+    monkeypatch.setattr(attention_cpu, "attend", attention_gpu.attend)  # the way that the command is there to check
     output = tmp_path / "gpu.json"
     result = command.main(["parity"], "cpu", True, 10.0, output)
     assert result == json.loads(output.read_text())

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 from transformers.models.deberta_v2.modeling_deberta_v2 import DebertaV2Encoder, DisentangledSelfAttention
 
-from pipeline.models import packing, positions
+from pipeline.models import attention_cpu, attention_gpu, packing, positions
+from pipeline.models.attention_gpu import ByDistance
 from pipeline.models.disentangled import FastAttention, FastEncoder, use_fast_attention
 from pipeline.models.loading import load_backbone
-from pipeline.models.positions import ByDistance
 from pipeline.training.encoder import trainable_backbone
 
 # What microsoft's checkpoints have, and what only other ones have.
@@ -40,13 +40,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     shares=st.lists(st.floats(0, 1), min_size=1, max_size=4),
     left=st.booleans(),
     cost=st.sampled_from([0, 64]),
+    chunk=st.sampled_from([1, 2**12, 2**19]),
     seed=st.integers(0, 9),
 )
 @settings(max_examples=16, deadline=None)
 def test_states_and_gradients_are_those_of_transformers(
-    variant: str, width: int, shares: list[float], left: bool, cost: int, seed: int
+    variant: str, width: int, shares: list[float], left: bool, cost: int, chunk: int, seed: int
 ) -> None:
-    with patch.dict(packing.BLOCK_COST, cpu=cost):  # 0: whatever can be left out is
+    # A cost of 0: whatever can be left out is. A chunk of 1: every row of every head alone.
+    with patch.dict(packing.BLOCK_COST, cpu=cost), patch.object(attention_cpu, "CHUNK", chunk):
         _compare(variant, width, shares, left, seed)
 
 
@@ -101,7 +103,7 @@ def test_autocast_gives_finite_gradients_near_the_exact_ones() -> None:
 @pytest.fixture
 def fused(monkeypatch: pytest.MonkeyPatch) -> None:
     """CPUs go the way of GPUs."""
-    monkeypatch.setattr(FastAttention, "_on_cpu", FastAttention._on_gpu)
+    monkeypatch.setattr(attention_cpu, "attend", attention_gpu.attend)
 
 
 @pytest.mark.parametrize("left", [False, True], ids=["right", "left"])
@@ -124,6 +126,27 @@ def test_the_way_of_gpus_stays_finite_in_fp16_beside_keys_that_nobody_sees(fused
     ids, mask = batch([80, 1, 0], 80, left=True)  # the last row has no token at all
     found = gradients(ours.to(torch.float16), ids, mask)
     assert all(each.isfinite().all() for each in found.values())
+
+
+@pytest.mark.parametrize("chunk", [1, 300, 10_000])
+def test_the_way_back_on_a_cpu_is_the_derivative_under_dropout_too(chunk: int) -> None:
+    slots = positions.slots_of(6, 4, 4, 16, torch.device("cpu"))
+    draw = torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=draw, dtype=torch.float64, requires_grad=True)
+
+    used = slots.last - slots.first + 1
+    given_ = [drawn(3, 6, 4) for _ in range(3)] + [drawn(2, used, 2) for _ in range(2)]
+    blocked = torch.zeros(1, 3, 1, 6, dtype=torch.float64)
+    blocked[0, 1, 0, 4:] = attention_cpu.MASKED
+
+    def call(*each: Tensor) -> Any:
+        torch.manual_seed(0)
+        return attention_cpu.Chunked.apply(*each, blocked, 2, slots, 0.7, 0.3)
+
+    with patch.object(attention_cpu, "CHUNK", chunk):
+        assert torch.autograd.gradcheck(call, given_)
 
 
 @pytest.mark.parametrize("of_keys", [False, True])
@@ -153,7 +176,7 @@ def test_a_thousand_distances_that_share_a_slot_lose_no_digits_in_bf16() -> None
 @pytest.mark.parametrize("way", ["cpu", "gpu"])
 def test_dropout_of_attention_is_drawn_in_training_alone(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     _, ours = pair(attention_probs_dropout_prob=0.5)
-    monkeypatch.setattr(FastAttention, "_on_cpu", getattr(FastAttention, f"_on_{way}"))
+    monkeypatch.setattr(attention_cpu, "attend", {"cpu": attention_cpu, "gpu": attention_gpu}[way].attend)
     ids, mask = batch([30], 30, left=False)
 
     def drawn(seed: int) -> Tensor:
