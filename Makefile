@@ -78,6 +78,8 @@ bench: setup ## measure speed and honesty; results go to benchmarks/results/
 	$(RUN) python -m benchmarks.pipeline
 	$(RUN) python -m benchmarks.shapes
 	$(RUN) python -m benchmarks.attention
+	$(RUN) python -m benchmarks.speed
+	$(RUN) python -m benchmarks.padding
 	$(RUN) python -m benchmarks.overhead
 	$(RUN) python -m benchmarks.stack_size
 	$(RUN) python -m benchmarks.stacking

@@ -24,7 +24,7 @@ from transformers import DebertaV2Config, DebertaV2Model
 
 from benchmarks.machine import machine
 from benchmarks.networks import deberta
-from pipeline.models.disentangled import use_fast_attention
+from pipeline.models.loading import accelerated
 
 RESULTS = Path(__file__).parent / "results" / "attention.json"
 # Hidden size and heads: our scratch backbone's, microsoft/deberta-v3-xsmall's and -large's.
@@ -49,7 +49,7 @@ def main(rounds: int, device: str, threads: int) -> None:
 
 def compared(network: nn.Module, length: int, precision: str, device: str, rounds: int) -> dict[str, Any]:
     """Milliseconds of both and their ratio: attention alone (one layer's), and the whole network, each way."""
-    pairs = {"theirs": network, "ours": use_fast_attention(copy.deepcopy(network))}
+    pairs = {"theirs": network, "ours": accelerated(copy.deepcopy(network))}
     count = max(1, (16384 if device == "cuda" else 2048) // length)
     ids = torch.randint(4, 1000, (count, length), device=device)
     # As in training batches: rows of nearly equal length, the shorter ones padded.

@@ -4,30 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeline.models.published import DEBERTA_V3
+
 # As published: microsoft/deberta-v3-large and meta-llama/Meta-Llama-3-8B.
 SHAPES: dict[str, dict[str, Any]] = {
     "deberta-v3-large": {
         "member": "large",
         "tokens": 768,
         "layers": 24,
-        "config": {
-            "model_type": "deberta-v2",
-            "hidden_size": 1024,
-            "num_attention_heads": 16,
-            "intermediate_size": 4096,
-            "hidden_act": "gelu",
-            "vocab_size": 128100,
-            "max_position_embeddings": 512,
-            "position_buckets": 256,
-            "max_relative_positions": -1,
-            "relative_attention": True,
-            "pos_att_type": "p2c|c2p",
-            "share_att_key": True,
-            "norm_rel_ebd": "layer_norm",
-            "position_biased_input": False,
-            "type_vocab_size": 0,
-            "layer_norm_eps": 1e-7,
-        },
+        "config": DEBERTA_V3
+        | {"hidden_size": 1024, "num_attention_heads": 16, "intermediate_size": 4096, "vocab_size": 128100},
     },
     "llama-3-8b": {
         "member": "llama",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import DebertaV2Config, DebertaV2Model
 
 from pipeline.models.disentangled import use_fast_attention
+from pipeline.models.published import DEBERTA_V3
 
 VOCABULARY = 60
 
@@ -17,7 +18,7 @@ VOCABULARY = 60
 def pair(seed: int = 0, dropout: float = 0.0, **changed: Any) -> tuple[nn.Module, nn.Module]:
     """The same random network twice: as transformers has it, and with our attention."""
     torch.manual_seed(seed)
-    shape: dict[str, Any] = {
+    shape = DEBERTA_V3 | {
         "vocab_size": VOCABULARY,
         "hidden_size": 24,
         "num_hidden_layers": 2,
@@ -25,13 +26,6 @@ def pair(seed: int = 0, dropout: float = 0.0, **changed: Any) -> tuple[nn.Module
         "intermediate_size": 32,
         "max_position_embeddings": 64,
         "position_buckets": 8,
-        "max_relative_positions": -1,
-        "relative_attention": True,
-        "pos_att_type": "p2c|c2p",
-        "share_att_key": True,
-        "norm_rel_ebd": "layer_norm",
-        "position_biased_input": False,
-        "type_vocab_size": 0,
         "attention_probs_dropout_prob": dropout,
         "hidden_dropout_prob": dropout,
         "pad_token_id": 0,

@@ -30,12 +30,12 @@ TRAINING = {"Podium": None, "Trainer, padded to the maximum": False, "Trainer, b
 """Side -> whether its Trainer pads dynamically."""
 
 
-def clocked(call: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds, and what the call returned; what it prints is dropped."""
+def clocked(call: Callable[[], Any]) -> float:
+    """Seconds of a call; what it prints is dropped."""
     began = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
-        found = call()
-    return time.perf_counter() - began, found
+        call()
+    return time.perf_counter() - began
 
 
 def trained(bench: Bench, side: str, seed: int, work: Path, threads: int) -> dict[str, float]:
@@ -43,24 +43,25 @@ def trained(bench: Bench, side: str, seed: int, work: Path, threads: int) -> dic
     dynamic = TRAINING[side]
     network = bench.network("fast" if dynamic is None else "huggingface", seed)
     if dynamic is None:
-        seconds, _ = clocked(lambda: ours.train(bench, network, seed, work, threads))
+        seconds = clocked(lambda: ours.train(bench, network, seed, work, threads))
     else:
-        seconds, _ = clocked(lambda: theirs.train(bench, network, seed, work, dynamic))
+        seconds = clocked(lambda: theirs.train(bench, network, seed, work, dynamic))
     loss = loss_of(network, lambda each: ours.answer(bench, each, bench.held), labels_of(bench.held))
     return {"seconds": seconds, "loss": loss}
 
 
-def answered(bench: Bench, work: Path) -> dict[str, tuple[float, Any]]:
-    """Seconds and answers of every side for the held-out rows, with the same weights."""
+def answered(bench: Bench, work: Path) -> dict[str, float]:
+    """Seconds of every side for the held-out rows, with the same weights."""
     scorer = theirs.scorer(bench)
     mine, other = (bench.network(attention, 0).eval() for attention in ("fast", "huggingface"))
-    return {
-        "Podium": clocked(lambda: ours.answer(bench, mine, bench.held)),
-        "Trainer, padded to the maximum": clocked(lambda: theirs.answer(bench, other, bench.held, work, False)),
-        "Trainer, sorted by length": clocked(lambda: theirs.answer(bench, other, bench.held, work, True)),
-        "pipeline, one by one": clocked(lambda: theirs.scores(scorer, bench.held, 1)),
-        "pipeline, batches of 16": clocked(lambda: theirs.scores(scorer, bench.held, 16)),
+    asked: dict[str, Callable[[], Any]] = {
+        "Podium": lambda: ours.answer(bench, mine, bench.held),
+        "Trainer, padded to the maximum": lambda: theirs.answer(bench, other, bench.held, work, False),
+        "Trainer, sorted by length": lambda: theirs.answer(bench, other, bench.held, work, True),
+        "pipeline, one by one": lambda: theirs.scores(scorer, bench.held, 1),
+        "pipeline, batches of 16": lambda: theirs.scores(scorer, bench.held, 16),
     }
+    return {side: clocked(call) for side, call in asked.items()}
 
 
 def main() -> None:
@@ -84,16 +85,14 @@ def main() -> None:
             for side in TRAINING:
                 training[side].append(trained(bench, side, number, work, asked.threads))
                 print("round", number, side, training[side][-1], flush=True)
-            answers = answered(bench, work)
-            for side, (seconds, _) in answers.items():
+            for side, seconds in answered(bench, work).items():
                 inference.setdefault(side, []).append(seconds)
                 print("round", number, side, round(seconds, 2), flush=True)
-            apart = np.abs(answers["Podium"][1] - answers["Trainer, sorted by length"][1]).max()
     table = summary(training, inference, asked)
     about = {"date": date.today().isoformat(), "machine": machine(), "torch": torch.__version__} | vars(asked)
     if not asked.no_write:
         name = "speed.json" if asked.precision == "fp32" else f"speed-{asked.precision}.json"
-        write_json(RESULTS / name, about | {"backbone": BACKBONE, "apart": float(apart)} | table)
+        write_json(RESULTS / name, about | {"backbone": BACKBONE} | table)
 
 
 def summary(training: dict[str, Any], inference: dict[str, list[float]], asked: argparse.Namespace) -> dict[str, Any]:

@@ -100,7 +100,8 @@ def _trainer(
         weight_decay=training["weight_decay"],
         adam_epsilon=1.0e-6,
         max_grad_norm=training["clip"],
-        train_sampling_strategy="group_by_length" if dynamic else "random",
+        # For predictions it would leave the rows in the order of its batches.
+        train_sampling_strategy="group_by_length" if dynamic and rows is not None else "random",
         bf16=training["precision"] == "bf16",
         seed=seed,
         use_cpu=True,

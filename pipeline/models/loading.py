@@ -44,7 +44,7 @@ def load_backbone(
         options: dict[str, Any] = {"config": config, "local_files_only": True}
         if precision not in QUANTISED:
             network = AutoModel.from_pretrained(folder, dtype=DTYPES[precision], **options).eval().to(device)
-            return _fast(network) if attention == FAST else network
+            return accelerated(network) if attention == FAST else network
         compute = torch.float32 if device == "cpu" else torch.float16
         if getattr(config, "quantization_config", None) is None:
             options["quantization_config"] = quantisation(precision, compute)
@@ -58,10 +58,11 @@ def fresh_backbone(folder: Path, device: str, attention: str = FAST) -> nn.Modul
     """The network of config.json without its saved weights: they are about to be replaced by a member's own."""
     config = without_dropout(AutoConfig.from_pretrained(folder, local_files_only=True), 0.0)
     network = AutoModel.from_config(config, dtype=torch.float32).eval().to(device)
-    return _fast(network) if attention == FAST else network
+    return accelerated(network) if attention == FAST else network
 
 
-def _fast(network: nn.Module) -> nn.Module:
+def accelerated(network: nn.Module) -> nn.Module:
+    """`network` with our attention, where it is a DeBERTa, and our dropout; weights and their names stay."""
     return use_fast_dropout(use_fast_attention(network))
 
 

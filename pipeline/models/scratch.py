@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from pipeline.errors import PodiumError
+from pipeline.models.published import DEBERTA_V3
 
 CHARACTERS = 8_000_000
 """A tokenizer learns its pieces from about that much text, evenly drawn: more changes little and takes minutes."""
@@ -91,23 +92,14 @@ def _unigram_tokenizer(texts: list[str], vocabulary: int) -> DebertaV2Tokenizer:
 
 def _deberta(settings: dict[str, Any], tokenizer: DebertaV2Tokenizer) -> PreTrainedModel:
     """The base network, without a masked-LM head: every class of transformers finds all backbone tensors in it."""
-    shape = {
+    shape = DEBERTA_V3 | {
         "vocab_size": _rows(len(tokenizer) + SPARE // 4),
         "hidden_size": settings["hidden"],
         "num_hidden_layers": settings["layers"],
         "num_attention_heads": settings["heads"],
         "intermediate_size": 4 * settings["hidden"],
-        "hidden_act": "gelu",
         "max_position_embeddings": settings["positions"],
         "position_buckets": settings["positions"] // 4,
-        "max_relative_positions": -1,
-        "relative_attention": True,
-        "pos_att_type": "p2c|c2p",
-        "share_att_key": True,
-        "norm_rel_ebd": "layer_norm",
-        "position_biased_input": False,
-        "type_vocab_size": 0,
-        "layer_norm_eps": 1e-7,
         "pad_token_id": tokenizer.pad_token_id,
     }
     return DebertaV2Model(DebertaV2Config(**shape))

@@ -10,7 +10,9 @@ from pipeline.settings.regularisers import Awp, Deni, Fgm, Mixout, Proximal, RDr
 from pipeline.settings.section import Section
 
 Attention = Literal["fast", "huggingface"]
-"""Of DeBERTa: ours (pipeline/models/disentangled.py), or that of transformers, which gives the same within rounding."""
+"""`fast`: our attention in a DeBERTa (pipeline/models/disentangled.py) and our dropout; `huggingface`: none of ours.
+
+The first gives the same within rounding, the second draws other masks at the same rate."""
 
 
 class Seeds(Section):
