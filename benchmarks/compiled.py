@@ -1,6 +1,6 @@
 """Whether torch.compile pays: one pass over real rows, the first one with its warm-up, and those after it.
 
-python -m benchmarks.compiled [--rows 64]        # about ten minutes on two cores; writes benchmarks/results/compiled.json
+python -m benchmarks.compiled [--rows 64]        # ten minutes on two cores; writes benchmarks/results/compiled.json
 """
 
 from __future__ import annotations
