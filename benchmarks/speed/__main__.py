@@ -1,6 +1,6 @@
 """Runs all sides in turn, several rounds, and prints the table.
 
-python -m benchmarks.speed [--rows 640] [--held 400] [--rounds 3] [--precision fp32]
+python -m benchmarks.speed [--rows 240] [--held 160] [--rounds 3] [--precision fp32]
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def answered(bench: Bench, work: Path) -> dict[str, float]:
 def main() -> None:
     """Prints the tables and writes them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=640, help="to train on")
-    parser.add_argument("--held", type=int, default=400, help="to answer")
+    parser.add_argument("--rows", type=int, default=240, help="to train on")
+    parser.add_argument("--held", type=int, default=160, help="to answer")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of training")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
