@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 
 from benchmarks.machine import machine
+from benchmarks.speed.protocol import DATA
 from pipeline.competitions.registry import load_competition
 from pipeline.data.batches import epoch_steps, inference_batches, padded
 from pipeline.data.features import swapped
@@ -28,7 +29,6 @@ from pipeline.models.packing import BLOCK_COST, division
 from pipeline.models.tokenizer import load_tokenizer
 from pipeline.settings.backbones import Scratch
 
-DATA = Path("../shared/data/arena_real")
 RESULTS = Path("benchmarks/results/padding.json")
 BACKBONE = {"source": "scratch", "vocabulary": 8000, "hidden": 64, "layers": 1, "heads": 2, "positions": 2048}
 """Of it the tokenizer alone is used."""
@@ -85,6 +85,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=4000)
     asked = parser.parse_args()
+    if not DATA.is_dir():
+        raise SystemExit(f"error: {DATA}: the real votes are not here")
     table = {}
     with tempfile.TemporaryDirectory() as folder:
         competition = load_competition("lmsys")

@@ -85,8 +85,10 @@ def labels_of(rows: pl.DataFrame) -> np.ndarray:
 def opened(folder: Path, train: int, held: int, precision: str) -> Bench:
     """Prepares the votes and builds the network below `folder`; rows are drawn once.
 
-    Raises: PodiumError where the votes are missing.
+    Exits with a line where the votes are missing.
     """
+    if not DATA.is_dir():
+        raise SystemExit(f"error: {DATA}: the real votes are not here")
     competition = load_competition("lmsys")
     prepare(DATA, competition, folder / "competition")
     rows = pl.read_parquet(folder / "competition" / "train.parquet").sample(train + held, seed=0, shuffle=True)
