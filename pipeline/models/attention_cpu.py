@@ -16,12 +16,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pipeline.models.dropout import noise_like
+from pipeline.models.packing import MASKED
 from pipeline.models.positions import Placed, Slots, headed
 
 CHUNK = 2**19
 """Scores that are computed together: 2 MB in fp32."""
-MASKED = -30000.0
-"""Added to the scores of a key that nobody may look at; finite in fp16."""
 
 
 def attend(

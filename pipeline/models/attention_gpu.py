@@ -1,6 +1,6 @@
 """Disentangled attention on a GPU: both position terms and the mask are the bias of scaled_dot_product_attention.
 
-python -m benchmarks.gpu --only attention        # how fast, on the card at hand
+python -m benchmarks.gpu --parts attention        # how fast, on the card at hand
 
 It keeps no scores, copies neither queries nor keys nor values, scatters no gradient, and asks the host nothing.
 Not measured on a GPU yet.
@@ -16,13 +16,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+from pipeline.models.packing import MASKED
 from pipeline.models.positions import Placed, Slots, by_head, headed
 
 ALIGNED = 8
 """The lengths that GPUs attend to are multiples of it: a bias with other rows would be copied into one with such."""
-MASKED = -30000.0
-"""The bias of a key that nobody may look at: its share is 0, and no sum with it is -inf, in fp16 or in a kernel that
-multiplies it by log2(e), as the least number of a dtype would be."""
 
 
 def attend(

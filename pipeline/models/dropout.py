@@ -21,7 +21,7 @@ def use_fast_dropout(network: nn.Module) -> nn.Module:
 
 
 class FastDropout(nn.Dropout):
-    """nn.Dropout, drawn in another way where the states are on a CPU. It is the same function of torch's seed."""
+    """nn.Dropout, drawn in another way where the states are on a CPU. Equal seeds of torch's give equal draws."""
 
     def forward(self, states: Tensor) -> Tensor:
         """A tensor of any shape."""

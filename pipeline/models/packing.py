@@ -23,6 +23,9 @@ BLOCK_COST_GPU = 512
 """The same where calls are launches; not measured."""
 WORTH = 0.97
 """A batch of which more tokens than this share would be left stays as it is: moving tokens is not free."""
+MASKED = -30000.0
+"""The bias of a key that nobody may look at: its share is 0, and no sum with it is -inf, in fp16 or in a kernel that
+multiplies it by log2(e), as the least number of a dtype would be."""
 LENGTHS = "host_lengths"
 """Attribute of a mask: its rows' lengths as a NumPy array, where the host knows them and no GPU need be asked."""
 
