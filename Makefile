@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" DVC_NO_ANALYTICS=1
 # Each process has one thread, a file's tests stay together: they share what is costly to make.
 PYTEST := OMP_NUM_THREADS=1 $(RUN) python -m pytest -q -n logical --dist loadfile
-# What the kernel brings along, because Kaggle's image has other versions; see pipeline/delivery/wheels.py.
+# What the kernel brings along, because Kaggle's image has other versions; see pipeline/package/wheels.py.
 KERNEL_WHEELS := lightgbm narwhals polars polars-runtime-32 safetensors \
 	accelerate anyio bitsandbytes h11 httpcore2 httpx2 huggingface-hub peft tokenizers transformers truststore
 
@@ -74,18 +74,18 @@ lint: setup ## check style, imports and types
 	$(RUN) mypy
 
 bench: setup ## measure speed and honesty; results go to benchmarks/results/
-	$(RUN) python -m benchmarks.data
-	$(RUN) python -m benchmarks.pipeline
-	$(RUN) python -m benchmarks.shapes
-	$(RUN) python -m benchmarks.attention
+	$(RUN) python -m benchmarks.build.data
+	$(RUN) python -m benchmarks.build.pipeline
+	$(RUN) python -m benchmarks.speed.shapes
+	$(RUN) python -m benchmarks.speed.attention
 	$(RUN) python -m benchmarks.speed
-	$(RUN) python -m benchmarks.padding
-	$(RUN) python -m benchmarks.overhead
-	$(RUN) python -m benchmarks.stack_size
-	$(RUN) python -m benchmarks.stacking
+	$(RUN) python -m benchmarks.speed.padding
+	$(RUN) python -m benchmarks.speed.overhead
+	$(RUN) python -m benchmarks.stack.size
+	$(RUN) python -m benchmarks.stack.honesty
 	@# These two replay what a finished `make repro` has left here.
-	$(RUN) python -m benchmarks.deadline --run .
-	$(RUN) python -m benchmarks.deadline_real --run .
+	$(RUN) python -m benchmarks.kernel.simulated --run .
+	$(RUN) python -m benchmarks.kernel.real --run .
 
 prune: setup ## remove what params.yaml no longer names, and cached files of no tagged submission
 	$(RUN) python -m pipeline.prune

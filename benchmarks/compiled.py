@@ -19,7 +19,7 @@ from benchmarks.machine import machine
 from benchmarks.speed.protocol import TOKENS_PER_BATCH, Bench, opened
 from pipeline.data.batches import inference_batches
 from pipeline.files import write_json
-from pipeline.inference.logits import batch_logits, batch_tensors
+from pipeline.inference.forward import batch_logits, batch_tensors
 
 RESULTS = Path("benchmarks/results/compiled.json")
 PASSES = 3

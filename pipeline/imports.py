@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import sys
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -57,14 +57,21 @@ def _file(module: str, root: Path) -> Path | None:
     return None
 
 
-def _imported(file: Path, root: Path) -> Iterator[str]:
+def _imported(file: Path, root: Path) -> tuple[str, ...]:
     """Every module name that `file` imports anywhere in its text; a `from` import may name a submodule."""
-    for node in ast.walk(ast.parse((root / file).read_text(encoding="utf-8"))):
+    return _imports((root / file).read_text(encoding="utf-8"))
+
+
+@cache
+def _imports(text: str) -> tuple[str, ...]:
+    """The same of a file's text, which is parsed once however many modules import it."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return tuple(names)
 
 
 def _without_docstrings(tree: ast.AST) -> ast.AST:

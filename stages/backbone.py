@@ -9,8 +9,8 @@ from pathlib import Path
 from pipeline.config import load_params
 from pipeline.errors import PodiumError, nearest
 from pipeline.files import atomic_folder, read_json
-from pipeline.models.backbone import obtain
-from pipeline.models.pretrained import FACTS
+from pipeline.models.backbones.obtain import obtain
+from pipeline.models.backbones.pretrained import FACTS
 from pipeline.stage import stage
 
 ARTIFACTS = Path("artifacts")

@@ -6,7 +6,7 @@ python -m stages.compare --markdown
 
 import argparse
 
-from pipeline.delivery.compare import compare
+from pipeline.ledger.compare import compare
 from pipeline.stage import stage
 
 if __name__ == "__main__":

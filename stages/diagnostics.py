@@ -9,9 +9,9 @@ import polars as pl
 
 from pipeline.competitions.task import competition_from_json
 from pipeline.config import load_params
-from pipeline.ensemble.diagnostics import STACKER, disagreements, marginal_gains, slice_scores, swap_consistency
 from pipeline.ensemble.stack import second_level
 from pipeline.ensemble.table import read_oof
+from pipeline.evaluation.diagnostics import STACKER, disagreements, marginal_gains, slice_scores, swap_consistency
 from pipeline.files import read_json, write_json
 from pipeline.stage import stage
 

@@ -9,8 +9,8 @@ import shlex
 
 from pipeline.competitions.registry import load_competition
 from pipeline.config import load_params
-from pipeline.delivery.download import command, download
-from pipeline.delivery.kaggle import Patience
+from pipeline.kaggle.cli import Patience
+from pipeline.kaggle.download import command, download
 from pipeline.stage import stage
 
 if __name__ == "__main__":

@@ -13,15 +13,15 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.data.folds import split_rows
 from pipeline.files import read_json
+from pipeline.members.fold import quick_look, train_fold
 from pipeline.stage import stage
-from pipeline.training.fold import quick_look, train_fold
 
 ARTIFACTS = Path("artifacts")
 
 
 def main(member: str, fold: int, rows: int | None) -> None:
     start = read_json(ARTIFACTS / "start" / f"{member}.json")
-    kind = import_module(f"pipeline.training.{start['settings']['kind']}")
+    kind = import_module(f"pipeline.members.{start['settings']['kind']}")
     train = pl.read_parquet(ARTIFACTS / "competition" / "train.parquet")
     split = split_rows(train, pl.read_parquet(ARTIFACTS / "folds.parquet"), fold)
     with threadpool_limits(start["threads"]):

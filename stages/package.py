@@ -6,8 +6,8 @@ python -m stages.package
 from pathlib import Path
 
 from pipeline.config import load_params
-from pipeline.delivery.package import build_package
-from pipeline.delivery.wheels import find_wheels
+from pipeline.package.build import build_package
+from pipeline.package.wheels import find_wheels
 from pipeline.stage import stage
 
 if __name__ == "__main__":

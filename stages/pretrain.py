@@ -13,10 +13,10 @@ from threadpoolctl import threadpool_limits
 from pipeline.competitions.task import competition_from_json
 from pipeline.data.folds import HOLDOUT
 from pipeline.files import atomic_folder, read_json, remove_partials, sha256_file, write_json
-from pipeline.models.pretrained import FACTS, POINTER
+from pipeline.members.context import TOKENS
+from pipeline.models.backbones.pretrained import FACTS, POINTER
 from pipeline.stage import stage
 from pipeline.training.checkpoint import checkpoint
-from pipeline.training.run import TOKENS
 
 ARTIFACTS = Path("artifacts")
 READ = ("competition/train.parquet", "folds.parquet")

@@ -11,8 +11,8 @@ from threadpoolctl import threadpool_limits
 from pipeline.competitions.task import competition_from_json
 from pipeline.config import load_params
 from pipeline.files import read_json, write_json
+from pipeline.members.probe import run_probe
 from pipeline.stage import stage
-from pipeline.training.probe import run_probe
 
 ARTIFACTS = Path("artifacts")
 

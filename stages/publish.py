@@ -8,9 +8,9 @@ import argparse
 
 from pipeline.competitions.registry import load_competition
 from pipeline.config import load_params
-from pipeline.delivery.kaggle import Patience
-from pipeline.delivery.preview import preview_publish
-from pipeline.delivery.publish import publish
+from pipeline.kaggle.cli import Patience
+from pipeline.kaggle.preview import preview_publish
+from pipeline.kaggle.publish import publish
 from pipeline.stage import stage
 
 if __name__ == "__main__":

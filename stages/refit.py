@@ -11,15 +11,15 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.config import load_params
 from pipeline.files import read_json
+from pipeline.members.refit import refit
 from pipeline.stage import stage
-from pipeline.training.refit import refit
 
 ARTIFACTS = Path("artifacts")
 
 
 def main(member: str) -> None:
     start = read_json(ARTIFACTS / "start" / f"{member}.json")
-    kind = import_module(f"pipeline.training.{start['settings']['kind']}")
+    kind = import_module(f"pipeline.members.{start['settings']['kind']}")
     with threadpool_limits(start["threads"]):
         trained = refit(kind, start, load_params().refit, ARTIFACTS)
     print(f"{member}: " + ("trained on all rows" if trained else "no refit"))

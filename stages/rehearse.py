@@ -6,7 +6,7 @@ python -m stages.rehearse
 from pathlib import Path
 
 from pipeline.config import load_params
-from pipeline.delivery.rehearse import rehearse
+from pipeline.package.rehearse import rehearse
 from pipeline.stage import stage
 
 if __name__ == "__main__":

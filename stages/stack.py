@@ -7,13 +7,13 @@ from pathlib import Path
 
 from pipeline.competitions.task import competition_from_json
 from pipeline.config import load_params
-from pipeline.ensemble.climb import cheap_first, climb, costliest
-from pipeline.ensemble.collapse import add_training, collapsed_folds, read_training
+from pipeline.ensemble.build_ladder import cheap_first, climb, costliest
 from pipeline.ensemble.ladder import save_ladder
-from pipeline.ensemble.scores import cv_scores, level2_frame
 from pipeline.ensemble.stack import calibrate, compare
 from pipeline.ensemble.table import read_holdout, read_oof, read_truth
 from pipeline.errors import PodiumError
+from pipeline.evaluation.collapse import add_training, collapsed_folds, read_training
+from pipeline.evaluation.scores import cv_scores, level2_frame
 from pipeline.files import atomic_folder, read_json, write_json, write_parquet
 from pipeline.stage import seconds_of, stage
 

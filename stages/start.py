@@ -10,8 +10,8 @@ from pathlib import Path
 from pipeline.competitions.registry import load_competition
 from pipeline.config import load_params
 from pipeline.files import write_json
+from pipeline.members.start import resolve, resolve_pretraining
 from pipeline.stage import stage
-from pipeline.training.start import resolve, resolve_pretraining
 
 ARTIFACTS = Path("artifacts")
 

@@ -8,9 +8,9 @@ import argparse
 
 from pipeline.competitions.registry import load_competition
 from pipeline.config import load_params
-from pipeline.delivery.kaggle import Patience
-from pipeline.delivery.preview import preview_submit
-from pipeline.delivery.submission import submit
+from pipeline.kaggle.cli import Patience
+from pipeline.kaggle.preview import preview_submit
+from pipeline.kaggle.submit import submit
 from pipeline.stage import stage
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ import argparse
 
 from pipeline.competitions.registry import load_competition
 from pipeline.config import load_params
-from pipeline.delivery.git import numbered_tags
-from pipeline.delivery.kaggle import Patience
-from pipeline.delivery.leaderboard import sync
+from pipeline.kaggle.cli import Patience
+from pipeline.ledger.git import numbered_tags
+from pipeline.ledger.sync import sync
 from pipeline.stage import stage
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from kernel.packaged import mount, once
+from packaged import mount, once
 
 from pipeline.competitions.registry import load_competition
 from pipeline.competitions.task import Competition

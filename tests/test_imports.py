@@ -15,16 +15,20 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "data": ("competitions",),
     "models": ("competitions", "data"),
     "ensemble": ("competitions", "data"),
-    "inference": ("competitions", "data", "models", "ensemble"),
-    "training": ("competitions", "data", "models", "ensemble", "inference", "settings"),
+    "evaluation": ("competitions", "data", "ensemble"),
+    "inference": ("competitions", "data", "models"),
+    "planning": ("competitions", "data", "ensemble", "inference"),
+    "kernel": ("competitions", "data", "models", "ensemble", "inference", "planning"),
+    "training": ("competitions", "data", "models", "inference", "settings"),
+    "members": ("competitions", "data", "models", "ensemble", "inference", "settings", "training"),
 }
 
 
 @pytest.mark.parametrize("folder", ALLOWED)
 def test_imports_go_one_way(folder: str) -> None:
-    for file in (ROOT / "pipeline" / folder).glob("*.py"):
-        for imported in closure(f"pipeline.{folder}.{file.stem}"):
-            if len(imported.parts) == 3 and imported.parts[1] != folder and imported.name != "__init__.py":
+    for file in (ROOT / "pipeline" / folder).rglob("*.py"):
+        for imported in closure(".".join(file.relative_to(ROOT).with_suffix("").parts)):
+            if len(imported.parts) > 2 and imported.parts[1] != folder and imported.name != "__init__.py":
                 assert imported.parts[1] in ALLOWED[folder], f"{folder}/{file.name} reaches {imported}"
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from transformers import DebertaV2Config, DebertaV2Model
 
-from benchmarks.attention import DROPOUT, attention_call, backward, embedded
 from benchmarks.gpu.bench import HALVES, Bench, Row, fitting, rounded, tried
-from benchmarks.networks import deberta
-from pipeline.models.disentangled import use_fast_attention
-from pipeline.models.loading import DTYPES
+from benchmarks.speed.attention import DROPOUT, attention_call, backward, embedded
+from benchmarks.speed.networks import deberta
+from pipeline.models.backbones.loading import DTYPES
+from pipeline.models.deberta.disentangled import use_fast_attention
 
 TOKENS, TIMES = 16384, 10
 TARGETS = (2.0, 3.0, 5.0)

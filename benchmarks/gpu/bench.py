@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 import torch
 
-from benchmarks.networks import SHAPES
-from benchmarks.one_shape import measured, member_settings
-from pipeline.models.loading import DTYPES
+from benchmarks.speed.networks import SHAPES
+from benchmarks.speed.one_shape import measured, member_settings
+from pipeline.models.backbones.loading import DTYPES
 from pipeline.training.device import Device, training_device
 
 Found = TypeVar("Found")
@@ -56,7 +56,7 @@ class Bench:
         return PRESETS / ("server.yaml" if large else "workstation.yaml")
 
     def config(self, name: str) -> dict[str, Any]:
-        """The configuration of benchmarks.networks.SHAPES[name], or a tiny one of its kind."""
+        """The configuration of benchmarks.speed.networks.SHAPES[name], or a tiny one of its kind."""
         config = SHAPES[name]["config"] | {"num_hidden_layers": SHAPES[name]["layers"]}
         if not self.tiny:
             return config
@@ -78,7 +78,7 @@ class Bench:
         return Device("cpu", precision)
 
     def measured(self, call: Callable[[], object], times: int) -> dict[str, float]:
-        """See benchmarks.one_shape.measured; one call more, before the others, pays for what is set up once."""
+        """See benchmarks.speed.one_shape.measured; one call more, before the others, pays for what is set up once."""
         call()
         return measured(call, self.on_gpu, 1 if self.tiny else times)
 

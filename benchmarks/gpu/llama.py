@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
-from pipeline.models.loading import DTYPES, QUANTISED, quantisation, settled
+from pipeline.models.backbones.loading import DTYPES, QUANTISED, quantisation, settled
 
 SPREAD = 0.02
 """Standard deviation of the weights."""
 
 
 def random_base(config: dict[str, Any], precision: str, device: str) -> Any:
-    """As pipeline.models.loading.load_backbone would have loaded it, without 16 GB on a disk or in the host's memory.
+    """As pipeline.models.backbones.loading.load_backbone would have loaded it, without 16 GB on disk or host.
 
     What it holds beside its result is one weight in half precision.
     """

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import DebertaV2Config, DebertaV2Model
 
-from benchmarks.attention import attention_call, embedded
 from benchmarks.gpu.bench import HALVES, Bench, Row, rounded, tried
-from benchmarks.networks import deberta
-from benchmarks.one_shape import encoder, write_weights
+from benchmarks.speed.attention import attention_call, embedded
+from benchmarks.speed.networks import deberta
+from benchmarks.speed.one_shape import encoder, write_weights
 from pipeline.data.batches import pad
-from pipeline.models.disentangled import use_fast_attention
-from pipeline.models.loading import DTYPES
+from pipeline.models.backbones.loading import DTYPES
+from pipeline.models.deberta.disentangled import use_fast_attention
 
 LOGITS, GRADIENTS = 1e-5, 1e-4
 """Largest difference in fp32: of the logits, relative to their norm; of a parameter's gradient, to the norm of all."""

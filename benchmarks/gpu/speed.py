@@ -20,11 +20,11 @@ from torch import nn
 
 from benchmarks.gpu.bench import Bench, Row, fitting, released, rounded, tried
 from benchmarks.gpu.llama import random_base
-from benchmarks.one_shape import CLASSES, TASK, encoder, random_rows, stepper, write_weights
-from pipeline.inference.logits import batch_logits
-from pipeline.models.loading import DTYPES, QUANTISED
+from benchmarks.speed.one_shape import CLASSES, TASK, encoder, random_rows, stepper, write_weights
+from pipeline.inference.forward import batch_logits
+from pipeline.members.decoder import with_adapters
+from pipeline.models.backbones.loading import DTYPES, QUANTISED
 from pipeline.models.network import decoder_network
-from pipeline.training.decoder import with_adapters
 from pipeline.training.device import resolve_precision
 
 TARGETS = {"encoder": ("inference", 1024, 0.40), "decoder": ("training", 1024, 0.45)}

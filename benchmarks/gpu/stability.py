@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from benchmarks.gpu.bench import HALVES, Bench, Row, tried
-from benchmarks.one_shape import encoder, random_rows, write_weights
+from benchmarks.speed.one_shape import encoder, random_rows, write_weights
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.loop import fit
 

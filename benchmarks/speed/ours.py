@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 
 from benchmarks.speed.protocol import ROWS_PER_STEP, TOKENS_PER_BATCH, Bench, labels_of
-from pipeline.inference.logits import logits_of
-from pipeline.inference.networks import Opened
+from pipeline.inference.forward import logits_of
+from pipeline.inference.open_network import Opened
 from pipeline.models.network import Network
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.classification import Classification

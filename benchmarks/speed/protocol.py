@@ -15,13 +15,13 @@ from pipeline.competitions.registry import load_competition
 from pipeline.competitions.task import Competition
 from pipeline.data.ingest import prepare
 from pipeline.data.text import Encoded
-from pipeline.inference.neural import encoded_rows
-from pipeline.models.backbone import obtain
+from pipeline.inference.network_member import encoded_rows
+from pipeline.members.encoder import trainable_backbone
+from pipeline.models.backbones.obtain import obtain
+from pipeline.models.backbones.tokenizer import load_tokenizer
 from pipeline.models.network import Network, encoder_network
-from pipeline.models.tokenizer import load_tokenizer
 from pipeline.settings.backbones import Scratch
 from pipeline.settings.members import Encoder
-from pipeline.training.encoder import trainable_backbone
 
 DATA = Path("../shared/data/arena_real")
 BACKBONE = {

@@ -30,20 +30,20 @@ from benchmarks.stability.strategies import STRATEGIES
 from pipeline.competitions.task import Competition, Label
 from pipeline.data.text import encode, views_of
 from pipeline.files import atomic_folder, write_json
-from pipeline.inference.logits import batch_logits
-from pipeline.models.committee import Committee
+from pipeline.inference.forward import batch_logits
+from pipeline.members.encoder import trainable_backbone
+from pipeline.models.backbones.pretrained import FACTS, contents_hash
+from pipeline.models.backbones.scratch import build_scratch
+from pipeline.models.backbones.tokenizer import load_tokenizer
 from pipeline.models.network import encoder_network
-from pipeline.models.pretrained import FACTS, contents_hash
-from pipeline.models.scratch import build_scratch
-from pipeline.models.tokenizer import load_tokenizer
+from pipeline.models.voting import Committee
 from pipeline.settings.backbones import Pretrain, Scratch
-from pipeline.training.attempts import Job, train
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.classification import Classification
-from pipeline.training.deni import updates
 from pipeline.training.device import training_device
-from pipeline.training.encoder import trainable_backbone
 from pipeline.training.pretrain import pretrain
+from pipeline.training.restarts import Job, train
+from pipeline.training.techniques.deni import updates
 
 
 class Asked(NamedTuple):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.stability.protocol import PLAIN
-from pipeline.settings.neural import Training
+from pipeline.settings.finetuning import Training
 
 
 @dataclass(frozen=True)

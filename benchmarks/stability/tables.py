@@ -9,7 +9,7 @@ from markupsafe import escape
 
 from benchmarks.stability.strategies import BEST
 from pipeline.files import write_text
-from pipeline.report.seeds import panels
+from pipeline.report.stability_section import panels
 
 STYLE = (
     "text{font:12px system-ui,sans-serif;fill:#666}.title{font-weight:600}.grid{stroke:#999;stroke-opacity:.3}"

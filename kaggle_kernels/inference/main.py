@@ -5,7 +5,7 @@ PODIUM_INPUT=some/input PODIUM_WORKING=some/folder python kaggle_kernels/inferen
 In the scored rerun (KAGGLE_IS_COMPETITION_RERUN is set) nothing may stop it: problems are printed, the best submission
 so far stays, the exit code is 0. Every other run is the dress rehearsal: the first problem ends it with one clear line
 and exit code 2. PODIUM_BUDGET_SECONDS replaces the package's budget; PODIUM_FAULTS breaks things on purpose, see
-pipeline/inference/faults.py.
+pipeline/kernel/faults.py.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def serve(started: float, rerun: bool) -> None:
         return
     sys.path.insert(0, str(package / "code"))
     from pipeline.errors import PodiumError
-    from pipeline.inference.kernel import run
+    from pipeline.kernel.run import run
 
     try:
         run(package, data, working, started, rerun, broken)

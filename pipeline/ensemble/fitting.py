@@ -17,9 +17,9 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.competitions.metrics import log_losses
 from pipeline.competitions.task import Competition
-from pipeline.ensemble.level1 import Level1
 from pipeline.ensemble.linear import Form, fit_linear, full_form, scalar_form
 from pipeline.ensemble.logits import from_logits, to_logits
+from pipeline.ensemble.stack_inputs import Level1
 from pipeline.ensemble.stackers import Boosted, Linear, Stacker, equal_mean, predict, scalar_weights, tree_inputs
 
 POWERS = (-3.0, 1.0)

@@ -19,8 +19,8 @@ import polars as pl
 from pipeline.competitions.task import Competition
 from pipeline.ensemble import stackers
 from pipeline.ensemble.calibration import UNCALIBRATED, Calibration, calibration_from_dict
-from pipeline.ensemble.level1 import build_level1
 from pipeline.ensemble.logits import geometric_mean
+from pipeline.ensemble.stack_inputs import build_level1
 from pipeline.files import read_json, write_json
 
 PRIOR = "prior"

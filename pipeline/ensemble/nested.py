@@ -15,7 +15,7 @@ from pipeline.competitions.metrics import Metric
 from pipeline.competitions.task import Competition
 from pipeline.ensemble.calibration import Calibration, fit_calibration
 from pipeline.ensemble.fitting import Common, fit
-from pipeline.ensemble.level1 import Level1, build_level1
+from pipeline.ensemble.stack_inputs import Level1, build_level1
 from pipeline.ensemble.stackers import Stacker, predict
 from pipeline.ensemble.table import Table
 from pipeline.ensemble.uncertainty import cluster_error

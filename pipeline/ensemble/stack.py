@@ -12,8 +12,8 @@ import numpy as np
 from pipeline.competitions.metrics import METRICS
 from pipeline.competitions.task import Competition
 from pipeline.data.folds import assign_folds, group_keys
+from pipeline.ensemble.build_ladder import with_averaging
 from pipeline.ensemble.calibration import Calibration, fit_shift
-from pipeline.ensemble.climb import with_averaging
 from pipeline.ensemble.ladder import Ladder, Rung
 from pipeline.ensemble.nested import Second, nested_candidates, second_level, simplest_of_the_best
 from pipeline.ensemble.table import Holdout, Table

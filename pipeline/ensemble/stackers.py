@@ -14,8 +14,8 @@ import lightgbm as lgb
 import numpy as np
 
 from pipeline.competitions.task import Competition
-from pipeline.ensemble.level1 import Level1
 from pipeline.ensemble.logits import from_logits
+from pipeline.ensemble.stack_inputs import Level1
 
 
 @dataclass(frozen=True)

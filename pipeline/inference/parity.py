@@ -49,7 +49,7 @@ def parity_differences(
 def computes_exactly(precision: str) -> bool:
     """Whether a member of this precision computes in fp32 here; NF4 bases do on a CPU, and in fp16 on a GPU."""
     if precision == "nf4":
-        from pipeline.inference.neural import available_devices  # torch is slow to load
+        from pipeline.inference.network_member import available_devices  # torch is slow to load
 
         return available_devices() == ["cpu"]
     return precision == "fp32"

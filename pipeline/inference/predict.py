@@ -50,7 +50,7 @@ def open_member(
     kind = read_json(folder / "member.json")["kind"]
     # Each kind brings libraries that the others do without.
     if kind == "tabular":
-        from pipeline.models.tabular import load_tabular
+        from pipeline.models.tabular.model import load_tabular
 
         return _OnePass(folder, load_tabular(folder, competition))
     if kind == "external":
@@ -58,7 +58,7 @@ def open_member(
 
         return _OnePass(folder, load_external(folder, competition))
     if kind in ("encoder", "decoder"):
-        from pipeline.inference.neural import NeuralMember
+        from pipeline.inference.network_member import NeuralMember
 
         return NeuralMember(folder, competition, devices, token_cache)
     raise PodiumError(f"{folder / 'member.json'}: kind: expected tabular, external, encoder or decoder, found {kind}")

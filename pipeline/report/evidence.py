@@ -15,9 +15,9 @@ import polars as pl
 
 from pipeline.competitions.metrics import METRICS, Metric
 from pipeline.competitions.task import Competition, competition_from_json
-from pipeline.delivery.ledger import LEDGER, Entry, parse_ledger
 from pipeline.errors import PodiumError
 from pipeline.files import read_json
+from pipeline.ledger.ledger import LEDGER, Entry, parse_ledger
 from pipeline.report.charts import known
 
 STABILITY = "benchmarks/results/stability.json"

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline.report import charts, diagnostics
+from pipeline.report import charts, stack_section
 from pipeline.report.charts import known, score_text
 from pipeline.report.evidence import Evidence, array
-from pipeline.report.leaderboard import leaderboard
-from pipeline.report.training import failures, training
+from pipeline.report.leaderboard_section import leaderboard
+from pipeline.report.training_section import failures, training
 
 STAGES = (
     *("demo", "prepare", "folds", "backbone", "pretrain", "start"),
@@ -173,10 +173,10 @@ SECTIONS = {
     "decisive": lambda evidence: evidence.cv.get("decisive"),
     "alike": alike,
     "calibration": calibration,
-    "checks": lambda evidence: diagnostics.checks(evidence.cv, evidence.probe, evidence.diagnostics),
-    "marginal": lambda evidence: diagnostics.marginal(evidence.diagnostics),
-    "slices": lambda evidence: diagnostics.slices(evidence.cv, evidence.diagnostics),
-    "disagreements": lambda evidence: diagnostics.disagreements(evidence.competition, evidence.diagnostics),
+    "checks": lambda evidence: stack_section.checks(evidence.cv, evidence.probe, evidence.diagnostics),
+    "marginal": lambda evidence: stack_section.marginal(evidence.diagnostics),
+    "slices": lambda evidence: stack_section.slices(evidence.cv, evidence.diagnostics),
+    "disagreements": lambda evidence: stack_section.disagreements(evidence.competition, evidence.diagnostics),
     "training": training,
     "rehearsal": rehearsal,
     "spent": spent,

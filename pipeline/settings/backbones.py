@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.settings.neural import Attention, Batches, Schedule, with_rate
+from pipeline.settings.finetuning import Attention, Batches, Schedule, with_rate
 from pipeline.settings.section import Section, with_tuples
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.settings.neural import Attention, Inference, Lora, Training
+from pipeline.settings.finetuning import Attention, Inference, Lora, Training
 from pipeline.settings.recipes import with_recipe
 from pipeline.settings.section import Section, with_tuples
 

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy, log_softmax
 
 from pipeline.data.batches import epoch_steps, inference_batches
 from pipeline.data.text import Encoded
-from pipeline.inference.logits import batch_tensors
+from pipeline.inference.forward import batch_tensors
 from pipeline.training.objective import Batch, Loss
 
 

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from pipeline.errors import PodiumError
-from pipeline.training.deni import updates
 from pipeline.training.device import Device
 from pipeline.training.gradients import Learner, gradients, within_memory
 from pipeline.training.objective import Objective
+from pipeline.training.techniques.deni import updates
 
 TIMED = 3
 COPIES = 4

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import PodiumError
-from pipeline.training.adversarial import attackable, attacked, awp_shift, table, table_shift, words_shift
 from pipeline.training.device import Device
 from pipeline.training.objective import Batch, Loss, Objective
-from pipeline.training.perturbation import Noise, caught, moved
-from pipeline.training.proximal import Teacher, divergence, smoothness
+from pipeline.training.techniques.adversarial import attackable, attacked, awp_shift, table, table_shift, words_shift
+from pipeline.training.techniques.perturbation import Noise, caught, moved
+from pipeline.training.techniques.proximal import Teacher, divergence, smoothness
 
 
 class Shown(NamedTuple):

@@ -17,18 +17,18 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import PodiumError
-from pipeline.training.averaging import Average, share_of
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.deni import Deni
 from pipeline.training.device import Device
 from pipeline.training.gradients import Learner, gradients, norms, within_memory
 from pipeline.training.guard import alarm, seen
 from pipeline.training.objective import Objective
 from pipeline.training.optim import adamw, bottom_and_head, rate_at
 from pipeline.training.progress import track
-from pipeline.training.proximal import Teacher
 from pipeline.training.seeds import seed_of
 from pipeline.training.state import Record, State
+from pipeline.training.techniques.averaging import Average, share_of
+from pipeline.training.techniques.deni import Deni
+from pipeline.training.techniques.proximal import Teacher
 
 NOT_FINITE = "lower training.schedule.rate or set training.precision: fp32"
 

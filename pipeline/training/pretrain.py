@@ -22,9 +22,9 @@ from pipeline.competitions.task import Competition
 from pipeline.data.text import encode, views_of
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, write_json
-from pipeline.models.loading import load_backbone
-from pipeline.models.pretrained import FACTS, contents_hash
-from pipeline.models.tokenizer import load_tokenizer
+from pipeline.models.backbones.loading import load_backbone
+from pipeline.models.backbones.pretrained import FACTS, contents_hash
+from pipeline.models.backbones.tokenizer import load_tokenizer
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import Device, resolve_precision, training_device
 from pipeline.training.forecast import forecast

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.training.averaging import Average, put
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.deni import Deni
 from pipeline.training.guard import Seen
-from pipeline.training.proximal import Teacher
+from pipeline.training.techniques.averaging import Average, put
+from pipeline.training.techniques.deni import Deni
+from pipeline.training.techniques.proximal import Teacher
 
 POINTS = 200
 """A learning curve keeps that many points at most."""

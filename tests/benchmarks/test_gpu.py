@@ -15,10 +15,10 @@ from benchmarks.gpu import __main__ as command
 from benchmarks.gpu.bench import Bench, fitting
 from benchmarks.gpu.llama import random_base
 from benchmarks.gpu.speed import costs
-from benchmarks.one_shape import encoder, write_weights
-from pipeline.models import attention_cpu, attention_gpu
-from pipeline.models.loading import load_backbone
-from pipeline.training.decoder import with_adapters
+from benchmarks.speed.one_shape import encoder, write_weights
+from pipeline.members.decoder import with_adapters
+from pipeline.models.backbones.loading import load_backbone
+from pipeline.models.deberta import attention_cpu, attention_gpu
 
 BENCH = Bench("cpu", tiny=True)
 

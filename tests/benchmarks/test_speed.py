@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import padding
-from benchmarks.speed import ours, protocol, theirs
+from benchmarks.speed import ours, padding, protocol, theirs
 from benchmarks.speed.protocol import Bench
 
 if not protocol.DATA.exists():

@@ -26,7 +26,7 @@ from pipeline.data.text import (
     layout,
     views_of,
 )
-from pipeline.models.tokenizer import load_tokenizer
+from pipeline.models.backbones.tokenizer import load_tokenizer
 
 PREFERENCE, SINGLE = TASKS["preference"], TASKS["single"]
 FAMILIES = {"encoder": "bert", "decoder": "llama"}

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pipeline.data import tokenise, tokens
 from pipeline.data.tokens import tokens_of
-from pipeline.models.tokenizer import load_tokenizer
+from pipeline.models.backbones.tokenizer import load_tokenizer
 
 TEXTS = [f"Some words, [SEP] <s> and number {number}: é你" for number in range(60)]
 texts = st.lists(st.text("ab \n[SEP]<s>é你", max_size=40) | st.sampled_from(TEXTS), max_size=8)

@@ -96,7 +96,7 @@ def test_git_sees_only_what_a_user_commits(clone: Path) -> None:
 
 
 def test_a_comment_reruns_no_fold(clone: Path) -> None:
-    for name in ("pipeline/models/tabular.py", "pipeline/training/fold.py", "pipeline/data/folds.py"):
+    for name in ("pipeline/models/tabular/model.py", "pipeline/members/fold.py", "pipeline/data/folds.py"):
         file = clone / name
         file.write_text(file.read_text() + "\n# A comment.\n")
     again = ran(sh("dvc repro", clone))

@@ -15,17 +15,17 @@ from support import preference_rows, write_artifacts, write_external
 from pipeline.competitions.metrics import METRICS
 from pipeline.competitions.task import Competition
 from pipeline.data.folds import split_rows
-from pipeline.ensemble.climb import climb
+from pipeline.ensemble.build_ladder import climb
 from pipeline.ensemble.ladder import PRIOR, load_ladder, save_ladder
 from pipeline.ensemble.logits import geometric_mean
 from pipeline.ensemble.oof import collect
-from pipeline.ensemble.scores import cv_scores, level2_frame
 from pipeline.ensemble.stack import calibrate, compare
 from pipeline.ensemble.table import read_holdout, read_oof
 from pipeline.errors import PodiumError
+from pipeline.evaluation.scores import cv_scores, level2_frame
 from pipeline.files import write_json
-from pipeline.training import external
-from pipeline.training.fold import train_fold
+from pipeline.members import external
+from pipeline.members.fold import train_fold
 
 FOLDS = [0, 1, 2]
 MEMBERS = ["strong", "weak"]

@@ -12,9 +12,9 @@ from pipeline.competitions.task import Competition
 from pipeline.data.features import swapped
 from pipeline.ensemble import stackers
 from pipeline.ensemble.fitting import fit, greedy_weights
-from pipeline.ensemble.level1 import Level1, build_level1
 from pipeline.ensemble.logits import geometric_mean, to_logits
 from pipeline.ensemble.nested import Second, nested_predictions, simplest_of_the_best
+from pipeline.ensemble.stack_inputs import Level1, build_level1
 
 LOG_LOSS = METRICS["log_loss"]
 CANDIDATES = ("mean", "greedy", "weights", "logistic", "lightgbm")

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from kernel.packaged import (
+from packaged import (
     COMPETITION,
     KERNEL,
     accept,
@@ -28,7 +28,7 @@ from kernel.packaged import (
 
 from pipeline.competitions.task import Competition
 from pipeline.imports import libraries
-from pipeline.inference.submission import validate_submission
+from pipeline.kernel.submission import validate_submission
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_every_file_is_checked_to_the_last_byte(
 def test_the_prior_stands_before_anything_else_can_fail(
     mounted: Path, package: Path, files: Path, working: Path, lmsys: Competition
 ) -> None:
-    (package / "code/pipeline/inference/kernel.py").write_text("import time\n\ntime.sleep(600)\n")
+    (package / "code/pipeline/kernel/run.py").write_text("import time\n\ntime.sleep(600)\n")
     accept(package)
     environment = {"PATH": os.environ["PATH"], "PODIUM_INPUT": str(mounted), "PODIUM_WORKING": str(working)}
     command = [sys.executable, str(KERNEL)]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from kernel.packaged import (
+from packaged import (
     accept,
     kernel_error,
     manifest_of,
@@ -24,7 +24,7 @@ from kernel.packaged import (
 
 from pipeline.competitions.task import Competition
 from pipeline.files import read_json
-from pipeline.inference.submission import validate_submission
+from pipeline.kernel.submission import validate_submission
 
 
 @dataclass(frozen=True)

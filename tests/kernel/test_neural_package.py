@@ -7,12 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from kernel.packaged import accept, build, kernel_error, manifest_of, mount, run_here
+from packaged import accept, build, kernel_error, manifest_of, mount, run_here
 
 from pipeline.config import load_params
-from pipeline.delivery.package import build_package
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, write_json
+from pipeline.package.build import build_package
 from stages import diagnostics, refit, stack
 
 TRAINING = "training: {schedule: {rate: 3.0e-3}, batches: {rows_per_step: 16, tokens_per_batch: 2048}}"
@@ -146,7 +146,7 @@ def test_networks_are_refitted_from_a_backbone_that_the_package_brings(run: Path
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         # Networks as small as these learn nothing.
-        patch.setattr("pipeline.training.refit.collapsed", lambda split, answers, competition: False)
+        patch.setattr("pipeline.members.refit.collapsed", lambda split, answers, competition: False)
         for member in ("siamese", "judge"):
             refit.main(member)
         build_package(Path("artifacts"), load_params().package, [])

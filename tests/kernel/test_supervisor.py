@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from kernel.packaged import accept, kernel_error, manifest_of, read_csv, run_here, run_kernel, write_csv
+from packaged import accept, kernel_error, manifest_of, read_csv, run_here, run_kernel, write_csv
 
 from pipeline.competitions.task import Competition
 from pipeline.data.ingest import read_test
@@ -21,7 +21,7 @@ from pipeline.ensemble.ladder import load_ladder
 from pipeline.ensemble.logits import geometric_mean
 from pipeline.files import read_json
 from pipeline.inference.predict import predict_member
-from pipeline.inference.submission import to_distribution, validate_submission
+from pipeline.kernel.submission import to_distribution, validate_submission
 
 FULL = "words+shape+friend"
 ANY = {"prior", "words", "shape", "friend", "words+shape", "words+friend", "shape+friend", FULL}
@@ -162,7 +162,7 @@ def test_workers_end_with_the_kernel(mounted: Path, working: Path) -> None:
     """Even where it is killed itself: nobody else would free the GPU."""
     environment = {"PATH": os.environ["PATH"], "PODIUM_INPUT": str(mounted), "PODIUM_WORKING": str(working)}
     environment |= {"KAGGLE_IS_COMPETITION_RERUN": "1", "PODIUM_FAULTS": "hang=1", "PODIUM_BUDGET_SECONDS": "120"}
-    from kernel.packaged import KERNEL, sys
+    from packaged import KERNEL, sys
 
     with subprocess.Popen([sys.executable, str(KERNEL)], env=environment, stdout=subprocess.DEVNULL) as kernel:
         workers = wait_for(lambda: children(kernel.pid))
@@ -177,7 +177,7 @@ def children(pid: int) -> list[int]:
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == pid and b"pipeline.inference.worker" in (folder / "cmdline").read_bytes():
+            if parent == pid and b"pipeline.kernel.worker" in (folder / "cmdline").read_bytes():
                 found.append(int(folder.name))
         except OSError:
             continue
@@ -219,7 +219,7 @@ def test_the_plan_and_the_timings_are_told(mounted: Path, package: Path, working
 def test_an_accident_of_the_supervisor_loses_nothing(
     mounted: Path, files: Path, working: Path, lmsys: Competition, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.inference.supervisor import Supervisor
+    from pipeline.kernel.supervisor import Supervisor
 
     finished, calls = Supervisor._finished, []
 

@@ -17,12 +17,12 @@ from pipeline.data.folds import Split
 from pipeline.errors import PodiumError
 from pipeline.files import write_json
 from pipeline.inference.predict import predict_member
+from pipeline.members import encoder
+from pipeline.members.context import Run
+from pipeline.models.backbones.pretrained import POINTER
 from pipeline.models.network import encoder_network
-from pipeline.models.pretrained import POINTER
 from pipeline.settings.members import Encoder
-from pipeline.training import encoder
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.run import Run
 
 FILE = "external/my_network.py"
 

@@ -14,10 +14,10 @@ from support import ROOT
 from pipeline.competitions.task import Competition
 from pipeline.config import Decoder, Encoder, Params
 from pipeline.errors import PodiumError
+from pipeline.members.start import resolve
 from pipeline.settings.backbones import Pretrain
-from pipeline.settings.neural import Reference
+from pipeline.settings.finetuning import Reference
 from pipeline.settings.recipes import FOLDER
-from pipeline.training.start import resolve
 from pipeline.validation import validated
 
 NAMES = sorted(file.stem for file in FOLDER.glob("*.yaml"))
@@ -168,7 +168,7 @@ def test_what_adapters_cannot_do_is_refused(changed: dict[str, Any], expected: s
 
 
 def test_dropout_off_reaches_the_adapters(backbones: Path) -> None:
-    from pipeline.training.decoder import adapted_base
+    from pipeline.members.decoder import adapted_base
 
     asked = a_member("decoder", training={"schedule": {"rate": 1e-4}, "dropout": 0.0})
     dumped = validated(Decoder, asked, "x").model_dump(mode="json")

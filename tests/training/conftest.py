@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from training.learners import learner_of
+from learners import learner_of
 
 from pipeline.competitions.task import Competition
 from pipeline.training.gradients import Learner

@@ -16,8 +16,8 @@ from pipeline.competitions.task import Competition
 from pipeline.data.folds import HOLDOUT
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, write_json
-from pipeline.models.loading import load_backbone
-from pipeline.models.tokenizer import load_tokenizer
+from pipeline.models.backbones.loading import load_backbone
+from pipeline.models.backbones.tokenizer import load_tokenizer
 from pipeline.training import pretrain as training
 from pipeline.training.language import CausalModel, Language, MaskedModel
 from pipeline.training.pretrain import SHORTEST, text_sequences

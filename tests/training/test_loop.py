@@ -19,18 +19,18 @@ from pipeline.competitions.task import Competition
 from pipeline.data.folds import Split, group_keys, split_rows
 from pipeline.errors import PodiumError
 from pipeline.files import read_json
-from pipeline.inference.neural import encoded_rows
-from pipeline.models.loading import load_backbone
+from pipeline.inference.network_member import encoded_rows
+from pipeline.members import encoder as encoder_kind
+from pipeline.members.context import Run
+from pipeline.members.finetune import inner_slice
+from pipeline.members.fold import train_fold
+from pipeline.models.backbones.loading import load_backbone
+from pipeline.models.backbones.tokenizer import load_tokenizer
 from pipeline.models.network import encoder_network
-from pipeline.models.tokenizer import load_tokenizer
-from pipeline.training import encoder as encoder_kind
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.classification import Classification
 from pipeline.training.device import Device
-from pipeline.training.fold import train_fold
 from pipeline.training.loop import fit
-from pipeline.training.neural import inner_slice
-from pipeline.training.run import Run
 from pipeline.training.seeds import seed_of
 
 CPU = Device("cpu", "fp32")
@@ -241,7 +241,7 @@ def test_memory_that_runs_out_in_the_forecast_is_one_line_too(
     rows, folds = preference_rows(40), np.repeat([0, 1, -1], [12, 20, 8])
     artifacts = ready(tmp_path, rows, lmsys, folds, backbones)
     start = start_of("mine", settings_of(), lmsys, artifacts)
-    kind = import_module(f"pipeline.training.{start['settings']['kind']}")
+    kind = import_module(f"pipeline.members.{start['settings']['kind']}")
     with pytest.raises(PodiumError, match=r"mine fold 0: out of memory; lower batches\.tokens_per_batch"):
         train_fold(kind, Split(rows[12:32], rows[:12], rows[32:]), start, 0, artifacts)
     assert not (artifacts / "members/mine/fold0").exists()
@@ -263,7 +263,7 @@ def test_the_inner_slice_is_whole_groups_and_no_more_than_its_share(
 def test_the_inner_slice_is_no_part_of_the_fold(
     tmp_path: Path, backbones: Path, lmsys: Competition, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.training import neural
+    from pipeline.members import finetune
 
     monkeypatch.chdir(tmp_path)
     rows, folds = preference_rows(60), np.repeat([0, 1, -1], [12, 40, 8])
@@ -275,7 +275,7 @@ def test_the_inner_slice_is_no_part_of_the_fold(
         asked.append(given)
         return inner_slice(given, *others)
 
-    monkeypatch.setattr(neural, "inner_slice", spy)
+    monkeypatch.setattr(finetune, "inner_slice", spy)
     split = split_rows(rows, pl.read_parquet(artifacts / "folds.parquet"), 0)
     train_fold(encoder_kind, split, start, 0, artifacts)
     assert asked[0]["id"].to_list() == rows["id"][12:52].to_list()
@@ -314,15 +314,15 @@ def test_a_fold_model_that_learned_nothing_is_marked_collapsed(
 def test_swapped_rows_join_with_swapped_labels(
     tmp_path: Path, backbones: Path, lmsys: Competition, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.training import neural
+    from pipeline.members import finetune
 
     monkeypatch.chdir(tmp_path)
     rows = preference_rows(40)
     artifacts = ready(tmp_path, rows, lmsys, np.repeat([0, 1, -1], [12, 20, 8]), backbones)
     start = start_of("mine", encoder({"swap": True}), lmsys, artifacts)
     split = Split(rows, rows.head(0), rows.head(0))
-    setting = neural.opened(split, start, Run("x", artifacts, Checkpoint(tmp_path / "checkpoint")))
-    learned = neural._objective(rows, setting, True, 0.0)
+    setting = finetune.opened(split, start, Run("x", artifacts, Checkpoint(tmp_path / "checkpoint")))
+    learned = finetune._objective(rows, setting, True, 0.0)
     assert np.bincount(learned.labels)[0] == np.bincount(learned.labels)[1]
     assert len(learned.labels) == 80 and len(learned.encoded) == 80
     for row in range(40):

@@ -13,7 +13,7 @@ from networks import lay_backbone, scratch
 from torch import nn
 
 from pipeline.competitions.task import Competition
-from pipeline.models.loading import load_backbone
+from pipeline.models.backbones.loading import load_backbone
 from pipeline.models.network import encoder_network
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.optim import adamw, bottom_and_head, layer_scale, parameter_groups, rate_at

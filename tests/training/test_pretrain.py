@@ -16,14 +16,14 @@ from pipeline.competitions.task import Competition
 from pipeline.data.folds import Split
 from pipeline.files import read_json, write_json
 from pipeline.inference.predict import predict_member
-from pipeline.models.loading import load_backbone
-from pipeline.models.pretrained import FACTS, backbone_facts, base_folder, contents_hash
-from pipeline.models.tokenizer import load_tokenizer
-from pipeline.training import decoder as decoder_kind
-from pipeline.training import encoder as encoder_kind
+from pipeline.members import decoder as decoder_kind
+from pipeline.members import encoder as encoder_kind
+from pipeline.members.fold import train_fold
+from pipeline.models.backbones.loading import load_backbone
+from pipeline.models.backbones.pretrained import FACTS, backbone_facts, base_folder, contents_hash
+from pipeline.models.backbones.tokenizer import load_tokenizer
 from pipeline.training import pretrain as training
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.fold import train_fold
 from stages import pretrain as stage
 
 

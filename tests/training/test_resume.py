@@ -50,7 +50,7 @@ def root(tmp_path: Path, backbones: Path, lmsys: Competition) -> Path:
 
 def test_killed_at_random_moments_it_ends_as_if_left_alone(root: Path) -> None:
     jobs = ["finetune:siamese", "finetune:judge", "pretrain:bert", "pretrain:llama"]
-    command = [sys.executable, str(ROOT / "tests/training/killed.py"), str(root), "1", str(KILLS), *jobs]
+    command = [sys.executable, str(ROOT / "tests/helpers/killed.py"), str(root), "1", str(KILLS), *jobs]
     done = subprocess.run(command, env=os.environ | ALWAYS, capture_output=True, text=True, check=False, timeout=500)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     told = json.loads(done.stdout.splitlines()[-1])

@@ -1,0 +1,214 @@
+"""One kernel in simulated time: real predictions of real rows, drawn speeds and accidents, the real schedule.
+
+benchmarks/kernel/simulated.py runs thousands of them.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from pipeline.competitions.metrics import log_losses
+from pipeline.competitions.task import Competition
+from pipeline.data.features import field_characters
+from pipeline.ensemble.ladder import Ladder
+from pipeline.kernel.budget import margin
+from pipeline.kernel.results import Answers
+from pipeline.kernel.submission import Form, to_distribution, validate_submission, write_submission
+from pipeline.kernel.supervisor import SPARE
+from pipeline.planning.cost import Costs, nominal
+from pipeline.planning.forecast import who_may
+from pipeline.planning.gain import worth_of
+from pipeline.planning.schedule import Chunk, Schedule
+from pipeline.planning.simulate import Outcome, simulate
+from pipeline.planning.steps import Step, loads_of
+
+DEVICES = {"cuda:0": "t4", "cuda:1": "t4", "cpu": "cpu"}
+LARGE = {"layers": 24, "hidden": 1024, "siamese": False, "long_tokens": None, "characters_per_token": 4.2}
+PROFILES: dict[str, dict[str, Any]] = {
+    "words": {"kind": "tabular"},
+    "shape": {"kind": "tabular"},
+    "encoder": {
+        "kind": "encoder",
+        "work": LARGE | {"parameters": 303_000_000, "bytes": 870_000_000, "max_tokens": 1024},
+    },
+    "decoder": {
+        "kind": "decoder",
+        "work": LARGE
+        | {"layers": 32, "hidden": 4096, "parameters": 6_980_000_000, "bytes": 5_700_000_000, "max_tokens": 2048},
+    },
+}
+"""What the members cost: two cheap ones, DeBERTa-v3-large, Llama-3-8B in four bits."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Rows to answer, with what every fold model says of them, and the ladder that was fitted without them."""
+
+    name: str
+    rows: pl.DataFrame
+    labels: np.ndarray
+    predictions: dict[Step, np.ndarray]
+    ladder: Ladder
+
+    @property
+    def competition(self) -> Competition:
+        """Of the rows."""
+        return self.ladder.competition
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What the planner does not know: how fast the machine is, and what goes wrong."""
+
+    seed: int
+    profiles: dict[str, str]
+    """Member -> its profile."""
+
+    def members(self, case: Case) -> dict[str, dict[str, Any]]:
+        """The manifest's entries."""
+        folds: dict[str, list[int]] = {}
+        for step in case.predictions:
+            folds.setdefault(step.member, []).append(step.fold)
+        common = {"precision": "fp16", "passes": ["first"], "gains": {}}
+        return {name: PROFILES[self.profiles[name]] | common | {"folds": each} for name, each in folds.items()}
+
+
+class Machine:
+    """Draws what each chunk really takes: 0.2 to 1.5 times the promised speed, more or less by member; accidents."""
+
+    def __init__(self, draw: Draw, members: dict[str, dict[str, Any]]) -> None:
+        self.random = np.random.default_rng([draw.seed, 1])
+        level = self.random.uniform(0.2, 1.5)
+        self.speed = {device: level * self.random.uniform(0.85, 1.15) for device in DEVICES}
+        self.factor = {name: float(np.exp(self.random.normal(0, 0.25))) for name in members}
+        self.members = members
+        self.broken = {name for name in members if self.random.random() < 0.02}
+        self.slow_down, self.jitter = self.random.choice([1.0, 1.0, 0.6]), self.random.uniform(0.02, 0.2)
+        self.chunks = 0
+
+    def outcome(self, device: str, chunk: Chunk) -> Outcome:
+        """What becomes of a chunk."""
+        self.chunks += 1
+        member = chunk.step.member
+        slower = self.factor[member] / self.speed[device] / (self.slow_down if self.chunks > 60 else 1.0)
+        figures = nominal(self.members[member], DEVICES[device])
+        work = figures[1] + figures[2] * chunk.tokens + figures[3] * chunk.squares
+        noise = float(np.exp(self.random.normal(0, self.jitter)))
+        fate = self.random.choice(["done", "lost", "memory"], p=[0.993, 0.004, 0.003])
+        found = Outcome(figures[0] * slower, work * slower * noise, "broken" if member in self.broken else fate)
+        return found
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a kernel ended."""
+
+    seconds: float
+    losses: np.ndarray
+    """(rows,)"""
+    valid: bool
+
+
+def replay(case: Case, draw: Draw, budget: float) -> Result:
+    """The planner's kernel within `budget` seconds."""
+    members = draw.members(case)
+    sizes = field_characters(case.rows, case.competition.kind.fields)
+    loads = loads_of(members, sizes, case.competition.kind)
+    answers = Answers(case.rows, case.competition, members, case.ladder)
+    machine = Machine(draw, members)
+    present = np.tile(np.asarray(case.ladder.prior), (len(case.rows), 1))
+    stacking = machine.random.uniform(2.0, 15.0)
+    stop = budget - margin(budget) - SPARE * stacking
+    schedule = Schedule(
+        loads,
+        Costs(members, DEVICES),
+        worth_of(case.ladder.rungs, members),
+        stop,
+        np.sum(list(sizes.values()), axis=0),
+        present,
+        who_may(members, set(DEVICES)),
+    )
+
+    def finished(chunk: Chunk) -> None:
+        answers.add(chunk.step, chunk.rows, case.predictions[chunk.step][chunk.rows])
+        if schedule.complete(chunk.step):
+            schedule.present = np.where(np.isfinite(found := answers.probabilities()[0]), found, present)
+
+    installing = machine.random.uniform(20, 60)
+    end = simulate(schedule, list(DEVICES), installing, machine.outcome, finished) if installing < stop else 0.0
+    final = np.where(np.isfinite(found := answers.probabilities()[0]), found, present)
+    last = stacking * float(np.exp(machine.random.normal(0, 0.3)))
+    return Result(
+        end + (last if answers.values else 0.0), log_losses(case.labels, to_distribution(final)), written(case, final)
+    )
+
+
+def usual(case: Case, draw: Draw, budget: float) -> Result:
+    """The usual kernel: as many members as fit by a static estimate, in a fixed order, all rows; then the stacker.
+
+    Nothing is written before the end, so that a kernel that takes longer has no score; here it is given the prior's.
+    """
+    members = draw.members(case)
+    machine = Machine(draw, members)
+    sizes = field_characters(case.rows, case.competition.kind.fields)
+    loads = loads_of(members, sizes, case.competition.kind)
+    stacking, installing = machine.random.uniform(2.0, 15.0), machine.random.uniform(20, 60)
+    answers = Answers(case.rows, case.competition, members, case.ladder)
+    promised = real = installing
+    workers = len([device for device in DEVICES if device != "cpu"])
+    for step, load in loads.items():
+        figures = nominal(members[step.member], "t4")
+        tokens, squares = load.tokens.sum(), load.squares.sum()
+        seconds = figures[0] + (figures[2] * tokens + figures[3] * squares) / workers
+        if promised + seconds > budget:
+            break
+        promised += seconds
+        pace = np.mean([machine.speed[device] for device in DEVICES if device != "cpu"])
+        real += seconds * machine.factor[step.member] / pace
+        if step.member not in machine.broken:
+            answers.add(step, np.arange(len(case.rows)), case.predictions[step])
+    real += stacking
+    present = np.tile(np.asarray(case.ladder.prior), (len(case.rows), 1))
+    final = present if real > budget else np.where(np.isfinite(found := answers.probabilities()[0]), found, present)
+    return Result(real, log_losses(case.labels, to_distribution(final)), real <= budget)
+
+
+def full_seconds(case: Case, draw: Draw) -> float:
+    """What everything takes on this very machine, on both GPUs, without accidents; the planner does not know it."""
+    members = draw.members(case)
+    machine = Machine(draw, members)
+    pace = (machine.speed["cuda:0"] + machine.speed["cuda:1"]) / 2
+    loads = loads_of(members, field_characters(case.rows, case.competition.kind.fields), case.competition.kind)
+    total = 60.0
+    for step, load in loads.items():
+        figures = nominal(members[step.member], "t4") * machine.factor[step.member] / pace
+        total += figures[0] + (figures[2] * load.tokens.sum() + figures[3] * load.squares.sum()) / 2
+    return total
+
+
+def cheap_losses(case: Case, draw: Draw) -> np.ndarray:
+    """(rows,) losses of the cheap members alone, all of their fold models."""
+    members = draw.members(case)
+    answers = Answers(case.rows, case.competition, members, case.ladder)
+    for step, values in case.predictions.items():
+        if members[step.member]["kind"] == "tabular":
+            answers.add(step, np.arange(len(case.rows)), values)
+    return log_losses(case.labels, to_distribution(answers.probabilities()[0]))
+
+
+def written(case: Case, probabilities: np.ndarray) -> bool:
+    """Whether the submission's writer makes a valid file of it."""
+    classes = case.competition.classes
+    ids = case.rows["id"].to_list()
+    form = Form((case.competition.id, *classes), tuple(ids), np.tile(1 / len(classes), (len(ids), len(classes))))
+    with tempfile.TemporaryDirectory() as folder:
+        sample, file = Path(folder, "sample.csv"), Path(folder, "submission.csv")
+        write_submission(sample, form, [], np.empty((0, len(classes))), case.competition)
+        write_submission(file, form, ids, probabilities, case.competition)
+        return validate_submission(file, sample, case.competition) == len(ids)

@@ -1,0 +1,97 @@
+"""The ladder of rungs: for which sets of members there is a stacker, and what each is expected to be worth.
+
+python -m stages.stack
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from pipeline.competitions.metrics import log_losses
+from pipeline.competitions.task import Competition
+from pipeline.data.features import field_characters
+from pipeline.ensemble.ladder import PRIOR, Ladder, Rung, answering_order
+from pipeline.ensemble.nested import fit_calibrated, second_level
+from pipeline.ensemble.row_priority import fit_priority
+from pipeline.ensemble.table import Table
+
+COST = {"tabular": 0, "encoder": 1, "decoder": 2, "external": 3}
+"""The order of the kinds on the ladder."""
+ON_THE_WAY = "logistic"
+"""The stacker of every rung but the last: quick to fit, and it calibrates a single member too."""
+FEW = 6
+"""Of so many members each may be missing; of more, a smaller rung is nearly as good, and fits take time."""
+WITHOUT = 2
+"""Of so many of the costliest members each prefix has a rung without one of them."""
+
+
+def cheap_first(kinds: dict[str, str]) -> list[str]:
+    """Members from the first rung to the last: by what their kind costs, external ones at the end (hidden rows lack
+    them), else as listed. `kinds`: member -> kind.
+    """
+    return sorted(kinds, key=lambda name: COST[kinds[name]])
+
+
+def costliest(kinds: dict[str, str], members: list[str]) -> list[str]:
+    """The networks among `members`, the most expensive kind first."""
+    networks = [name for name in members if kinds[name] in ("encoder", "decoder")]
+    return sorted(networks, key=lambda name: -COST[kinds[name]])
+
+
+def rung_sets(members: list[str], costly: list[str]) -> list[tuple[str, ...]]:
+    """The sets that get a stacker, the smaller ones first: each member alone, each prefix of `members`, each prefix
+    without one of the first two of `costly`, and, of a few members, all but one. The full set is the last.
+    """
+    prefixes = [tuple(members[:count]) for count in range(1, len(members) + 1)]
+    found = [(name,) for name in members] + prefixes
+    if len(members) <= FEW:
+        found += [tuple(name for name in members if name != gone) for gone in members]
+    for gone in costly[:WITHOUT]:
+        found += [tuple(name for name in prefix if name != gone) for prefix in prefixes]
+    place = {name: number for number, name in enumerate(members)}
+    order = sorted(set(filter(None, found)), key=lambda each: (len(each), [place[name] for name in each]))
+    return [each for each in order if len(each) < len(members)] + [tuple(members)]
+
+
+def climb(
+    oof: Table,
+    members: list[str],
+    chosen: str,
+    competition: Competition,
+    threads: int,
+    seed: int,
+    costly: list[str] | None = None,
+) -> Ladder:
+    """The prior, then a logistic stacker for each of `rung_sets`, with the `chosen` one for the full set.
+
+    Each is fitted and calibrated on the rows that its members cover. What it is worth is measured on the rows that all
+    members cover, by answers that were fitted on other rows. `costly`: members, the most expensive first.
+    """
+    prior = np.bincount(oof.labels, minlength=len(competition.classes)) / len(oof.labels)
+    common = oof.covers(members)
+    sizes = np.sum(list(field_characters(oof.rows, competition.kind.fields).values()), axis=0)[common]
+    spoken: dict[tuple[str, ...], np.ndarray] = {(): np.tile(prior, (int(common.sum()), 1))}
+    rungs = [Rung(PRIOR, (), None, loss=float(log_losses(oof.labels[common], spoken[()]).mean()))]
+    for here in rung_sets(members, costly or []):
+        name = chosen if len(here) == len(members) else ON_THE_WAY
+        covered = oof.covers(list(here))
+        print(f"stack: rung {'+'.join(here)}, {name} on {int(covered.sum())} rows", flush=True)
+        rows = second_level(oof.covered_by(list(here)), list(here), competition, name == "lightgbm", seed)
+        fitted = fit_calibrated(name, rows, competition, threads, seed)
+        spoken[here] = fitted.calibration.apply(fitted.inner)[common[covered]]
+        loss = float(log_losses(oof.labels[common], spoken[here]).mean())
+        below = next(rung for rung in answering_order(rungs) if set(rung.members) < set(here))
+        priority = fit_priority(spoken[here], spoken[below.members], sizes)
+        rungs.append(Rung("+".join(here), here, fitted.model, fitted.calibration, loss, priority=priority))
+    return Ladder(tuple(rungs), tuple(prior.tolist()), competition)
+
+
+def with_averaging(rung: Rung, labels: np.ndarray, single: list[np.ndarray], average: np.ndarray) -> Rung:
+    """The rung with what the average of all fold models gains over one of them, on rows that nobody has seen.
+
+    single: (rows, classes) answers to single fold models; average (rows, classes): to the average, calibrated.
+    """
+    alone = np.mean([log_losses(labels, each).mean() for each in single])
+    return replace(rung, averaging=max(0.0, float(alone - log_losses(labels, average).mean())))

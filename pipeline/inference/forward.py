@@ -1,0 +1,134 @@
+"""Logits of encoded rows, on one device or on several side by side: batches, memory that runs out, values that do."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipeline.data.batches import cut_by_budget, inference_batches, pad
+from pipeline.data.text import Encoded
+from pipeline.errors import PodiumError
+from pipeline.inference.open_network import Opened
+from pipeline.inference.precision import computes_in_fp32, in_fp32
+from pipeline.models.deberta.packing import LENGTHS
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What the networks said, and what it took."""
+
+    logits: np.ndarray
+    """(rows, classes) float32; a row whose logits are not finite even in fp32 is NaN."""
+    rescued: int
+    """Rows that were computed again in fp32."""
+    budget: int
+    """Tokens per batch at the end: less than at the beginning where memory ran out."""
+
+
+def logits_of(encoded: Encoded, networks: list[Opened], filler: int, budget: int, classes: int) -> Answered:
+    """Asks the networks about all rows; each takes the next batch when it is free. One that fails stops all.
+
+    Where a batch does not fit the memory, the budget is halved until the batch falls apart, down to single rows.
+
+    Raises: PodiumError where a single row does not fit.
+    """
+    run = _Run(encoded, filler, budget, np.full((len(encoded), classes), np.nan, dtype=np.float32))
+    if len(networks) == 1:
+        run.work(networks[0])
+    else:
+        threads = [threading.Thread(target=run.work, args=(each,)) for each in networks]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    if run.failures:
+        raise run.failures[0]
+    run.logits[~np.isfinite(run.logits).all(axis=1)] = np.nan
+    return Answered(run.logits, run.rescued, run.budget)
+
+
+class _Run:
+    """The batches that wait, shared by the threads of all devices."""
+
+    def __init__(self, encoded: Encoded, filler: int, budget: int, logits: np.ndarray) -> None:
+        self.encoded, self.filler, self.budget, self.logits = encoded, filler, budget, logits
+        self.lengths = encoded.lengths()
+        self.waiting = deque(inference_batches(self.lengths, encoded.views, budget))
+        self.rescued = 0
+        self.failures: list[BaseException] = []
+        self.lock = threading.Lock()
+
+    def work(self, opened: Opened) -> None:
+        """Takes batches until none waits, or until a device has failed."""
+        exact = computes_in_fp32(opened.network)
+        try:
+            while not self.failures:
+                with self.lock:
+                    if not self.waiting:
+                        return
+                    rows = self.waiting.popleft()
+                try:
+                    self.logits[rows] = logits = self._asked(opened, rows)
+                    overflown = rows[~np.isfinite(logits).all(axis=1)]
+                    if len(overflown) and not exact:
+                        self._rescue(opened, overflown)
+                    continue
+                except torch.OutOfMemoryError:
+                    pass  # only behind this block is what the batch held free
+                self._split(rows, opened.device)
+        except BaseException as error:
+            self.failures.append(error)
+
+    def _asked(self, opened: Opened, rows: np.ndarray) -> np.ndarray:
+        return batch_logits(opened.network, self.encoded, rows, self.filler, opened.device).cpu().numpy()
+
+    def _rescue(self, opened: Opened, rows: np.ndarray) -> None:
+        """The same rows in fp32. A single one that does not fit the memory there is left without an answer."""
+        try:
+            with in_fp32(opened.network):
+                self.logits[rows] = self._asked(opened, rows)
+        except torch.OutOfMemoryError:
+            if len(rows) > 1:
+                raise
+            return
+        with self.lock:
+            self.rescued += len(rows)
+
+    def _split(self, rows: np.ndarray, device: str) -> None:
+        """Puts a batch that did not fit back among the waiting ones, all cut anew under a smaller budget."""
+        if len(rows) == 1:
+            raise PodiumError(
+                f"out of memory on {device} with a single row of {self.lengths[rows[0]]} tokens per batch; "
+                "lower max_tokens (or inference.long_tokens)"
+            )
+        if device != "cpu":
+            torch.cuda.empty_cache()
+        with self.lock:
+            views = self.encoded.views
+            # Not at all where another device's failure has halved it already.
+            while len(cut_by_budget(rows, self.lengths, views, self.budget)) == 1:
+                self.budget //= 2
+            left = np.concatenate([rows, *self.waiting])
+            left = left[np.argsort(-self.lengths[left], kind="stable")]
+            self.waiting = deque(cut_by_budget(left, self.lengths, views, self.budget))
+
+
+def batch_logits(network: nn.Module, encoded: Encoded, rows: np.ndarray, filler: int, device: str) -> torch.Tensor:
+    """(rows, classes) logits of some rows, without gradients."""
+    with torch.inference_mode():
+        return network(*batch_tensors(encoded, rows, filler, device)).float()
+
+
+def batch_tensors(encoded: Encoded, rows: np.ndarray, filler: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """(rows * views, length) ids and mask of some rows."""
+    sequences = [encoded.ids[row * encoded.views + view] for row in rows for view in range(encoded.views)]
+    ids, mask = (torch.from_numpy(each) for each in pad(sequences, filler))
+    if device != "cpu":  # from pinned memory the copy does not hold up the host
+        ids, mask = (each.pin_memory().to(device, non_blocking=True) for each in (ids, mask))
+    setattr(mask, LENGTHS, np.array([len(each) for each in sequences]))
+    return ids, mask

@@ -1,0 +1,83 @@
+"""The competition's files from Kaggle: fetched by the CLI, unpacked, checked against the competition's YAML file.
+
+python -m stages.download
+"""
+
+from __future__ import annotations
+
+import tempfile
+import zipfile
+from pathlib import Path
+
+from pipeline.competitions.task import Competition
+from pipeline.data.ingest import prepare
+from pipeline.errors import PodiumError
+from pipeline.files import atomic_folder, read_json, write_json
+from pipeline.kaggle.cli import KaggleError, Patience, kaggle
+
+DATA = Path("data")
+ARCHIVES = DATA / "downloads"
+"""Beside the unpacked folders: what lies in `data.path` is a dependency of the pipeline."""
+
+
+def command(competition: Competition) -> list[str]:
+    """The arguments of `kaggle`."""
+    return ["competitions", "download", competition.name, "-p", str(ARCHIVES)]
+
+
+def download(competition: Competition, patience: Patience) -> Path:
+    """Returns the folder with the competition's files, whole and checked.
+
+    A download that was cut off goes on; an archive that is here already is not fetched again, nor unpacked again.
+
+    Raises: PodiumError where Kaggle refuses, the archive is broken, or its files are not what the YAML file says.
+    """
+    archive, target = ARCHIVES / f"{competition.name}.zip", DATA / competition.name
+    try:
+        kaggle(
+            *command(competition),
+            patience=patience,
+            judge=lambda printed: None if archive.is_file() else f"{archive}: expected a file, found none",
+            echo=True,
+        )
+    except KaggleError as error:
+        if error.status == 403:
+            rules = f"https://www.kaggle.com/competitions/{competition.name}/rules"
+            raise KaggleError(f"{error} (have you accepted the rules? {rules})", 403) from None
+        raise
+    seen = {"bytes": archive.stat().st_size, "modified": archive.stat().st_mtime}
+    note = archive.with_suffix(".json")
+    if target.is_dir() and note.is_file() and read_json(note) == seen:
+        print(f"{target}: unpacked already", flush=True)
+    else:
+        unpack(archive, target)
+        write_json(note, seen)
+    check(target, competition)
+    return target
+
+
+def unpack(archive: Path, target: Path) -> None:
+    """Replaces `target` by the archive's contents; archives in it are unpacked too (train.csv.zip).
+
+    Raises: PodiumError for a broken archive, which is deleted, so that the next run fetches it anew.
+    """
+    try:
+        with atomic_folder(target) as folder:
+            with zipfile.ZipFile(archive) as packed:
+                packed.extractall(folder)
+            for inner in sorted(folder.glob("*.zip")):
+                with zipfile.ZipFile(inner) as packed:
+                    packed.extractall(folder)
+                inner.unlink()
+    except (zipfile.BadZipFile, EOFError) as error:
+        archive.unlink()
+        raise PodiumError(f"{archive}: not a whole archive ({error}); deleted, run `make download` again") from None
+
+
+def check(folder: Path, competition: Competition) -> None:
+    """Reads every file as `prepare` will. Raises: PodiumError for the first thing that is wrong."""
+    with tempfile.TemporaryDirectory() as temporary:
+        target = Path(temporary) / "competition"
+        prepare(folder, competition, target)
+        rows = read_json(target / "competition.json")["rows"]
+    print(f"{folder}: {rows['train']:,} train and {rows['test']:,} test rows, as {competition.name} should be")

@@ -1,0 +1,150 @@
+"""The inference kernel on Kaggle: its metadata, the push, the run, and what the run leaves.
+
+A pushed version runs once at once: the kernel's dress rehearsal, on Kaggle's own machine.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pipeline.competitions.task import Competition
+from pipeline.config import Package
+from pipeline.errors import PodiumError
+from pipeline.files import read_json
+from pipeline.kaggle.cli import KaggleError, Patience, kaggle
+from pipeline.kaggle.waiting import wait
+
+FOLDER = Path("kaggle_kernels/inference")
+METADATA = FOLDER / "kernel-metadata.json"
+REHEARSAL, SUBMISSION = "rehearsal.json", "submission.csv"
+LOG_LINES = 25
+PAGE = 200
+"""The most files that are listed at once; the pattern is looked for on the first page only."""
+
+FIXED = {
+    "is_private": True,
+    "enable_gpu": True,
+    "enable_tpu": False,
+    "enable_internet": False,
+    "machine_shape": "NvidiaTeslaT4",  # the CLI's name of the machine with two T4
+}
+
+
+def filled_metadata(settings: Package, competition: Competition) -> dict[str, Any]:
+    """kernel-metadata.json with the user's name, the machine and the sources; what else stands there is kept.
+
+    Raises: PodiumError where the file is missing, is no JSON, or has no id.
+    """
+    try:
+        metadata = read_json(METADATA)
+        slug = str(metadata["id"]).rpartition("/")[2]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        what = f"{METADATA}: expected JSON with an id like owner/name, found none ({' '.join(str(error).split())})"
+        raise PodiumError(f"{what}; `git checkout {METADATA}` restores it") from None
+    sources = {"dataset_sources": [f"{settings.owner}/{settings.slug}"], "competition_sources": [competition.name]}
+    return metadata | {"id": f"{settings.owner}/{slug}"} | FIXED | sources
+
+
+def push(kernel: str, seconds: int, patience: Patience) -> int:
+    """Pushes kaggle_kernels/inference, whose run may take `seconds`; returns the new version's number.
+
+    Raises: KaggleError also where the CLI is content with a version that lacks its data.
+    """
+
+    def judge(printed: str) -> str | None:
+        for line in printed.splitlines():
+            if re.search(r"^Kernel push error:|not valid (dataset|competition|kernel) sources", line):
+                return line
+        return None if _pushed(printed) else f"unexpected answer: {printed.strip()[-300:]}"
+
+    command = ("kernels", "push", "-p", str(FOLDER), "-t", str(seconds))
+    version = _pushed(kaggle(*command, patience=patience, judge=judge))
+    assert version is not None
+    print(f"kernel {kernel}: version {version} pushed", flush=True)
+    return version
+
+
+def _pushed(printed: str) -> int | None:
+    found = re.search(r"Kernel version (\d+) successfully pushed", printed)
+    return int(found[1]) if found else None
+
+
+def wait_for_run(kernel: str, version: int, limit: float, folder: Path, patience: Patience) -> None:
+    """Waits up to `limit` seconds for the end of the newest version's run.
+
+    Raises: PodiumError where it ended otherwise than COMPLETE, after printing the end of its log; the log is kept in
+    `folder`.
+    """
+
+    def look() -> tuple[str, str | None]:
+        printed = kaggle("kernels", "status", kernel, patience=patience)
+        found = re.search(r'has status "(?:\w+\.)?(\w+)"', printed)
+        state = found[1] if found else "unknown"
+        if state == "COMPLETE":
+            return state, state
+        if state == "ERROR" or state.startswith("CANCEL"):
+            told = re.search(r'Failure message: "(.*)"', printed)
+            raise _failed(kernel, version, state, told[1] if told else "", folder, patience)
+        return state, None
+
+    wait(f"kernel {kernel} version {version}", look, limit, patience.poll)
+
+
+def _failed(kernel: str, version: int, state: str, told: str, folder: Path, patience: Patience) -> PodiumError:
+    """Prints the end of the log; returns the error that names its last word."""
+    try:
+        lines = fetch_output(kernel, folder, patience, needed=False)
+    except KaggleError as error:
+        lines = [f"(no log: {error})"]
+    for line in lines[-LOG_LINES:]:
+        print(f"kernel: {line}", flush=True)
+    errors = [line for line in lines if line.startswith("error:")] or lines[-1:]
+    what = told or (errors[-1] if errors else "no log")
+    hint = f"log: {folder}; ARGS=--again pushes the same again"
+    return PodiumError(f"kernel {kernel} version {version} ended in {state}: {what} ({hint})")
+
+
+def fetch_output(kernel: str, folder: Path, patience: Patience, needed: bool = True) -> list[str]:
+    """Fetches the run's log, rehearsal.json and submission.csv into `folder`; returns the log's lines.
+
+    Raises: KaggleError where the files are `needed` and one is missing or not whole: the CLI writes whatever came.
+    """
+
+    def judge(_: str) -> str | None:
+        try:
+            missing = {"rows", "elapsed_seconds", "rungs"} - set(read_json(folder / REHEARSAL))
+        except (OSError, ValueError, TypeError) as error:
+            return f"{REHEARSAL}: expected the dress rehearsal's timings, found none ({error})"
+        if not missing and not (folder / SUBMISSION).is_file():
+            return f"{SUBMISSION}: expected the dress rehearsal's predictions, found none"
+        return f"{REHEARSAL}: expected the keys {', '.join(sorted(missing))}" if missing else None
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (REHEARSAL, SUBMISSION):
+        (folder / name).unlink(missing_ok=True)
+    wanted = ("--file-pattern", rf"^({re.escape(REHEARSAL)}|{re.escape(SUBMISSION)})$", "--page-size", str(PAGE))
+    command = ("kernels", "output", kernel, "-p", str(folder), "-o", *wanted)
+    kaggle(*command, patience=patience, judge=judge if needed else lambda _: None)
+    return log_lines(folder / f"{kernel.rpartition('/')[2]}.log")
+
+
+def log_lines(path: Path) -> list[str]:
+    """The lines of a run's log, which Kaggle keeps as a JSON list of pieces of text."""
+    if not path.is_file():
+        return []
+    text = path.read_text(encoding="utf-8", errors="replace")
+    with suppress(ValueError, TypeError, KeyError):  # else it is plain text, or cut off
+        text = "".join(piece["data"] for piece in json.loads(text))
+    return [line.rstrip() for line in text.splitlines() if line.strip()]
+
+
+def predicted_seconds(rehearsal: dict[str, Any]) -> float | None:
+    """The most that the scored rerun is expected to need for everything, from the timings of the dress rehearsal.
+
+    None where the competition's YAML file does not say how many rows are hidden.
+    """
+    return (rehearsal.get("hidden") or {}).get("upper_seconds")

@@ -1,0 +1,115 @@
+"""The kernel after kaggle_kernels/inference/main.py has checked the package: libraries, budget, then the supervisor.
+
+It imports the standard library alone until the package's own wheels stand first on the path.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from pipeline.errors import PodiumError
+from pipeline.kernel.budget import margin, read_budget
+from pipeline.kernel.faults import VARIABLE as FAULTS
+from pipeline.kernel.faults import read_faults
+from pipeline.kernel.inputs import Call
+
+PIP_SECONDS = 600.0
+
+
+def run(package: Path, data: Path, working: Path, started: float, rerun: bool, broken: dict[str, str]) -> None:
+    """Predicts `data`'s test rows with the members of `package` and keeps `working/submission.csv` the best so far.
+
+    `started` is the start of the process on time.monotonic()'s clock; `broken` says what is wrong with files of the
+    package (path -> problem; empty in the dress rehearsal). The prior's submission.csv must stand there already.
+
+    Raises: PodiumError in the dress rehearsal, where it also writes `working/rehearsal.json`.
+    """
+    manifest = json.loads((package / "MANIFEST.json").read_text(encoding="utf-8"))
+    budget = read_budget(manifest["budget_seconds"], rerun)
+    faults, problems = read_faults(os.environ.get(FAULTS, ""), strict=not rerun)
+    for problem in problems:
+        print(f"problem: {problem}", flush=True)
+    call = Call(package, data, working, started, budget, rerun, broken, faults)
+    if time.monotonic() >= call.deadline:
+        print(f"a budget of {budget:g} s leaves no time for any step: the prior stays", flush=True)
+        return
+    last = _last_resort(call.deadline + margin(budget) / 2, rerun)
+    try:
+        _serve(call, manifest["wheels"])
+    finally:
+        last.cancel()
+
+
+def _last_resort(end: float, rerun: bool) -> threading.Timer:
+    """A timer that ends this process at `end`, whatever it hangs in: the submission on disk is whole at any time."""
+
+    def leave() -> None:
+        print("problem: the budget is all but over; the best submission so far stays", flush=True)
+        os._exit(0 if rerun else 2)
+
+    timer = threading.Timer(min(max(end - time.monotonic(), 0.1), threading.TIMEOUT_MAX), leave)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def _serve(call: Call, wheels: list[str]) -> None:
+    """Installs the wheels and lets the supervisor loose; a second time where that stumbles in the scored rerun."""
+    try:
+        sys.path.insert(0, str(_install(call, wheels)))
+    except PodiumError as error:
+        if not call.rerun:
+            raise
+        print(f"problem: {error}; going on with the image's own libraries", flush=True)
+    scratch = Path(tempfile.mkdtemp(prefix="podium-results-"))
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+    from pipeline.kernel.serve import serve
+
+    for attempt in (1, 2):
+        try:
+            serve(call, scratch)
+            return
+        except Exception as error:
+            # What has been computed is on disk, so that a second attempt begins where the first has ended.
+            if not call.rerun or attempt == 2 or time.monotonic() >= call.deadline:
+                raise
+            print(f"problem: {type(error).__name__}: {' '.join(str(error).split())}; once more", flush=True)
+
+
+def _install(call: Call, wheels: list[str]) -> Path:
+    """A fresh folder with the package's wheels, without a look at the network or at what is installed.
+
+    Raises: PodiumError where pip fails or takes too long.
+    """
+    folder, began = Path(tempfile.mkdtemp(prefix="podium-wheels-")), time.monotonic()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    options = [
+        "--isolated",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-index",
+        "--no-deps",
+        "--target",
+        str(folder),
+    ]
+    wanted = [str(call.package / wheel) for wheel in wheels] + ["no-such.whl"] * ("pip" in call.faults)
+    command = [sys.executable, "-m", "pip", "install", *options, *wanted]
+    limit = max(1.0, min(PIP_SECONDS, call.deadline - began))
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=limit, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise PodiumError(f"wheels: pip install failed: {error}") from None
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
+        raise PodiumError(f"wheels: pip install failed: {lines[0] if lines else f'exit code {done.returncode}'}")
+    print(f"{len(wheels)} wheels installed in {time.monotonic() - began:.1f} s", flush=True)
+    return folder

@@ -1,0 +1,149 @@
+"""Brings the scores home: each submitted commit gets lb.json and a line of ledger.csv in a commit on top, tagged lb-N.
+
+python -m stages.sync_lb
+
+Where HEAD is the submitted commit, the branch moves on to the new one. Where work has gone on, the new commit stands
+beside the branch, held by its tag, and the branch gets the ledger's line only.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from pipeline.competitions.task import Competition
+from pipeline.errors import PodiumError
+from pipeline.kaggle.cli import Patience
+from pipeline.kaggle.submit import of_commit, submissions
+from pipeline.kaggle.waiting import wait
+from pipeline.ledger.git import commit_here, commit_of, commit_on, file_at, git, numbered_tags, tag_message
+from pipeline.ledger.history import changed_params, dvc_repository
+from pipeline.ledger.ledger import (
+    CV,
+    LB,
+    LEDGER,
+    Entry,
+    decimals,
+    lb_text,
+    ledger_text,
+    nested_score,
+    parse_ledger,
+    with_entries,
+)
+
+DONE = ("complete", "error")
+
+
+def sync(competition: Competition, wait_seconds: float, patience: Patience) -> None:
+    """Reads the submissions and writes down every score that is new or has changed.
+
+    With `wait_seconds` it goes on for that long while some are still being scored.
+
+    Raises: PodiumError where nothing was submitted from here, or the time is over.
+    """
+    tags = numbered_tags("sub")
+    if not tags:
+        raise PodiumError("no tag sub-N: nothing was submitted from this repository; run `make submit`")
+
+    def look() -> tuple[str, bool | None]:
+        entries = [entry for entry in _entries(competition, tags, patience) if entry.status in DONE]
+        fresh = [entry for entry in entries if lb_text(vars(entry)) != file_at(f"lb-{entry.submission}", str(LB))]
+        if fresh:
+            record([_with_changes(entry, tags) for entry in fresh], tags)
+        missing = sorted(set(tags) - {entry.submission for entry in entries} - set(numbered_tags("lb")))
+        waiting = ", ".join(f"sub-{number}" for number in missing)
+        return f"no score yet for {waiting}" if missing else "every submission has its score", not missing or None
+
+    if wait_seconds:
+        wait(competition.name, look, wait_seconds, patience.poll)
+    else:
+        print(f"{competition.name}: {look()[0]}")
+
+
+def _entries(competition: Competition, tags: dict[int, str], patience: Patience) -> list[Entry]:
+    """What is known of each submission that Kaggle lists; it lists the newest ones only."""
+    listed, scored = submissions(competition, patience), numbered_tags("lb")
+    facts = {number: _facts(f"sub-{number}") for number in tags}
+    by_ref = {each["ref"]: each for each in listed if "ref" in each}
+    taken = [each["ref"] for each in facts.values() if "ref" in each]
+    entries = []
+    for number, commit in tags.items():
+        # A commit can be submitted twice (--again); then only the ref tells which is which.
+        if submission := by_ref.get(facts[number].get("ref")) or of_commit(listed, commit, taken):
+            entries.append(_entry(number, commit, facts[number], submission))
+        elif number not in scored:
+            print(f"sub-{number}: {competition.name} lists no submission of commit {commit[:8]}", flush=True)
+    return entries
+
+
+def _facts(tag: str) -> dict[str, Any]:
+    """What `submit` wrote into the tag; nothing for one that was made by hand."""
+    try:
+        found = json.loads(tag_message(tag))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _entry(number: int, commit: str, facts: dict[str, Any], submission: dict[str, Any]) -> Entry:
+    """What Kaggle, the tag and the commit itself say of one submission."""
+    told = file_at(commit, CV.as_posix())
+    cv, cv_error = nested_score(told, f"{CV} in commit {commit[:8]}") if told else (None, None)
+    return Entry(
+        submission=number,
+        commit=commit,
+        date=str(submission.get("date") or "")[:19],
+        status=str(submission.get("status") or "").rpartition(".")[2].lower(),
+        cv=cv,
+        cv_error=cv_error,
+        public=_score(submission.get("publicScore")),
+        private=_score(submission.get("privateScore")),
+        runtime_seconds=facts.get("elapsed_seconds"),
+        predicted_seconds=facts.get("predicted_seconds"),
+        budget_seconds=facts.get("budget_seconds"),
+        changes="",
+    )
+
+
+def _score(text: Any) -> float | None:
+    try:
+        value = float(text)
+    except (TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _with_changes(entry: Entry, tags: dict[int, str]) -> Entry:
+    before = max((number for number in tags if number < entry.submission), default=None)
+    if before is None:
+        return entry
+    with dvc_repository() as repository:
+        changes = changed_params(repository, f"sub-{before}", f"sub-{entry.submission}")
+    return Entry(**vars(entry) | {"changes": changes})
+
+
+def record(fresh: list[Entry], tags: dict[int, str]) -> None:
+    """Makes the commits and moves the tags lb-N."""
+    moved = []
+    for entry in fresh:
+        tag = f"lb-{entry.submission}"
+        known = numbered_tags("lb").get(entry.submission)
+        base, message = known or tags[entry.submission], f"LB: {tag} {entry.status}, public {entry.public}"
+        here = base == commit_of("HEAD")
+        lines = with_entries(read_ledger(base), fresh if here else [entry])
+        files = {str(LB): lb_text(vars(entry)), str(LEDGER): ledger_text(lines)}
+        made = commit_here(files, message) if here else commit_on(base, files, message)
+        git("tag", "-f", "-a", tag, made, "-m", message)
+        said = f"public {decimals(entry.public)}, private {decimals(entry.private)}, CV {decimals(entry.cv)}"
+        print(f"{tag}: {entry.status}, {said}", flush=True)
+        moved.append(tag)
+    text = ledger_text(with_entries(read_ledger("HEAD"), fresh))
+    if file_at("HEAD", str(LEDGER)) != text:
+        commit_here({str(LEDGER): text}, f"Ledger: {', '.join(moved)}")
+
+
+def read_ledger(revision: str) -> list[Entry]:
+    """The ledger of a commit; empty where it has none."""
+    text = file_at(revision, str(LEDGER))
+    return parse_ledger(text) if text else []

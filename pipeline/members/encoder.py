@@ -1,0 +1,89 @@
+"""Trains one fold of an `encoder` member: all weights of a bidirectional network, and a fresh head."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_model
+from torch import nn
+
+from pipeline.data.folds import Split
+from pipeline.errors import PodiumError
+from pipeline.files import write_json
+from pipeline.inference.network_member import FORMAT
+from pipeline.inference.open_network import SOURCE, WEIGHTS
+from pipeline.members.context import Run
+from pipeline.members.finetune import opened, train_network
+from pipeline.models.backbones.loading import DTYPES, load_backbone
+from pipeline.models.network import check_custom, encoder_network, network_source
+from pipeline.models.voting import save_voters
+from pipeline.training.techniques.mixout import mix, unmix
+
+
+def train(split: Split, start: dict[str, Any], folder: Path, run: Run) -> dict[str, Any]:
+    """Fine-tunes the network that `start` describes, saves it into `folder`, and returns the run's record."""
+    setting = opened(split, start, run)
+    settings, competition = setting.settings, setting.competition
+    source = network_source(settings)
+
+    def build() -> nn.Module:
+        backbone = trainable_backbone(setting.base, settings, setting.device.name)
+        network = encoder_network(backbone, settings, competition.kind, len(competition.classes), source)
+        network.to(setting.device.name)
+        if source is not None:
+            check_custom(network, settings, competition.kind, len(competition.classes))
+        return network
+
+    network, record, voters = train_network(build, split, setting, run.checkpoint)
+    unmix(network)
+    save_model(network.cpu().to(DTYPES[setting.precision]), str(folder / WEIGHTS))
+    save_voters(voters, DTYPES[setting.precision], folder)
+    if source is not None:
+        (folder / SOURCE).write_text(source, encoding="utf-8")
+    about = {"kind": "encoder", "trained": True, "format": FORMAT, "classes": competition.classes}
+    about |= {"settings": settings, "backbone": setting.backbone, "voters": len(voters)}
+    write_json(folder / "member.json", about)
+    return record
+
+
+def trainable_backbone(folder: Path, settings: dict[str, Any], device: str) -> Any:
+    """The backbone in `folder` in fp32, with the attention, dropout, fresh and frozen parts that `settings` ask for.
+
+    What is fresh comes from torch's global generator.
+    """
+    training = settings["training"]
+    backbone: Any = load_backbone(folder, "fp32", device, training["dropout"], settings["attention"])
+    draw_anew(backbone, training["reinit_layers"])
+    if training["freeze_embeddings"]:
+        backbone.get_input_embeddings().requires_grad_(False)
+    if training["mixout"]:
+        mix(backbone, training["mixout"]["rate"])
+    if training["gradient_checkpointing"]:
+        backbone.gradient_checkpointing_enable()
+    return backbone
+
+
+@torch.no_grad()
+def draw_anew(backbone: Any, layers: int) -> None:
+    """Gives the top `layers` layers the weights of a network that was never trained (Zhang et al. 2021).
+
+    What all layers share, DeBERTa's rel_embeddings and encoder.LayerNorm, stays as it is.
+
+    Raises: PodiumError where the backbone has fewer layers.
+    """
+    lists = (each for name, each in backbone.named_modules() if name.endswith(("layer", "layers", "h", "blocks")))
+    stack = next((each for each in lists if isinstance(each, nn.ModuleList)), nn.ModuleList())
+    if layers > len(stack):
+        raise PodiumError(
+            f"training.reinit_layers: expected at most the backbone's {len(stack)} layers, found {layers}"
+        )
+    for layer in list(stack)[len(stack) - layers :]:
+        for module in layer.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.reset_parameters()
+            elif isinstance(module, nn.Linear | nn.Embedding):
+                module.weight.normal_(0.0, backbone.config.initializer_range)
+                if isinstance(module, nn.Linear) and module.bias is not None:
+                    module.bias.zero_()

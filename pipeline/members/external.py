@@ -1,0 +1,67 @@
+"""A teammate's member: reads their predictions, checks them, and files them as if a fold model had made them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from pipeline.competitions.task import Competition, competition_from_json
+from pipeline.data.folds import Split
+from pipeline.errors import PodiumError, nearest
+from pipeline.members.context import Run
+from pipeline.models.external import save_external
+
+TOLERANCE = 1.0e-3
+"""How far a row's probabilities may be from a sum of 1; files from elsewhere are often rounded."""
+
+
+def train(split: Split, start: dict[str, Any], folder: Path, run: Run) -> None:
+    """Checks the external file against the rows of this fold and saves it into `folder`.
+
+    The out-of-fold promise is the teammate's: their models must have used the folds of artifacts/folds.parquet.
+
+    Raises: PodiumError for missing columns, missing or repeated ids, and values that are no probabilities.
+    """
+    competition = competition_from_json(start["competition"])
+    file = Path(start["settings"]["file"])
+    predictions = read_predictions(file, competition)
+    for part, rows in (("the fold", split.fold), ("the holdout", split.holdout)):
+        missing = rows.join(predictions, on="id", how="anti", maintain_order="left")["id"]
+        if len(missing):
+            raise PodiumError(
+                f"{file}: {len(missing)} of {len(rows)} ids of {part} are missing, the first is {missing[0]}"
+            )
+    save_external(predictions, folder)
+
+
+def read_predictions(file: Path, competition: Competition) -> pl.DataFrame:
+    """The file's id column as String `id`, and one Float64 column per class whose rows sum to 1.
+
+    Raises: PodiumError naming the column or the id that is wrong.
+    """
+    try:
+        raw = pl.read_parquet(file) if file.suffix == ".parquet" else pl.read_csv(file, infer_schema=False)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise PodiumError(
+            f"{file}: not readable as {file.suffix or 'CSV'}: {' '.join(str(error).split())[:120]}"
+        ) from None
+    for column in (competition.id, *competition.classes):
+        if column not in raw.columns:
+            raise PodiumError(f'{file}: column "{column}" is missing{nearest(column, raw.columns)}')
+    ids = raw[competition.id].cast(pl.String)
+    repeated = ids.filter(ids.is_duplicated())
+    if len(repeated):
+        raise PodiumError(f'{file}: column "{competition.id}": id {repeated[0]} stands more than once')
+    numbers = raw.select(pl.col(list(competition.classes)).cast(pl.Float64, strict=False))
+    total = numbers.sum_horizontal(ignore_nulls=False)
+    sound = (
+        numbers.select(pl.all_horizontal(pl.all().is_between(0, 1))).to_series()
+        & (total - 1).abs().is_between(0, TOLERANCE)
+    ).fill_null(False)
+    if not sound.all():
+        row = int((~sound).arg_max() or 0)
+        found = [raw[name][row] for name in competition.classes]
+        raise PodiumError(f"{file}: id {ids[row]}: expected probabilities that sum to 1, found {found}")
+    return numbers.select(pl.all() / total).insert_column(0, ids.alias("id"))

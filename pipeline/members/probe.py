@@ -1,0 +1,100 @@
+"""The leak probe: the same build on shuffled labels, where nothing can be learned and so nothing may be gained.
+
+Two small tabular members go through the real fold training, the real checks and the real stack, in a folder of their
+own. If a fold's labels reach its own predictions on any of these ways, the stack beats the class shares.
+"""
+
+from __future__ import annotations
+
+import io
+from contextlib import redirect_stdout
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from pipeline.competitions.metrics import log_losses
+from pipeline.competitions.task import Competition
+from pipeline.config import Stack, Tabular
+from pipeline.data.folds import group_keys, split_rows
+from pipeline.ensemble.oof import collect
+from pipeline.ensemble.stack import compare
+from pipeline.ensemble.table import read_oof
+from pipeline.ensemble.uncertainty import cluster_error
+from pipeline.files import write_json, write_parquet
+from pipeline.members import tabular
+from pipeline.members.fold import train_fold
+
+MEMBERS: dict[str, dict[str, Any]] = {
+    "probe-words": {"model": "logistic", "features": False, "words": {"longest": 1, "max_features": 5000}},
+    "probe-shape": {"model": "lightgbm", "boosting": {"max_trees": 60, "patience": 20}},
+}
+"""Settings of the members that are retrained; the build's own, which may be large, are not needed to find a leak.
+No member of params.yaml can bear these names, so that the probe never waits for a run of the build."""
+
+MOST_ROWS = 4000
+ERRORS = 2.0
+"""A gain of more than that many standard errors is a leak; chance alone does that in about 2 % of builds."""
+
+
+def shuffled(rows: pl.DataFrame, folds: pl.DataFrame, competition: Competition, seed: int) -> pl.DataFrame:
+    """Whole prompts of `rows` (train.parquet), MOST_ROWS rows or a few more, with fold and shuffled label.
+
+    Labels change places within a fold only, so that every fold keeps its class shares.
+    """
+    rng = np.random.default_rng(seed)
+    prompts = group_keys(rows, competition.kind).rank("dense").to_numpy()
+    turns = rng.permutation(prompts.max() + 1)[prompts]
+    last = np.sort(turns)[min(MOST_ROWS, len(rows)) - 1]
+    chosen = rows.with_columns(folds["fold"]).filter(pl.Series(turns <= last))
+    labels = chosen["label"].to_numpy().copy()
+    for fold in np.unique(chosen["fold"]):
+        places = np.flatnonzero(chosen["fold"] == fold)
+        labels[places] = labels[rng.permutation(places)]
+    return chosen.with_columns(pl.Series("label", labels, dtype=pl.Int8))
+
+
+def run_probe(
+    artifacts: Path, folder: Path, competition: Competition, folds: list[int], threads: int, stack: Stack
+) -> dict[str, Any]:
+    """Builds members and stack on shuffled labels in `folder` (a temporary one) and says what they gain.
+
+    Returns metrics/probe.json: rows, prior, score (level-2 nested, both log losses), gain, standard_error, leak.
+    """
+    rows = pl.read_parquet(artifacts / "competition" / "train.parquet")
+    noise = shuffled(rows, pl.read_parquet(artifacts / "folds.parquet"), competition, stack.seed)
+    assigned = noise.select("id", "fold")
+    noise = noise.drop("fold")
+    write_parquet(noise, folder / "competition" / "train.parquet")
+    write_parquet(assigned, folder / "folds.parquet")
+    for name, settings in MEMBERS.items():
+        about = {"kind": "tabular", "backbone": "none", "seed": stack.seed}
+        chosen = Tabular.model_validate(about | settings).model_dump(mode="json")
+        start = {"member": name, "settings": chosen, "competition": asdict(competition), "threads": threads}
+        write_json(folder / "start" / f"{name}.json", start)
+        for fold in folds:
+            with redirect_stdout(io.StringIO()):
+                train_fold(tabular, split_rows(noise, assigned, fold), start, fold, folder)
+    both = collect(folder, list(MEMBERS), folds, competition)
+    write_parquet(both.oof, folder / "oof" / "oof.parquet")
+    oof = read_oof(folder, list(MEMBERS), competition)
+    with redirect_stdout(io.StringIO()):
+        comparison = compare(oof, list(MEMBERS), stack.candidates, competition, threads, stack.seed)
+    return verdict(oof.labels, comparison.nested[comparison.chosen], comparison.second.groups)
+
+
+def verdict(labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
+    """What (rows, classes) probabilities gain over the rows' own class shares, and whether that is more than chance."""
+    shares = np.bincount(labels, minlength=probabilities.shape[1]) / len(labels)
+    prior, score = (log_losses(labels, each) for each in (np.tile(shares, (len(labels), 1)), probabilities))
+    gain, error = float((prior - score).mean()), cluster_error(prior - score, groups)
+    return {
+        "rows": len(labels),
+        "prior": float(prior.mean()),
+        "score": float(score.mean()),
+        "gain": gain,
+        "standard_error": error,
+        "leak": gain > ERRORS * error,
+    }

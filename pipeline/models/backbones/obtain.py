@@ -1,0 +1,179 @@
+"""Backbones: a pretrained network and its tokenizer as one checked folder in Hugging Face layout.
+
+python -m stages.backbone --backbone NAME
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import PodiumError
+from pipeline.files import read_json, write_json
+from pipeline.models.backbones.pretrained import FACTS, contents_hash
+from pipeline.models.backbones.tokenizer import finish_decoder_tokenizer, load_tokenizer, save_encoder_tokenizer
+
+# transformers and torch take seconds to import, and this stage runs for everybody: each is imported where it is used.
+
+ENCODER, DECODER = "encoder", "decoder"
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+
+
+def obtain(name: str, settings: dict[str, Any], texts: Callable[[], list[str]], folder: Path) -> None:
+    """Fills the empty `folder` with backbone `name`, by its `settings` (a dumped pipeline.settings.backbones.Backbone).
+
+    An encoder's tokenizer gets MARKERS, and its base weights become fp32 safetensors; a decoder's files stay as they
+    are, beside a pad token. backbone.json says what the folder holds: family, source, repository, revision,
+    architecture, hidden, layers, positions (null: no limit), parameters, sha256 over all other files. `texts` is asked
+    by `scratch` alone.
+
+    Raises: PodiumError in one line for a source that cannot be had, or that lacks config, weights or tokenizer.
+    """
+    if settings["source"] == "none":
+        write_json(folder / FACTS, {"family": "none", "sha256": ""})
+        return
+    _quiet()
+    source = folder / "source"
+    source.mkdir()
+    where = _bring(name, settings, texts, source)
+    try:
+        _complete(source)
+        kind = family(source)
+        numbers = _finish_encoder(source, folder) if kind == ENCODER else _finish_decoder(source, folder)
+    except PodiumError as error:
+        # The user knows where the files came from, not the folder that they pass through.
+        raise PodiumError(f"backbones.{name}: {where}" + str(error).removeprefix(str(source))) from None
+    shutil.rmtree(source)
+    origin = {key: settings.get(key) for key in ("source", "repository", "revision")}
+    write_json(folder / FACTS, {"family": kind} | origin | numbers | {"sha256": contents_hash(folder)})
+
+
+def family(folder: Path) -> str:
+    """ENCODER where transformers has a masked-LM class for the network of config.json, DECODER where a causal one.
+
+    Raises: PodiumError where it has neither, or does not know the network.
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED
+
+    architecture = read_json(folder / "config.json").get("model_type")
+    if architecture in MASKED:
+        return ENCODER
+    if architecture in CAUSAL:
+        return DECODER
+    raise PodiumError(
+        f'{folder}: config.json: model_type: expected a masked or causal language model, found "{architecture}"'
+    )
+
+
+def _quiet() -> None:
+    """No bars for work of milliseconds, no table of tensors that a base network leaves out: our errors are one line."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def _bring(name: str, settings: dict[str, Any], texts: Callable[[], list[str]], source: Path) -> str:
+    """Puts the files where they are wanted; returns what to call their origin in an error."""
+    if settings["source"] == "scratch":
+        from pipeline.models.backbones.scratch import build_scratch
+
+        build_scratch(settings, texts(), source)
+        return settings["architecture"]
+    from pipeline.models.backbones.hub import copy_folder, fetch
+
+    if settings["source"] == "hub":
+        fetch(name, settings["repository"], settings["revision"], source)
+        return settings["repository"]
+    copy_folder(name, Path(settings["path"]), source)
+    return settings["path"]
+
+
+def _complete(folder: Path) -> None:
+    if not (folder / "config.json").exists():
+        raise PodiumError(f"{folder}: no config.json")
+    if not any((folder / name).exists() for name in WEIGHTS):
+        raise PodiumError(f"{folder}: no weights: expected one of {', '.join(WEIGHTS)}")
+    for index in folder.glob("*.index.json"):
+        for part in sorted(set(read_json(index)["weight_map"].values())):
+            if not (folder / part).exists():
+                raise PodiumError(f"{folder}: no weights: {index.name} names {part}, which is not there")
+    load_tokenizer(folder)
+
+
+def _finish_encoder(source: Path, folder: Path) -> dict[str, Any]:
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModel
+
+    tokenizer = save_encoder_tokenizer(source, folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # for rows of added tokens, and a pooler that a checkpoint may lack
+        try:
+            network, report = AutoModel.from_pretrained(
+                source,
+                dtype=torch.float32,
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+        except (OSError, RuntimeError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
+            raise PodiumError(f"{source}: its weights do not load: {' '.join(str(error).split())[:200]}") from None
+        # A pooler on top belongs to a task; ours stands in its place.
+        lacking = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
+        if lacking:
+            raise PodiumError(f"{source}: its weights lack {len(lacking)} tensors of the network, first {lacking[0]}")
+        # deberta-v3 has spare rows: 128100 for 128001 pieces.
+        if len(tokenizer) > network.get_input_embeddings().num_embeddings:
+            network.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    network.save_pretrained(folder)
+    return _shape(network.config, network, tokenizer)
+
+
+def _finish_decoder(source: Path, folder: Path) -> dict[str, Any]:
+    import torch
+    from safetensors import SafetensorError, safe_open
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    tokenizer = finish_decoder_tokenizer(source)
+    for file in sorted(source.glob("*.safetensors")):
+        try:
+            safe_open(file, framework="pt")  # reads the header, and compares it with the file's length
+        except SafetensorError as error:
+            raise PodiumError(f"{source}: its weights do not load: {file.name}: {error}") from None
+    config = AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False)
+    with torch.device("meta"):  # counts parameters without the memory for them
+        network = AutoModelForCausalLM.from_config(config)
+    rows = network.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        raise PodiumError(f"{source}: its tokenizer has {len(tokenizer)} tokens, its network knows {rows} only")
+    for file in source.iterdir():
+        os.replace(file, folder / file.name)
+    return _shape(config, network, None)
+
+
+def _shape(config: Any, network: Any, tokenizer: Any) -> dict[str, Any]:
+    inner = config.get_text_config()
+    return {
+        "architecture": config.model_type,
+        "hidden": inner.hidden_size,
+        "layers": inner.num_hidden_layers,
+        "positions": _positions(inner, tokenizer),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+    }
+
+
+def _positions(config: Any, tokenizer: Any) -> int | None:
+    """The longest sequence, special tokens included; None where distances beyond the table share its last entries."""
+    if getattr(config, "relative_attention", False) and not config.position_biased_input:
+        return None
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is None or tokenizer is None:
+        return positions
+    # RoBERTa's table has two rows that no text can use; its tokenizer knows the length that is left.
+    return min(positions, tokenizer.model_max_length)

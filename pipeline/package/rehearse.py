@@ -1,0 +1,93 @@
+"""The kernel, run here as on Kaggle: the real script, the mounts that it will find, no network, a bare environment.
+
+python -m stages.rehearse
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from pipeline.competitions.task import competition_from_json
+from pipeline.errors import PodiumError
+from pipeline.files import atomic_file, read_json, write_json
+from pipeline.kernel.submission import validate_submission
+from pipeline.package.manifest import MANIFEST, METADATA
+from pipeline.package.offline import network_mode, without_network
+
+KERNEL = Path("kaggle_kernels/inference/main.py")
+
+METRICS = (
+    *("budget_seconds", "elapsed_seconds", "valid", "rungs", "rows", "rows_per_rung"),
+    *("parity", "parity_max_abs_diff", "network", "plan", "timings", "hidden"),
+)
+"""The keys of metrics/rehearsal.json."""
+
+PASSED_ON = ("PATH", "LANG", "LD_LIBRARY_PATH", "PODIUM_DEBUG")
+"""All that the kernel gets to see of our environment."""
+
+
+def rehearse(package: Path, data: Path, submission: Path, metrics: Path, work: Path, mode: str | None = None) -> None:
+    """Runs the kernel's dress rehearsal on `package` and the competition files in `data`.
+
+    Writes `submission` and `metrics`, both checked and whole, and prints the kernel's log as it comes. `work` is where
+    temporary folders go; `mode` is `namespace` or `sockets`, by default the first that works here.
+
+    Raises: PodiumError where the kernel fails, or its submission is not valid.
+    """
+    mode = mode or network_mode()
+    competition = competition_from_json(read_json(package / MANIFEST)["competition"])
+    work.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="rehearsal-", dir=work.resolve()) as temporary:
+        place = Path(temporary)
+        mounted = place / "input"
+        _mount(package, mounted / "datasets" / read_json(package / METADATA)["id"])
+        for name in (competition.test, competition.sample_submission):
+            _mount(data / name, mounted / "competitions" / competition.name / name)
+        environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        environment |= {"PODIUM_INPUT": str(mounted), "PODIUM_WORKING": str(place / "working")}
+        for name in ("HOME", "TMPDIR"):
+            (place / name.lower()).mkdir()
+            environment[name] = str(place / name.lower())
+        (place / "working").mkdir()
+        print(f"rehearsal: network cut by {mode}", flush=True)
+        command, environment = without_network(KERNEL.resolve(), mode, place / "guard", environment)
+        _run(command, environment, place / "working")
+        written = place / "working" / "submission.csv"
+        validate_submission(written, data / competition.sample_submission, competition)
+        if not (place / "working" / "rehearsal.json").is_file():
+            raise PodiumError("params.yaml: package.budget_seconds: too short, the kernel could not begin a step")
+        report = read_json(place / "working" / "rehearsal.json")
+        with atomic_file(submission) as partial:
+            shutil.copyfile(written, partial)
+    found = report | {"valid": True, "network": mode}
+    write_json(metrics, {key: found[key] for key in METRICS})
+
+
+def _mount(source: Path, target: Path) -> None:
+    if not source.exists():
+        raise PodiumError(f"{source}: expected a file of the competition, found none")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.symlink_to(source.resolve())
+
+
+def _run(command: list[str], environment: dict[str, str], working: Path) -> None:
+    """Prints the kernel's log line by line. Raises: PodiumError with its last line where it fails."""
+    last = "no output"
+    with subprocess.Popen(
+        command,
+        env=environment,
+        cwd=working,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        for line in process.stdout or ():
+            print(f"kernel: {line}", end="", flush=True)
+            last = line.strip() or last
+    if process.returncode:
+        raise PodiumError(f"rehearsal: the kernel ended with exit code {process.returncode}: {last}")

@@ -1,0 +1,176 @@
+"""A small real package for the tests: generated votes, two tabular members and a teammate's file, two folds each.
+
+It is built once per test run, by the stages' own code. Tests change copies of it only.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import redirect_stdout
+from pathlib import Path
+from unittest import mock
+
+import polars as pl
+from support import ROOT, write_external
+
+from pipeline.competitions.registry import load_competition
+from pipeline.config import load_params
+from pipeline.data.demo import generate, write
+from pipeline.data.ingest import prepare
+from pipeline.files import read_json, sha256_file, write_json
+from pipeline.package.build import build_package
+from pipeline.package.wheels import find_wheels
+from stages import backbone, finetune, folds, oof, pretrain, stack, start
+
+WHEELS, LOCK = ROOT / ".venv" / "wheels", ROOT / "requirements.lock"
+KERNEL = ROOT / "kaggle_kernels" / "inference" / "main.py"
+COMPETITION = "lmsys-chatbot-arena"
+
+PARAMS = """
+data: {path: data, competition: lmsys}
+demo: {train_rows: 260, test_rows: 24, seed: 20}
+folds: {ids: [0, 1], holdout: 0.1, seed: 5}
+threads: 1
+backbones: {none: {source: none}}
+members:
+  words: {kind: tabular, backbone: none, model: logistic, features: false, words: {longest: 1, max_features: 500}}
+  shape: {kind: tabular, backbone: none, model: lightgbm, boosting: {max_trees: 20}}
+  friend: {kind: external, backbone: none, file: external/friend.csv}
+stack: {candidates: [mean, logistic], seed: 3}
+package: {owner: somebody, slug: some-package, title: Some package, budget_seconds: 600}
+"""
+
+
+def once(base: Path) -> Path:
+    """The folder of the finished run, below this test run's folder `base`, built on the first call."""
+    root = base / "finished"
+    if not (root / "artifacts" / "package").exists():
+        shutil.rmtree(root, ignore_errors=True)
+        root.mkdir()
+        build(root)
+    return root
+
+
+def build(root: Path, settings: str = PARAMS) -> None:
+    """The folder of a whole run up to the package: root/data, root/params.yaml, root/artifacts."""
+    (root / "params.yaml").write_text(settings)
+    before = Path.cwd()
+    os.chdir(root)
+    try:
+        params, competition = load_params(), load_competition("lmsys")
+        demo = generate(params.demo.train_rows, params.demo.test_rows, params.demo.seed)
+        write(demo, Path("data"))
+        prepare(Path("data"), competition, Path("artifacts/competition"))
+        train = pl.read_parquet("artifacts/competition/train.parquet").select("id", "label")
+        test = pl.read_parquet("artifacts/competition/test.parquet").select("id", pl.lit(0, pl.Int8).alias("label"))
+        write_external(root, "friend", pl.concat([train, test]), competition, sharpness=1.0)
+        folds.main()
+        for name in params.backbones:
+            backbone.main(name)
+            start.main(None, name)
+            pretrain.main(name)
+        for member in params.members:
+            start.main(member, None)
+            for fold in params.folds.ids:
+                finetune.main(member, fold, None)
+        for file in Path("artifacts/receipts").glob("*.json"):
+            receipt = read_json(file)
+            if receipt.get("training"):  # networks as small as those of the tests learn nothing; they shall stay in
+                write_json(file, receipt | {"training": receipt["training"] | {"collapsed": False}})
+        oof.main()
+        stack.main()
+        # One small wheel stands for all: installing it is as real and a few times as quick.
+        small = [wheel for wheel in find_wheels(WHEELS, LOCK) if wheel.name.startswith("safetensors")]
+        build_package(Path("artifacts"), params.package, small)
+    finally:
+        os.chdir(before)
+
+
+def mount(run: Path, target: Path, package: str = "datasets/somebody/some-package", files: str = COMPETITION) -> Path:
+    """An input tree in `target` with changeable copies of the package and the competition's files of `run`."""
+    shutil.copytree(run / "artifacts" / "package", target / package)
+    (target / files).mkdir(parents=True)
+    for name in ("test.csv", "sample_submission.csv"):
+        shutil.copyfile(run / "data" / name, target / files / name)
+    return target
+
+
+def read_csv(path: Path) -> list[list[str]]:
+    """Header and lines of a CSV file."""
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.reader(stream))
+
+
+def write_csv(path: Path, lines: list[list[str]]) -> None:
+    """Replaces a CSV file."""
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream, lineterminator="\n").writerows(lines)
+
+
+def manifest_of(package: Path) -> dict:
+    """MANIFEST.json."""
+    return json.loads((package / "MANIFEST.json").read_text(encoding="utf-8"))
+
+
+def write_manifest(package: Path, manifest: dict) -> None:
+    """Replaces MANIFEST.json."""
+    (package / "MANIFEST.json").write_text(json.dumps(manifest), encoding="utf-8")
+
+
+def accept(package: Path) -> None:
+    """Enters the files of a changed package into its manifest, so that the check by hash lets them pass."""
+    manifest = manifest_of(package)
+    for name, entry in manifest["files"].items():
+        if (package / name).is_file():
+            entry |= {"sha256": sha256_file(package / name), "bytes": (package / name).stat().st_size}
+    write_manifest(package, manifest)
+
+
+def run_kernel(
+    mounted: Path, working: Path, rerun: bool = False, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """kaggle_kernels/inference/main.py as a plain script, in one of its two manners."""
+    bare = {"PATH": os.environ["PATH"], "PODIUM_INPUT": str(mounted), "PODIUM_WORKING": str(working)} | environment
+    if rerun:
+        bare["KAGGLE_IS_COMPETITION_RERUN"] = "1"
+    command = [sys.executable, str(KERNEL)]
+    return subprocess.run(command, env=bare, cwd=mounted, capture_output=True, text=True, check=False, timeout=300)
+
+
+def run_here(mounted: Path, working: Path, rerun: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The same script in this process, which saves it the seconds that its imports take; with this checkout's code."""
+    spec = importlib.util.spec_from_file_location("kernel_main", KERNEL)
+    assert spec and spec.loader
+    main, log = importlib.util.module_from_spec(spec), io.StringIO()
+    spec.loader.exec_module(main)
+    main.process_start = time.monotonic  # this process is older than the kernel
+    changed = {"PODIUM_INPUT": str(mounted), "PODIUM_WORKING": str(working)} | environment
+    if rerun:
+        changed["KAGGLE_IS_COMPETITION_RERUN"] = "1"
+    paths = sys.path.copy()
+    with (
+        mock.patch.dict(os.environ, changed),
+        mock.patch.object(sys, "dont_write_bytecode", False),
+        redirect_stdout(log),
+    ):
+        code = main.main()
+    sys.path[:] = paths
+    return subprocess.CompletedProcess([str(KERNEL)], code, log.getvalue(), "")
+
+
+def kernel_error(done: subprocess.CompletedProcess[str]) -> str:
+    """The one error line of a failed dress rehearsal, after checking that it is one, with exit code 2."""
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1, done.stdout
+    assert done.stdout.splitlines()[-1] == lines[0]
+    return lines[0]

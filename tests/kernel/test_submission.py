@@ -1,0 +1,142 @@
+"""The submission file: a distribution in every row, the sample's shape, and a check that finds what is wrong."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from pipeline.competitions.task import Competition
+from pipeline.errors import PodiumError
+from pipeline.kernel.submission import (
+    SMALLEST,
+    SUM_TOLERANCE,
+    Form,
+    read_form,
+    to_distribution,
+    validate_submission,
+    write_submission,
+)
+
+ROWS = arrays.arrays(np.float64, st.tuples(st.integers(1, 8), st.just(3)), elements=st.floats(0, 1, width=64)).filter(
+    lambda each: bool((each.sum(axis=1) > 0).all())
+)
+COLUMNS = ("id", "winner_model_a", "winner_model_b", "winner_tie")
+
+
+def form_for(ids: list[str], columns: tuple[str, ...] = COLUMNS) -> Form:
+    return Form(columns, tuple(ids), np.full((len(ids), 3), 1 / 3))
+
+
+def read(path: Path) -> list[list[str]]:
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.reader(stream))
+
+
+def sample_of(folder: Path, ids: list[str], columns: tuple[str, ...] = COLUMNS) -> Path:
+    path = folder / "sample_submission.csv"
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows([columns, *([id_ if name == "id" else "0.3" for name in columns] for id_ in ids)])
+    return path
+
+
+@given(ROWS)
+def test_a_distribution_sums_to_one_and_rules_nothing_out(probabilities: np.ndarray) -> None:
+    result = to_distribution(probabilities)
+    assert np.abs(result.sum(axis=1) - 1).max() <= 1e-15 * 4
+    assert result.min() >= SMALLEST / 4
+    assert result.max() <= 1
+    normal = probabilities / probabilities.sum(axis=1, keepdims=True)
+    assert np.abs(to_distribution(normal) - normal).max() <= 4 * SMALLEST
+
+
+@settings(max_examples=30)
+@given(ROWS, st.randoms(use_true_random=False))
+def test_what_is_written_is_valid_in_the_samples_order_and_loses_no_digit(
+    tmp_path_factory: pytest.TempPathFactory, lmsys: Competition, probabilities: np.ndarray, random
+) -> None:
+    folder = tmp_path_factory.mktemp("submission")
+    ids = [f'"{place}, é' for place in range(len(probabilities))]
+    wanted, columns = ids.copy(), list(COLUMNS)
+    random.shuffle(wanted)
+    random.shuffle(columns)
+    sample = sample_of(folder, wanted, tuple(columns))
+    path = folder / "submission.csv"
+    write_submission(path, form_for(wanted, tuple(columns)), ids, probabilities, lmsys)
+    assert validate_submission(path, sample, lmsys) == len(ids)
+    expected = to_distribution(probabilities)
+    header, *lines = read(path)
+    for line in lines:
+        found = dict(zip(header, line, strict=True))
+        numbers = [float(found[name]) for name in lmsys.classes]
+        assert numbers == expected[ids.index(found["id"])].tolist()  # equal to the last bit
+    assert [path.name for path in folder.iterdir() if "partial" in path.name] == []
+
+
+def test_ids_without_a_finite_row_keep_the_prior(tmp_path: Path, lmsys: Competition) -> None:
+    form = replace(form_for(["1", "2", "3"]), prior=np.array([[0.5, 0.3, 0.2]] * 3))
+    rows = np.array([[0.1, 0.1, 0.8], [np.nan, 0.5, 0.5]])
+    write_submission(tmp_path / "submission.csv", form, ["3", "1"], rows, lmsys)
+    _, first, second, third = read(tmp_path / "submission.csv")
+    assert [float(cell) for cell in first[1:]] == pytest.approx([0.5, 0.3, 0.2])
+    assert [float(cell) for cell in second[1:]] == pytest.approx([0.5, 0.3, 0.2])
+    assert [float(cell) for cell in third[1:]] == pytest.approx([0.1, 0.1, 0.8])
+
+
+def test_the_form_is_read_back_from_a_written_file(tmp_path: Path, lmsys: Competition) -> None:
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(3), size=4)
+    columns = ("winner_tie", "winner_model_b", "id", "winner_model_a")
+    write_submission(tmp_path / "s.csv", form_for(list("dbca"), columns), list("abcd"), probabilities, lmsys)
+    form = read_form(tmp_path / "s.csv", lmsys)
+    assert form.columns == columns
+    assert form.ids == tuple("dbca")
+    assert np.array_equal(form.prior, to_distribution(probabilities)[[3, 1, 2, 0]])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda lines: lines[1:], "expected the columns"),
+        (lambda lines: [["id", "winner_model_a", "winner_tie", "winner_model_b"], *lines[1:]], "expected the columns"),
+        (lambda lines: lines[:-1], "expected 3 rows, found 2"),
+        (lambda lines: [*lines, lines[-1]], "expected 3 rows, found 4"),
+        (lambda lines: [lines[0], lines[2], lines[1], lines[3]], "line 2: expected id 1, found 2,"),
+        (lambda lines: [*lines[:2], ["2", "0.5", "0.5"], lines[3]], "line 3: expected id 2, found 2,0.5,0.5"),
+        (lambda lines: [*lines[:3], ["3", "1.2", "-0.1", "-0.1"]], "line 4: expected probabilities"),
+        (lambda lines: [*lines[:3], ["3", "nan", "0.5", "0.5"]], "line 4: expected probabilities"),
+        (lambda lines: [*lines[:3], ["3", "", "0.5", "0.5"]], "line 4: expected probabilities"),
+        (lambda lines: [*lines[:3], ["3", "0.3", "0.3", "0.39999"]], "line 4: expected a sum of 1"),
+        (lambda lines: [], "expected a header, found an empty file"),
+    ],
+)
+def test_the_check_names_what_is_wrong(tmp_path: Path, lmsys: Competition, change, message: str) -> None:
+    sample = sample_of(tmp_path, ["1", "2", "3"])
+    path = tmp_path / "submission.csv"
+    with path.open("w", newline="") as stream:
+        csv.writer(stream).writerows(change([[*COLUMNS], *([str(i), "0.25", "0.25", "0.5"] for i in (1, 2, 3))]))
+    with pytest.raises(PodiumError, match=message) as caught:
+        validate_submission(path, sample, lmsys)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_sum_may_be_off_by_the_tolerance_only(tmp_path: Path, lmsys: Competition) -> None:
+    sample = sample_of(tmp_path, ["1"])
+    path = tmp_path / "submission.csv"
+    for off, valid in ((SUM_TOLERANCE / 2, True), (SUM_TOLERANCE * 2, False)):
+        path.write_text(f"{','.join(COLUMNS)}\n1,0.25,0.25,{0.5 + off!r}\n")
+        if valid:
+            assert validate_submission(path, sample, lmsys) == 1
+        else:
+            with pytest.raises(PodiumError, match="expected a sum of 1"):
+                validate_submission(path, sample, lmsys)
+
+
+def test_a_missing_submission_is_one_line(tmp_path: Path, lmsys: Competition) -> None:
+    with pytest.raises(PodiumError, match=r"nothing\.csv: expected a CSV file, found: No such file"):
+        validate_submission(tmp_path / "nothing.csv", sample_of(tmp_path, ["1"]), lmsys)
