@@ -10,8 +10,8 @@ from pathlib import Path
 import polars as pl
 from threadpoolctl import threadpool_limits
 
+from pipeline.artifacts import HOLDOUT
 from pipeline.competitions.task import competition_from_json
-from pipeline.data.folds import HOLDOUT
 from pipeline.files import atomic_folder, read_json, remove_partials, sha256_file, write_json
 from pipeline.members.context import TOKENS
 from pipeline.models.backbones.pretrained import FACTS, POINTER

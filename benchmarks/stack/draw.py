@@ -15,8 +15,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
 
 from benchmarks.stack.cheap_members import COMPETITION, KINDS, Member, Rows, draw_rows
+from pipeline.artifacts import HOLDOUT
 from pipeline.competitions.metrics import log_losses
-from pipeline.data.folds import HOLDOUT, assign_folds, group_keys
+from pipeline.data.folds import assign_folds, group_keys
 from pipeline.ensemble.build_ladder import climb
 from pipeline.ensemble.logits import geometric_mean
 from pipeline.ensemble.stack import calibrate, compare

@@ -25,9 +25,10 @@ import polars as pl
 import yaml
 
 from benchmarks.machine import machine
+from pipeline.artifacts import HOLDOUT
 from pipeline.competitions.registry import load_competition
 from pipeline.data.demo import generate, write
-from pipeline.data.folds import HOLDOUT, assign_folds, group_keys
+from pipeline.data.folds import assign_folds, group_keys
 from pipeline.data.ingest import prepare
 from pipeline.ensemble.logits import from_logits, to_logits
 from pipeline.files import write_json, write_parquet

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import polars as pl
 
+from pipeline.artifacts import HOLDOUT
 from pipeline.competitions.task import Task
 from pipeline.data.features import joined_turns
-from pipeline.data.folds import HOLDOUT
 from pipeline.errors import PodiumError
 
 

@@ -9,9 +9,10 @@ import polars as pl
 import pytest
 from support import preference_rows, probabilities, write_artifacts
 
+from pipeline.artifacts import HOLDOUT
 from pipeline.competitions.task import Competition
 from pipeline.config import Stack
-from pipeline.data.folds import HOLDOUT, Split, split_rows
+from pipeline.data.folds import Split, split_rows
 from pipeline.members import probe
 
 FOLDS = [0, 1, 2]
