@@ -20,8 +20,8 @@ from benchmarks.machine import machine
 from benchmarks.speed.protocol import DATA
 from pipeline.competitions.registry import load_competition
 from pipeline.data.batches import epoch_steps, inference_batches, padded
-from pipeline.data.features import swapped
 from pipeline.data.ingest import prepare
+from pipeline.data.rows import swapped
 from pipeline.data.text import Encoded, encode, views_of
 from pipeline.files import write_json
 from pipeline.models.backbones.obtain import obtain

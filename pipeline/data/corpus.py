@@ -9,7 +9,7 @@ import polars as pl
 
 from pipeline.artifacts import HOLDOUT
 from pipeline.competitions.task import Task
-from pipeline.data.features import joined_turns
+from pipeline.data.rows import joined_turns
 from pipeline.errors import PodiumError
 
 

@@ -7,10 +7,10 @@ places, `diff_*` and `ratio_*` change sign, and nothing else changes: to the las
 
 from __future__ import annotations
 
-import numpy as np
 import polars as pl
 
 from pipeline.competitions.task import Task
+from pipeline.data.rows import joined
 
 # Counted in the text as it stands (Rust regular expressions; `(?m)` makes ^ and $ match at line ends).
 MARKS = {
@@ -63,13 +63,6 @@ BATCH = 2048
 NOT_OF_PROMPTS = ("refusals", "apologies", "offers", "headings", "table_rows", "finished", "eager")
 
 
-def swapped(rows: pl.DataFrame, task: Task) -> pl.DataFrame:
-    """The mirror image of every row: the two sides have changed places, all else stands. Only where `task.sides`."""
-    assert task.sides, "this task has no sides to swap"
-    first, second = task.sides
-    return rows.with_columns(pl.col(second).alias(first), pl.col(first).alias(second))
-
-
 def mirrored_features(features: pl.DataFrame, task: Task) -> pl.DataFrame:
     """`text_features(swapped(rows))`, computed from `text_features(rows)` without reading the texts again."""
     first, second = (f"{side}_" for side in task.sides or ())
@@ -79,17 +72,6 @@ def mirrored_features(features: pl.DataFrame, task: Task) -> pl.DataFrame:
         -pl.col(name) if name.startswith(("diff_", "ratio_")) else pl.col(exchanged.get(name, name)).alias(name)
         for name in features.columns
     )
-
-
-def joined_turns(rows: pl.DataFrame, field: str) -> pl.Series:
-    """The turns of `field` as one String per row, with an empty line between them; null turns are left out."""
-    return rows.select(_joined(field)).to_series()
-
-
-def field_characters(rows: pl.DataFrame, fields: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Field -> (rows,) float64 number of characters of all its turns."""
-    lengths = rows.select(pl.col(field).list.eval(pl.element().str.len_chars()).list.sum() for field in fields)
-    return {field: lengths[field].fill_null(0).to_numpy().astype(np.float64) for field in fields}
 
 
 def text_features(rows: pl.DataFrame | pl.LazyFrame, task: Task) -> pl.DataFrame:
@@ -132,17 +114,13 @@ def _batch_features(rows: pl.DataFrame, task: Task) -> pl.DataFrame:
     ).cast(pl.Float32)
 
 
-def _joined(field: str) -> pl.Expr:
-    return pl.col(field).fill_null([]).list.join("\n\n", ignore_nulls=True)
-
-
 def _texts(rows: pl.DataFrame, fields: tuple[str, ...]) -> pl.DataFrame:
     """Per field: its text `f` (turns joined by an empty line), in lower case, its words, and facts about its turns."""
     columns: list[pl.Expr] = []
     for field in fields:
         turns = pl.col(field).fill_null([])
         columns += [
-            _joined(field).alias(field),
+            joined(field).alias(field),
             turns.list.len().alias(f"{field} turns"),
             turns.list.eval(pl.element().is_null()).list.sum().alias(f"{field} nulls"),
             turns.list.eval(pl.element().str.strip_chars() == "").list.sum().alias(f"{field} empties"),

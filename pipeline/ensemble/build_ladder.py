@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.competitions.metrics import log_losses
 from pipeline.competitions.task import Competition
-from pipeline.data.features import field_characters
+from pipeline.data.rows import field_characters
 from pipeline.ensemble.ladder import PRIOR, Ladder, Rung, answering_order
 from pipeline.ensemble.nested import fit_calibrated, second_level
 from pipeline.ensemble.row_priority import fit_priority

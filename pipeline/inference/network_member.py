@@ -11,7 +11,7 @@ import torch
 from scipy.special import softmax
 
 from pipeline.competitions.task import Competition
-from pipeline.data.features import swapped
+from pipeline.data.rows import swapped
 from pipeline.data.text import Encoded, encode, views_of
 from pipeline.errors import PodiumError
 from pipeline.files import read_json

@@ -12,8 +12,8 @@ import polars as pl
 from torch import Tensor, nn
 
 from pipeline.competitions.task import Competition, competition_from_json
-from pipeline.data.features import swapped
 from pipeline.data.folds import Split, group_keys
+from pipeline.data.rows import swapped
 from pipeline.data.text import Encoded, decoded
 from pipeline.inference.network_member import encoded_rows
 from pipeline.members.context import Run

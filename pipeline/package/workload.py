@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.competitions.task import Competition
-from pipeline.data.features import field_characters
+from pipeline.data.rows import field_characters
 from pipeline.ensemble.row_priority import divergence
 from pipeline.files import read_json
 from pipeline.inference.passes import FIRST, combined, passes_of

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.competitions.task import TASKS
-from pipeline.data.features import swapped
+from pipeline.data.rows import swapped
 from pipeline.data.text import (
     CUT,
     LEAST,

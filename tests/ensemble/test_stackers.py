@@ -9,7 +9,7 @@ from support import preference_rows, probabilities
 
 from pipeline.competitions.metrics import METRICS
 from pipeline.competitions.task import Competition
-from pipeline.data.features import swapped
+from pipeline.data.rows import swapped
 from pipeline.ensemble import stackers
 from pipeline.ensemble.fitting import fit, greedy_weights
 from pipeline.ensemble.logits import geometric_mean, to_logits
