@@ -7,6 +7,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from pipeline.section import from_json
+
 
 @dataclass(frozen=True)
 class Task:
@@ -84,10 +86,5 @@ class Competition:
 
 
 def competition_from_json(value: dict[str, Any]) -> Competition:
-    """Returns the competition that `dataclasses.asdict` and JSON have made `value` of; lists become tuples again."""
-    label = Label(**_tuples(value["label"]))
-    return Competition(**_tuples(value) | {"label": label})
-
-
-def _tuples(value: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(item) if isinstance(item, list) else item for name, item in value.items()}
+    """Returns the competition that `dataclasses.asdict` and JSON have made `value` of."""
+    return from_json(Competition, value)
