@@ -58,7 +58,7 @@ def _file(module: str, root: Path) -> Path | None:
 
 
 def _imported(file: Path, root: Path) -> tuple[str, ...]:
-    """Every module name that `file` imports anywhere in its text; a `from` import may name a submodule."""
+    """Every module name that `file` imports, but for type checking; a `from` import may name a submodule."""
     return _imports((root / file).read_text(encoding="utf-8"))
 
 
@@ -66,7 +66,12 @@ def _imported(file: Path, root: Path) -> tuple[str, ...]:
 def _imports(text: str) -> tuple[str, ...]:
     """The same of a file's text, which is parsed once however many modules import it."""
     names: list[str] = []
-    for node in ast.walk(ast.parse(text)):
+    waiting: list[ast.AST] = [ast.parse(text)]
+    for node in waiting:  # grows on the way
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            waiting += node.orelse
+            continue
+        waiting += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from pipeline.artifacts import Artifacts
 from pipeline.competitions.metrics import log_losses
 from pipeline.competitions.task import Competition
 from pipeline.config import Stack, Tabular
 from pipeline.data.folds import group_keys, split_rows
 from pipeline.ensemble.oof import collect
-from pipeline.ensemble.stack import compare
+from pipeline.ensemble.stack import compare_candidates
 from pipeline.ensemble.table import read_oof
 from pipeline.ensemble.uncertainty import cluster_error
 from pipeline.files import write_json, write_parquet
@@ -77,11 +78,11 @@ def run_probe(
         for fold in folds:
             with redirect_stdout(io.StringIO()):
                 train_fold(tabular, split_rows(noise, assigned, fold), start, fold, folder)
-    both = collect(folder, list(MEMBERS), folds, competition)
+    both = collect(Artifacts(folder), list(MEMBERS), folds, competition)
     write_parquet(both.oof, folder / "oof" / "oof.parquet")
-    oof = read_oof(folder, list(MEMBERS), competition)
+    oof = read_oof(Artifacts(folder), list(MEMBERS), competition)
     with redirect_stdout(io.StringIO()):
-        comparison = compare(oof, list(MEMBERS), stack.candidates, competition, threads, stack.seed)
+        comparison = compare_candidates(oof, list(MEMBERS), stack.candidates, competition, threads, stack.seed)
     return verdict(oof.labels, comparison.nested[comparison.chosen], comparison.second.groups)
 
 
