@@ -27,8 +27,7 @@ from benchmarks.kernel.replay import PROFILES, Case, Draw, Result, cheap_losses,
 from benchmarks.machine import machine
 from pipeline.artifacts import Artifacts
 from pipeline.config import load_params
-from pipeline.ensemble.build_ladder import build_ladder
-from pipeline.ensemble.stack import calibrate
+from pipeline.ensemble.build_ladder import build_ladder, calibrate
 from pipeline.ensemble.table import Table, read_holdout, read_oof
 from pipeline.planning.steps import Step
 

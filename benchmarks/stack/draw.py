@@ -18,9 +18,9 @@ from benchmarks.stack.cheap_members import COMPETITION, KINDS, Member, Rows, dra
 from pipeline.artifacts import HOLDOUT
 from pipeline.competitions.metrics import log_losses
 from pipeline.data.folds import assign_folds, group_keys
-from pipeline.ensemble.build_ladder import build_ladder
+from pipeline.ensemble.build_ladder import build_ladder, calibrate
 from pipeline.ensemble.logits import geometric_mean
-from pipeline.ensemble.stack import calibrate, compare_candidates
+from pipeline.ensemble.nested import compare_candidates
 from pipeline.ensemble.table import Holdout, Table
 from pipeline.evaluation.leak_test import leak_test
 from pipeline.members.probe import verdict

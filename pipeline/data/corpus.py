@@ -14,7 +14,7 @@ from pipeline.errors import PodiumError
 
 
 def training_texts(rows: pl.DataFrame, folds: pl.DataFrame, task: Task) -> list[str]:
-    """Every different text of `rows` (train.parquet) outside the holdout: field by field, in the order of the rows.
+    """Returns every different text of `rows` (train.parquet) outside the holdout: by field, in the order of the rows.
 
     A text is the turns of one field, with an empty line between them; texts of white space are left out.
 

@@ -64,7 +64,7 @@ NOT_OF_PROMPTS = ("refusals", "apologies", "offers", "headings", "table_rows", "
 
 
 def mirrored_features(features: pl.DataFrame, task: Task) -> pl.DataFrame:
-    """`text_features(swapped(rows))`, computed from `text_features(rows)` without reading the texts again."""
+    """Returns `text_features(swapped(rows))`, from `text_features(rows)` and without reading the texts again."""
     first, second = (f"{side}_" for side in task.sides or ())
     exchanged = {name: second + name.removeprefix(first) for name in features.columns if name.startswith(first)}
     exchanged |= {other: name for name, other in exchanged.items()}
@@ -75,7 +75,7 @@ def mirrored_features(features: pl.DataFrame, task: Task) -> pl.DataFrame:
 
 
 def text_features(rows: pl.DataFrame | pl.LazyFrame, task: Task) -> pl.DataFrame:
-    """One row of Float32 features per row of `rows`, which has a List(String) column for each of `task.fields`.
+    """Returns Float32 features of each of `rows`, which have a List(String) column for each of `task.fields`.
 
     No value is null, NaN or infinite: a null turn counts as an empty text. A single text gets its own measures only.
     Works in batches, so that memory beside `rows` is that of the result. A LazyFrame (`pl.scan_parquet`) is read in
@@ -115,7 +115,7 @@ def _batch_features(rows: pl.DataFrame, task: Task) -> pl.DataFrame:
 
 
 def _texts(rows: pl.DataFrame, fields: tuple[str, ...]) -> pl.DataFrame:
-    """Per field: its text `f` (turns joined by an empty line), in lower case, its words, and facts about its turns."""
+    """Returns per field its text `f` (turns joined by an empty line), in lower case, words, and facts about turns."""
     columns: list[pl.Expr] = []
     for field in fields:
         turns = pl.col(field).fill_null([])
@@ -135,7 +135,7 @@ def _texts(rows: pl.DataFrame, fields: tuple[str, ...]) -> pl.DataFrame:
 
 
 def _measures(field: str) -> dict[str, pl.Expr]:
-    """Every measure of one text, as expressions over the columns of `_texts`."""
+    """Returns every measure of one text, as expressions over the columns of `_texts`."""
     text, lower = pl.col(field), pl.col(f"{field} lower")
     characters = text.str.len_chars().cast(pl.Float64)
     words = pl.col(f"{field} words").list.len().cast(pl.Float64)
@@ -165,7 +165,7 @@ def _measures(field: str) -> dict[str, pl.Expr]:
 
 
 def _pair(first: str, second: str, prompt: str) -> dict[str, pl.Expr]:
-    """What the words of the two sides have in common, with each other and with the prompt; what share is too much."""
+    """Returns what the sides' words have in common, with each other and with the prompt; what share is too much."""
 
     def size(field: str) -> pl.Expr:
         return pl.col(f"{field} set").list.len().cast(pl.Float64)
@@ -190,6 +190,6 @@ def _pair(first: str, second: str, prompt: str) -> dict[str, pl.Expr]:
 
 
 def _closeness(first: str, second: str) -> dict[str, pl.Expr]:
-    """1 where the two lengths are equal, about 0 once they differ by twice the scale: lets linear models see ties."""
+    """Returns 1 where the lengths are equal, about 0 where they differ by twice the scale: ties for linear models."""
     gap = (pl.col(f"{first}_characters") - pl.col(f"{second}_characters")).abs()
     return {f"closeness_{scale}": (-(gap / scale).pow(2)).exp() for scale in (10, 30, 100)}

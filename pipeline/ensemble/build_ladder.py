@@ -1,21 +1,21 @@
-"""The ladder of rungs: for which sets of members there is a stacker, and what each is expected to be worth.
-
-python -m stages.stack
-"""
+"""Builds the ladder: the sets of members that get a stacker, what each rung is expected to be worth, and its shift."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pipeline.competitions.metrics import log_losses
 from pipeline.competitions.task import Competition
+from pipeline.data.folds import assign_folds, group_keys
 from pipeline.data.rows import field_characters
+from pipeline.ensemble.calibration import Calibration, fit_shift
+from pipeline.ensemble.fitting import fit_stacker
 from pipeline.ensemble.ladder import PRIOR, Ladder, Rung, answering_order
-from pipeline.ensemble.nested import fit_calibrated, second_level
+from pipeline.ensemble.nested import second_level
 from pipeline.ensemble.row_priority import fit_priority
-from pipeline.ensemble.table import Table
+from pipeline.ensemble.table import Holdout, Table
 from pipeline.kinds import kind_of
 
 ON_THE_WAY = "logistic"
@@ -81,7 +81,7 @@ def build_ladder(
         covered = oof.covers(list(here))
         print(f"stack: rung {'+'.join(here)}, {name} on {int(covered.sum())} rows", flush=True)
         rows = second_level(oof.covered_by(list(here)), list(here), competition, name == "lightgbm", seed)
-        fitted = fit_calibrated(name, rows, competition, threads, seed)
+        fitted = fit_stacker(name, rows, competition, threads, seed)
         answers[here] = fitted.calibration.apply(fitted.inner)[common[covered]]
         loss = float(log_losses(oof.labels[common], answers[here]).mean())
         below = next(rung for rung in answering_order(rungs) if set(rung.members) < set(here))
@@ -97,3 +97,44 @@ def with_averaging(rung: Rung, labels: np.ndarray, single: list[np.ndarray], ave
     """
     alone = np.mean([log_losses(labels, each).mean() for each in single])
     return replace(rung, averaging=max(0.0, float(alone - log_losses(labels, average).mean())))
+
+
+@dataclass(frozen=True)
+class HoldoutAnswers:
+    """What the full set of members says about the holdout."""
+
+    single: list[np.ndarray]
+    """(rows, classes) per fold that all members train: the stacker fed with single fold models."""
+    shifted: np.ndarray
+    """(rows, classes): fed with the average of all, each half under the shift that the other half gave, so that nothing
+    was fitted on the row that it answers."""
+
+
+def calibrate(ladder: Ladder, holdout: Holdout | None, seed: int) -> tuple[Ladder, HoldoutAnswers | None]:
+    """Returns the ladder with each rung's shift to the average of all fold models, and the full set's answers.
+
+    The kernel gets the shift that the whole holdout gives.
+    """
+    if holdout is None:
+        return ladder, None
+    competition, labels = ladder.competition, holdout.average.labels
+    halves = assign_folds(group_keys(holdout.average.rows, competition.kind), labels, 2, 0.0, seed)
+    rungs, held = [ladder.rungs[0]], None  # the prior has no model
+    for rung in ladder.rungs[1:]:
+        average = _answer(rung, ladder, holdout.average)
+        complete = [table for table in holdout.single.values() if table.covers(list(rung.members)).all()]
+        single = [_answer(rung, ladder, table) for table in complete]
+        shifts = [1.0, 1.0, 1.0]
+        if single:
+            masks = (halves == 1, halves == 0, halves >= 0)
+            shifts = [fit_shift(labels[m], [each[m] for each in single], average[m]) for m in masks]
+        crossed = [Calibration(shift=shift).apply(average) for shift in shifts[:2]]
+        held = HoldoutAnswers(single, np.where(halves[:, None] == 0, *crossed))
+        rung = with_averaging(rung, labels, single, held.shifted) if single else rung
+        rungs.append(replace(rung, calibration=replace(rung.calibration, shift=shifts[2])))
+    return replace(ladder, rungs=tuple(rungs)), held
+
+
+def _answer(rung: Rung, ladder: Ladder, table: Table) -> np.ndarray:
+    available = {name: table.probabilities[name] for name in rung.members}
+    return replace(ladder, rungs=(rung,)).predict(available, table.rows)[0]

@@ -7,7 +7,7 @@ selection from libraries of models"), `weights` (one non-negative weight per mem
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import lightgbm as lgb
@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.competitions.metrics import log_losses
 from pipeline.competitions.task import Competition
-from pipeline.ensemble.calibration import UNCALIBRATED, Calibration
+from pipeline.ensemble.calibration import UNCALIBRATED, Calibration, fit_calibration
 from pipeline.ensemble.linear import LinearForm, fit_linear, full_form, scalar_form
 from pipeline.ensemble.logits import from_logits, to_logits
 from pipeline.ensemble.stack_inputs import SecondLevel
@@ -59,6 +59,7 @@ class Fit:
     inner: np.ndarray
     """(rows, classes), not calibrated: each inner part predicted by the same settings, fitted on the other parts."""
     calibration: Calibration = UNCALIBRATED
+    """What `inner` asks for."""
 
 
 @dataclass
@@ -80,26 +81,31 @@ class Common:
 def fit_stacker(
     name: str, rows: SecondLevel, competition: Competition, threads: int, seed: int, common: Common | None = None
 ) -> Fit:
-    """Returns the candidate `name` fitted on all of `rows`, whose parts are the inner folds that tune it.
+    """Returns the candidate `name` fitted on all of `rows`, whose parts are the folds that tune and calibrate it.
 
     Candidates on the same rows and parts may share a `common`: they find the same, and sooner.
     """
-    members, classes = rows.inputs.logits.shape[1:]
-    common = common or Common()
-    mirror = competition.kind.mirror
     with threadpool_limits(threads):
-        if name == "mean":
-            model = equal_mean(members, classes)
-            return Fit(model, predict(model, rows.inputs, competition))
-        if name == "greedy":
-            return _fit_greedy(rows, common)
-        if name == "weights":
-            return _fit_linear(name, rows, scalar_form(classes, mirror), common)
-        if common.logistic is None:
-            common.logistic = _fit_linear("logistic", rows, full_form(classes, mirror), common)
-        if name == "logistic":
-            return common.logistic
-        return _fit_boosted(common.logistic, rows, competition, threads, seed)
+        found = _fit(name, rows, competition, threads, seed, common or Common())
+    calibration = fit_calibration(rows.labels, found.inner, rows.parts, rows.groups, competition)
+    return replace(found, calibration=calibration)
+
+
+def _fit(name: str, rows: SecondLevel, competition: Competition, threads: int, seed: int, common: Common) -> Fit:
+    members, classes = rows.inputs.logits.shape[1:]
+    mirror = competition.kind.mirror
+    if name == "mean":
+        model = equal_mean(members, classes)
+        return Fit(model, predict(model, rows.inputs, competition))
+    if name == "greedy":
+        return _fit_greedy(rows, common)
+    if name == "weights":
+        return _fit_linear(name, rows, scalar_form(classes, mirror), common)
+    if common.logistic is None:
+        common.logistic = _fit_linear("logistic", rows, full_form(classes, mirror), common)
+    if name == "logistic":
+        return common.logistic
+    return _fit_boosted(common.logistic, rows, competition, threads, seed)
 
 
 def _fit_linear(name: str, rows: SecondLevel, form: LinearForm, common: Common) -> Fit:

@@ -28,6 +28,7 @@ PRIOR = "prior"
 LAST_RESORT = "mean"
 """Stands for the mean of calibrated members, where too few of those that have answered make up a rung."""
 FILE = "ladder.json"
+ByMember = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,9 @@ class Ladder:
 
     def predict(
         self,
-        available: dict[str, np.ndarray],
+        available: ByMember,
         rows: pl.DataFrame,
-        averaged: dict[str, np.ndarray] | None = None,
+        averaged: ByMember | None = None,
         features: pl.DataFrame | None = None,
     ) -> tuple[np.ndarray, list[str]]:
         """Returns (rows, classes) probabilities, and the name of the rung that answered each row.
@@ -114,12 +115,7 @@ class Ladder:
         return next((rung for rung in self.rungs if rung.members == (name,)), plain)
 
     def _answer(
-        self,
-        rung: Rung,
-        given: dict[str, np.ndarray],
-        rows: pl.DataFrame,
-        averaged: dict[str, np.ndarray] | None,
-        features: pl.DataFrame | None,
+        self, rung: Rung, given: ByMember, rows: pl.DataFrame, averaged: ByMember | None, features: pl.DataFrame | None
     ) -> np.ndarray:
         """Returns the rung's calibrated answer, (rows, classes)."""
         assert rung.model is not None
@@ -157,9 +153,7 @@ def load_ladder(folder: Path, competition: Competition, threads: int = 2) -> Lad
             tuple(entry["members"]),
             None if entry["stacker"] == PRIOR else stackers.load(entry, folder, threads),
             from_json(Calibration, entry["calibration"]),
-            entry["worth"]["loss"],
-            entry["worth"]["averaging"],
-            tuple(entry["worth"]["priority"]),
+            **entry["worth"] | {"priority": tuple(entry["worth"]["priority"])},
         )
         for entry in saved["rungs"]
     )

@@ -1,4 +1,4 @@
-"""Level-2 nested scores: each candidate is tuned, fitted and calibrated inside outer folds, scored on the one left out.
+"""Chooses a stacker: each candidate is tuned, fitted and calibrated inside outer folds, and scored on the one left out.
 
 The scores are honest about the second level only: the OOF columns of the training rows came from base models that had
 seen the outer fold. What that hides, only the holdout can show.
@@ -7,17 +7,18 @@ seen the outer fold. What that hides, only the holdout can show.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.competitions.metrics import METRICS
 from pipeline.competitions.task import Competition
-from pipeline.ensemble.calibration import fit_calibration
-from pipeline.ensemble.fitting import Common, Fit, fit_stacker
+from pipeline.ensemble.fitting import Common, fit_stacker
 from pipeline.ensemble.stack_inputs import SecondLevel, stack_inputs
 from pipeline.ensemble.stackers import predict
 from pipeline.ensemble.table import Table
 from pipeline.ensemble.uncertainty import cluster_error
+from pipeline.errors import PodiumError
 
 
 def second_level(
@@ -28,33 +29,16 @@ def second_level(
     return SecondLevel(inputs, table.labels, table.parts(competition, seed), table.groups(competition))
 
 
-def fit_calibrated(
-    name: str, rows: SecondLevel, competition: Competition, threads: int, seed: int, common: Common | None = None
-) -> Fit:
-    """Returns the candidate `name` with the calibration that its answers to rows it was not fitted on ask for.
-
-    `common` is shared by candidates on the same rows.
-    """
-    found = fit_stacker(name, rows, competition, threads, seed, common)
-    calibration = fit_calibration(rows.labels, found.inner, rows.parts, rows.groups, competition)
-    return replace(found, calibration=calibration)
-
-
-def nested_predictions(name: str, rows: SecondLevel, competition: Competition, threads: int, seed: int) -> np.ndarray:
-    """Returns the candidate's predictions for each part from a fit and calibration on the others, (rows, classes)."""
-    return nested_candidates((name,), rows, competition, threads, seed)[name]
-
-
 def nested_candidates(
     names: Sequence[str], rows: SecondLevel, competition: Competition, threads: int, seed: int
 ) -> dict[str, np.ndarray]:
-    """Returns candidate -> its `nested_predictions`; together they take less time than one by one."""
+    """Returns candidate -> (rows, classes) predictions of each part, from a fit and a calibration on the others."""
     result = {name: np.empty((len(rows.labels), len(competition.classes))) for name in names}
     for part in np.unique(rows.parts):
         outside, common = rows.parts == part, Common()
         inside, asked = rows.take(~outside), rows.inputs.take(outside)
         for name in names:
-            fitted = fit_calibrated(name, inside, competition, threads, seed, common)
+            fitted = fit_stacker(name, inside, competition, threads, seed, common)
             result[name][outside] = fitted.calibration.apply(predict(fitted.model, asked, competition))
     return result
 
@@ -67,3 +51,34 @@ def simplest_of_the_best(losses: dict[str, np.ndarray], groups: np.ndarray) -> s
     best = min(losses, key=lambda name: losses[name].mean())
     gaps = {name: loss - losses[best] for name, loss in losses.items()}
     return next((name for name, gap in gaps.items() if gap.mean() <= cluster_error(gap, groups)), best)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The candidates on the rows that all members cover."""
+
+    table: Table
+    second: SecondLevel
+    """The same rows as the stackers saw them."""
+    nested: dict[str, np.ndarray]
+    """Candidate -> (rows, classes) level-2 nested predictions."""
+    chosen: str
+
+
+def compare_candidates(
+    oof: Table, members: list[str], candidates: tuple[str, ...], competition: Competition, threads: int, seed: int
+) -> Comparison:
+    """Returns nested predictions of every candidate, and the simplest within a paired standard error of the best.
+
+    Raises: PodiumError where no row is covered by all members.
+    """
+    table = oof.covered_by(members)
+    if not len(table.labels):
+        raise PodiumError(f"params.yaml: members {', '.join(members)} train no fold in common, nothing can be stacked")
+    rows = second_level(table, members, competition, "lightgbm" in candidates, seed)
+    outer = len(np.unique(rows.parts))
+    print(f"stack: {', '.join(candidates)} on {len(table.labels)} rows in {outer} outer folds", flush=True)
+    nested = nested_candidates(candidates, rows, competition, threads, seed)
+    metric = METRICS[competition.metric]
+    losses = {name: -metric.sign * metric.per_row(table.labels, each) for name, each in nested.items()}
+    return Comparison(table, rows, nested, simplest_of_the_best(losses, rows.groups))

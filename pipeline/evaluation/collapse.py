@@ -31,8 +31,8 @@ def collapsed_folds(training: dict[str, Records], on_collapse: str) -> dict[str,
 
     Raises: PodiumError where there is one and `on_collapse` is `fail`.
     """
-    found = {name: [fold for fold, each in folds.items() if each["collapsed"]] for name, folds in training.items()}
-    found = {name: folds for name, folds in found.items() if folds}
+    each = {name: [fold for fold, one in records.items() if one["collapsed"]] for name, records in training.items()}
+    found = {name: folds for name, folds in each.items() if folds}
     if found and on_collapse == "fail":
         name, folds = next(iter(found.items()))
         raise PodiumError(

@@ -14,16 +14,16 @@ import polars as pl
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.metrics import METRICS, Metric, decisive_log_loss
 from pipeline.competitions.task import Competition
-from pipeline.ensemble.build_ladder import build_ladder, cheap_first, costliest
+from pipeline.ensemble.build_ladder import HoldoutAnswers, build_ladder, calibrate, cheap_first, costliest
 from pipeline.ensemble.ladder import Ladder, save_ladder
 from pipeline.ensemble.logits import geometric_mean
-from pipeline.ensemble.stack import Comparison, HoldoutAnswers, calibrate, compare_candidates
+from pipeline.ensemble.nested import Comparison, compare_candidates
 from pipeline.ensemble.table import Holdout, Table, read_holdout, read_oof, read_truth
 from pipeline.ensemble.uncertainty import Interval, bootstrap, cluster_error
 from pipeline.errors import PodiumError
 from pipeline.evaluation import collapse
 from pipeline.evaluation.leak_test import LeakTest, leak_test
-from pipeline.evaluation.scores import ABSENT, Absent, CvScores, DecisiveScores, MemberScores, StackScores
+from pipeline.evaluation.scores import ABSENT, CvScores, DecisiveScores, MemberScores, StackScores
 from pipeline.files import atomic_folder, write_parquet
 from pipeline.stage import seconds_of
 
@@ -99,20 +99,22 @@ def cv_scores(
     `training` holds the records of each member's fold models, `seconds` what they took; `seed` draws the bootstraps.
     """
     oof, ladder, metric, members = stacked.oof, stacked.ladder, stacked.metric, stacked.members
-    competition = ladder.competition
-    everywhere = np.tile(np.asarray(ladder.prior), (len(oof.labels), 1))
+    competition, comparison = ladder.competition, stacked.comparison
     gaps = leak_test(oof, stacked.holdout, members, competition)
     dropped = [name for name in oof.probabilities if name not in members]
+    own = {name: oof.covered_by([name]) for name in (*members, *dropped)}
     entries = {
-        name: _member_scores(stacked, name, training.get(name, {}), gaps.get(name), seconds.get(name))
-        for name in (*members, *dropped)
+        name: _member_scores(stacked, name, table, training.get(name, {}), gaps.get(name), seconds.get(name))
+        for name, table in own.items()
     }
-    classes, prior = dict(zip(competition.classes, ladder.prior, strict=True)), metric.score(oof.labels, everywhere)
-    missing = [name for name, share in classes.items() if share == 0]
     reasons = {
         name: f"{entries[name].collapsed} of {len(training[name])} fold models are no better than the prior"
         for name in dropped
     }
+    classes = dict(zip(competition.classes, ladder.prior, strict=True))
+    everywhere = np.tile(np.asarray(ladder.prior), (len(oof.labels), 1))
+    empty = [name for name, share in classes.items() if share == 0]
+    prior, decisive = metric.score(oof.labels, everywhere), competition.kind.decisive
     return CvScores(
         competition=competition.name,
         metric=competition.metric,
@@ -122,9 +124,15 @@ def cv_scores(
         bayes=ABSENT if stacked.truth is None else metric.score(oof.labels, stacked.truth),
         members=entries,
         stack=_stack_scores(stacked, seed),
-        decisive=_decisive_scores(stacked, everywhere),
+        decisive=DecisiveScores(
+            prior=decisive_log_loss(oof.labels, everywhere, decisive),
+            members={n: decisive_log_loss(own[n].labels, own[n].probabilities[n], decisive) for n in members},
+            stack=decisive_log_loss(comparison.table.labels, comparison.nested[comparison.chosen], decisive),
+        )
+        if decisive
+        else ABSENT,
         warnings=[
-            *(f'class "{name}" never occurs in the training rows outside the holdout' for name in missing),
+            *(f'class "{name}" never occurs in the training rows outside the holdout' for name in empty),
             *(line for name in members for line in _warnings(name, entries[name], prior, stacked)),
             *(f'member "{name}" is LEFT OUT of stack and package: {why}' for name, why in reasons.items()),
         ],
@@ -133,9 +141,10 @@ def cv_scores(
 
 
 def _member_scores(
-    stacked: Stacked, name: str, records: collapse.Records, gap: LeakTest | None, seconds: float | None
+    stacked: Stacked, name: str, own: Table, records: collapse.Records, gap: LeakTest | None, seconds: float | None
 ) -> MemberScores:
-    own, metric, holdout = stacked.oof.covered_by([name]), stacked.metric, stacked.holdout
+    """The rows that the member covers are `own`."""
+    metric, holdout = stacked.metric, stacked.holdout
     folds, answers = own.rows["fold"].to_numpy(), own.probabilities[name]
     return MemberScores(
         score=metric.score(own.labels, answers),
@@ -156,13 +165,12 @@ def _stack_scores(stacked: Stacked, seed: int) -> StackScores:
     table, nested, metric = stacked.comparison.table, stacked.comparison.nested, stacked.metric
     chosen, calibration = stacked.comparison.chosen, stacked.ladder.rungs[-1].calibration
     best = max(stacked.members, key=lambda name: metric.sign * metric.score(table.labels, table.probabilities[name]))
-    holdout = single = holdout_gains = None
+    holdout, single, holdout_gains = None, [], None
     if stacked.holdout and stacked.on_holdout:
         average, answers = stacked.holdout.average, stacked.on_holdout
         holdout = metric.score(average.labels, answers.shifted)
         holdout_gains = _gains(stacked, average, answers.shifted, best, seed)
-        if answers.single:
-            single = float(np.mean([metric.score(average.labels, each) for each in answers.single]))
+        single = [metric.score(average.labels, each) for each in answers.single]
     return StackScores(
         chosen=chosen,
         score=metric.score(table.labels, nested[chosen]),
@@ -171,7 +179,7 @@ def _stack_scores(stacked: Stacked, seed: int) -> StackScores:
         holdout=holdout,
         temperature=calibration.temperature * calibration.shift,
         calibration=calibration,
-        single_on_holdout=single,
+        single_on_holdout=float(np.mean(single)) if single else None,
         candidates={name: metric.score(table.labels, each) for name, each in nested.items()},
         best_member=best,
         gains={"nested": _gains(stacked, table, nested[chosen], best, seed), "holdout": holdout_gains},
@@ -189,19 +197,6 @@ def _gains(stacked: Stacked, table: Table, answers: np.ndarray, best: str, seed:
     differences = np.stack([metric.sign * (ours - other) for other in others], axis=1)
     found = bootstrap(differences, table.groups(stacked.ladder.competition), seed)
     return dict(zip(("best_member", "equal_mean"), found, strict=True))
-
-
-def _decisive_scores(stacked: Stacked, everywhere: np.ndarray) -> DecisiveScores | Absent:
-    """The class shares `everywhere` are (rows, classes)."""
-    decisive, comparison = stacked.ladder.competition.kind.decisive, stacked.comparison
-    if not decisive:
-        return ABSENT
-    own = {name: stacked.oof.covered_by([name]) for name in stacked.members}
-    return DecisiveScores(
-        prior=decisive_log_loss(stacked.oof.labels, everywhere, decisive),
-        members={n: decisive_log_loss(t.labels, t.probabilities[n], decisive) for n, t in own.items()},
-        stack=decisive_log_loss(comparison.table.labels, comparison.nested[comparison.chosen], decisive),
-    )
 
 
 def _warnings(name: str, member: MemberScores, prior: float, stacked: Stacked) -> list[str]:

@@ -14,7 +14,7 @@ import polars as pl
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.metrics import METRICS
 from pipeline.competitions.task import Competition
-from pipeline.ensemble.nested import nested_predictions, second_level
+from pipeline.ensemble.nested import nested_candidates, second_level
 from pipeline.ensemble.stack_inputs import SecondLevel
 from pipeline.ensemble.table import Table, read_oof
 from pipeline.ensemble.uncertainty import bootstrap, cluster_error
@@ -62,8 +62,8 @@ def marginal_gains(
         if not chosen:
             shares = np.bincount(second.labels, minlength=len(competition.classes)) / len(second.labels)
             return metric.sign * metric.per_row(second.labels, np.tile(shares, (len(second.labels), 1)))
-        nested = nested_predictions(STACKER, second.members(chosen), competition, threads, seed)
-        return metric.sign * metric.per_row(second.labels, nested)
+        nested = nested_candidates([STACKER], second.members(chosen), competition, threads, seed)
+        return metric.sign * metric.per_row(second.labels, nested[STACKER])
 
     everyone = list(range(len(members)))
     scores = [metric.sign * metric.score(table.labels, table.probabilities[name]) for name in members]
@@ -97,18 +97,11 @@ def slice_scores(
     for family, parts in row_slices(table.rows, table.labels, competition).items():
         for name, mask in parts.items():
             prior, member, stack = (metric.per_row(table.labels[mask], each[mask]) for each in answers)
-            found.append(
-                {
-                    "family": family,
-                    "slice": name,
-                    "rows": int(mask.sum()),
-                    "prior": float(prior.mean()),
-                    "best_member": float(member.mean()),
-                    "stack": float(stack.mean()),
-                    "gain": float(metric.sign * (stack - member).mean()),
-                    "standard_error": cluster_error(stack - member, groups[mask]),
-                }
-            )
+            means = (float(each.mean()) for each in (prior, member, stack))
+            scores = dict(zip(("prior", "best_member", "stack"), means, strict=True))
+            gain, error = float(metric.sign * (stack - member).mean()), cluster_error(stack - member, groups[mask])
+            about = {"family": family, "slice": name, "rows": int(mask.sum())}
+            found.append(about | scores | {"gain": gain, "standard_error": error})
     return found
 
 

@@ -1,7 +1,7 @@
 """What metrics/cv.json states, as typed objects; pipeline/evaluation/cv.py computes them.
 
 The names of the fields and their order are the file's contract. None is written as null, and a field that is ABSENT has
-no key at all.
+no key at all. Scores are in the competition's own metric.
 """
 
 from __future__ import annotations
@@ -14,25 +14,18 @@ from pipeline.ensemble.calibration import Calibration
 from pipeline.ensemble.uncertainty import Interval
 from pipeline.evaluation.leak_test import LeakTest
 
-
-class Absent(Enum):
-    """The one value of a field that does not apply."""
-
-    ABSENT = "absent"
-
-
+Absent = Enum("Absent", "ABSENT")
 ABSENT = Absent.ABSENT
 
 
 @dataclass(frozen=True)
 class MemberScores:
-    """One member, on the rows that it covers; scores are in the competition's own metric."""
+    """One member, on the rows that it covers. `stopped` and what follows need a record of training."""
 
     score: float
     fold_scores: list[float]
-    """One per fold that the member trains, in the order of the folds."""
     holdout: float | None
-    """The score of the average of its fold models on the holdout."""
+    """The score of the average of its fold models."""
     attempts: int
     """The most that one of its fold models needed."""
     collapsed: int
@@ -43,7 +36,7 @@ class MemberScores:
     seconds: float | None
     """What training its fold models took here."""
     stopped: list[str] | Absent
-    """A line for each attempt that the guard ended or gave up; like all below absent without a record of training."""
+    """A line for each attempt that the guard ended or gave up."""
     updates: float | Absent
     """All steps that were made, as a share of those of runs that succeed at once."""
     truncation: dict[str, dict[str, float]] | Absent
@@ -52,11 +45,10 @@ class MemberScores:
 
 @dataclass(frozen=True)
 class StackScores:
-    """The chosen stacker, on the rows that all members cover."""
+    """The chosen stacker, on the rows that all members cover; `score` and `candidates` are level-2 nested."""
 
     chosen: str
     score: float
-    """Level-2 nested."""
     standard_error: float
     rows: int
     holdout: float | None
@@ -67,7 +59,6 @@ class StackScores:
     single_on_holdout: float | None
     """On the holdout when fed one fold model per member: the mean over the folds."""
     candidates: dict[str, float]
-    """Level-2 nested, the chosen one's too."""
     best_member: str
     gains: dict[str, dict[str, Interval] | None]
     """`nested` and `holdout` -> `best_member` and `equal_mean` -> what the stack gains over it; positive is better."""
@@ -84,12 +75,11 @@ class DecisiveScores:
 
 @dataclass(frozen=True)
 class CvScores:
-    """Everything that metrics/cv.json states."""
+    """Everything that metrics/cv.json states, on the training rows outside the holdout."""
 
     competition: str
     metric: str
     rows: int
-    """Training rows outside the holdout."""
     classes: dict[str, float]
     """Class -> its share of the rows."""
     prior: float
@@ -101,7 +91,6 @@ class CvScores:
     stack: StackScores
     decisive: DecisiveScores | Absent
     warnings: list[str]
-    """What a reader should know before trusting the scores."""
     dropped: dict[str, str] | Absent
     """Member that is left out -> why; absent where there is none."""
 

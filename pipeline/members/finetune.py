@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pipeline.competitions.task import Competition, competition_from_json
 from pipeline.data.folds import Split, group_keys
 from pipeline.data.rows import swapped
-from pipeline.data.text import Encoded, decoded
+from pipeline.data.text import Encoded
 from pipeline.inference.network_member import encoded_rows
 from pipeline.members.context import Run
 from pipeline.models.backbones.pretrained import backbone_facts, base_folder
@@ -142,7 +142,7 @@ def _show(rows: pl.DataFrame, setting: Setting) -> None:
         row = rows[number // encoded.views]
         print(f"row {row['id'][0]}, class {setting.competition.classes[row['label'][0]]}, {len(ids)} tokens:")
         print(f"  ids {ids[:12].tolist()}{' ...' if len(ids) > 12 else ''}")
-        print(f"  {decoded(setting.tokenizer, ids)[:SHOWN_CHARACTERS]!r}")
+        print(f"  {setting.tokenizer.decode(ids.tolist())[:SHOWN_CHARACTERS]!r}")
 
 
 def _objective(rows: pl.DataFrame, setting: Setting, both_orders: bool, smoothing: float) -> Classification:

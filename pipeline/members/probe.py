@@ -20,8 +20,8 @@ from pipeline.competitions.metrics import log_losses
 from pipeline.competitions.task import Competition
 from pipeline.config import Stack, Tabular
 from pipeline.data.folds import group_keys, split_rows
+from pipeline.ensemble.nested import compare_candidates
 from pipeline.ensemble.oof import collect
-from pipeline.ensemble.stack import compare_candidates
 from pipeline.ensemble.table import read_oof
 from pipeline.ensemble.uncertainty import cluster_error
 from pipeline.files import write_json, write_parquet

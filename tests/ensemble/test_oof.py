@@ -16,11 +16,11 @@ from pipeline.artifacts import Artifacts
 from pipeline.competitions.metrics import METRICS
 from pipeline.competitions.task import Competition
 from pipeline.data.folds import split_rows
-from pipeline.ensemble.build_ladder import build_ladder
+from pipeline.ensemble.build_ladder import build_ladder, calibrate
 from pipeline.ensemble.ladder import PRIOR, load_ladder, save_ladder
 from pipeline.ensemble.logits import geometric_mean
+from pipeline.ensemble.nested import compare_candidates
 from pipeline.ensemble.oof import collect
-from pipeline.ensemble.stack import calibrate, compare_candidates
 from pipeline.ensemble.table import read_holdout, read_oof
 from pipeline.errors import PodiumError
 from pipeline.evaluation.cv import Stacked, cv_scores, level2_frame

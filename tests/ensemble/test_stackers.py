@@ -13,7 +13,7 @@ from pipeline.data.rows import swapped
 from pipeline.ensemble import stackers
 from pipeline.ensemble.fitting import fit_stacker, greedy_weights
 from pipeline.ensemble.logits import geometric_mean, to_logits
-from pipeline.ensemble.nested import nested_predictions, simplest_of_the_best
+from pipeline.ensemble.nested import nested_candidates, simplest_of_the_best
 from pipeline.ensemble.stack_inputs import SecondLevel, StackInputs, stack_inputs
 
 LOG_LOSS = METRICS["log_loss"]
@@ -117,7 +117,7 @@ def test_an_overconfident_member_is_mended(name: str, rows: pl.DataFrame, lmsys:
     labels = rows["label"].to_numpy()
     sure = probabilities(labels, 3, 0.7, 0) ** 4
     sure /= sure.sum(axis=1, keepdims=True)
-    nested = nested_predictions(name, second(stack_inputs([sure], rows, lmsys, False), labels), lmsys, 1, 0)
+    nested = nested_candidates([name], second(stack_inputs([sure], rows, lmsys, False), labels), lmsys, 1, 0)[name]
     assert LOG_LOSS.score(labels, nested) < LOG_LOSS.score(labels, sure) - 0.05
 
 
@@ -142,8 +142,8 @@ def test_the_outer_fold_never_teaches_its_own_stacker(name: str, rows: pl.DataFr
     inputs, labels = inputs_of(rows, lmsys)
     parts = parts_of(len(labels))
     turned = np.where(parts == 1, (labels + 1) % 3, labels)
-    before = nested_predictions(name, second(inputs, labels), lmsys, 1, 0)
-    after = nested_predictions(name, second(inputs, turned), lmsys, 1, 0)
+    before = nested_candidates([name], second(inputs, labels), lmsys, 1, 0)[name]
+    after = nested_candidates([name], second(inputs, turned), lmsys, 1, 0)[name]
     assert np.array_equal(before[parts == 1], after[parts == 1])
     assert not np.array_equal(before[parts == 0], after[parts == 0])
 

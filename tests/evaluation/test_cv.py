@@ -13,7 +13,7 @@ from support import preference_rows, probabilities
 from pipeline.competitions.metrics import METRICS
 from pipeline.competitions.task import Competition
 from pipeline.ensemble.build_ladder import build_ladder
-from pipeline.ensemble.stack import compare_candidates
+from pipeline.ensemble.nested import compare_candidates
 from pipeline.ensemble.table import Table
 from pipeline.errors import PodiumError
 from pipeline.evaluation.collapse import collapsed_folds

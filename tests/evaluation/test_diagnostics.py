@@ -8,7 +8,7 @@ from support import preference_rows, probabilities
 from pipeline.competitions.metrics import METRICS
 from pipeline.competitions.task import Competition
 from pipeline.ensemble.logits import geometric_mean
-from pipeline.ensemble.nested import nested_predictions, second_level
+from pipeline.ensemble.nested import nested_candidates, second_level
 from pipeline.ensemble.table import Table
 from pipeline.evaluation.diagnostics import (
     DISAGREEMENTS,
@@ -37,8 +37,8 @@ def table() -> Table:
 def test_a_members_gains_are_differences_of_nested_scores(table: Table, lmsys: Competition) -> None:
     second = second_level(table, MEMBERS, lmsys, False, 0)
     found = {row["member"]: row for row in marginal_gains(table, second, MEMBERS, lmsys, 1, 0)}
-    full = LOG_LOSS.score(table.labels, nested_predictions("weights", second, lmsys, 1, 0))
-    left = LOG_LOSS.score(table.labels, nested_predictions("weights", second.members([0, 1]), lmsys, 1, 0))
+    full = LOG_LOSS.score(table.labels, nested_candidates(["weights"], second, lmsys, 1, 0)["weights"])
+    left = LOG_LOSS.score(table.labels, nested_candidates(["weights"], second.members([0, 1]), lmsys, 1, 0)["weights"])
     assert found["noise"]["left_out"]["mean"] == pytest.approx(left - full)
     assert [row["best"] for row in found.values()] == [True, False, False]
     assert found["good"]["added"]["low"] > 0.2  # the best member against the class shares
