@@ -29,15 +29,15 @@ def seconds(bench: Bench, network: Any, trains: bool) -> list[float]:
     """Of each pass over the held rows: answers alone, or forward and backward."""
     encoded = bench.encoded(bench.held)
     batches = inference_batches(encoded.lengths(), encoded.views, TOKENS_PER_BATCH)
-    filler = int(bench.tokenizer.pad_token_id)
+    pad_id = int(bench.tokenizer.pad_token_id)
     found = []
     for _ in range(PASSES):
         began = time.perf_counter()
         for rows in batches:
             if trains:
-                network(*batch_tensors(encoded, rows, filler, "cpu")).square().mean().backward()
+                network(*batch_tensors(encoded, rows, pad_id, "cpu")).square().mean().backward()
             else:
-                batch_logits(network, encoded, rows, filler, "cpu")
+                batch_logits(network, encoded, rows, pad_id, "cpu")
         found.append(round(time.perf_counter() - began, 2))
     return found
 

@@ -15,10 +15,10 @@ ROOT = Path(__file__).parents[1]
 OURS = ("pipeline", "stages")
 
 
-def closure(module: str, root: Path = ROOT) -> list[Path]:
-    """The files (relative to `root`, sorted) that importing `module` loads from our own packages, itself included."""
+def closure(*modules: str, root: Path = ROOT) -> list[Path]:
+    """Returns the files (relative to `root`, sorted) of ours that importing `modules` loads, themselves included."""
     found: set[Path] = set()
-    waiting = [module]
+    waiting = list(modules)
     while waiting:
         file = _file(waiting.pop(), root)
         if file is None or file in found:
@@ -31,19 +31,19 @@ def closure(module: str, root: Path = ROOT) -> list[Path]:
 
 
 def libraries(module: str, root: Path = ROOT) -> list[str]:
-    """Top-level names of the installed libraries that the closure of `module` imports, sorted."""
-    names = {name.split(".")[0] for file in closure(module, root) for name in _imported(file, root)}
+    """Returns the top-level names of the installed libraries that the closure of `module` imports, sorted."""
+    names = {name.split(".")[0] for file in closure(module, root=root) for name in _imported(file, root)}
     return sorted(names - set(OURS) - set(sys.stdlib_module_names))
 
 
-def fingerprint(module: str, alone: tuple[str, ...] = (), root: Path = ROOT) -> str:
-    """Hex SHA-256 over the syntax trees of the closure of `module`, without comments and docstrings.
+def fingerprint(module: str, alone: tuple[str, ...] = (), without: str = "", root: Path = ROOT) -> str:
+    """Returns the hex SHA-256 over the syntax trees of the closure of `module`, without comments and docstrings.
 
     Files named in `alone` count too, but not what they import: they call one of several kinds, and a change to
-    another kind is no change to this one.
+    another kind is no change to this one. The file `without` does not count.
     """
     digest = hashlib.sha256()
-    for file in sorted({*closure(module, root), *map(Path, alone)}):
+    for file in sorted({*closure(module, root=root), *map(Path, alone)} - {Path(without)}):
         tree = _without_docstrings(ast.parse((root / file).read_text(encoding="utf-8")))
         digest.update(f"{file.as_posix()}\n{ast.dump(tree)}\n".encode())
     return digest.hexdigest()

@@ -75,8 +75,8 @@ def run(asked: Asked, encoder: Path, work: Path) -> dict[str, Any]:
         tokenizer = load_tokenizer(encoder)
         encoded = encode(rows.texts, tokenizer, "encoder", views_of(about.task, siamese=True), MEMBER["max_tokens"])
         sizes = settings["batches"]["rows_per_step"], settings["batches"]["tokens_per_batch"]
-        filler = int(tokenizer.pad_token_id)
-        return Classification(encoded, rows.labels, filler, device.name, *sizes, smoothing, settings["seeds"]["order"])
+        pad_id = int(tokenizer.pad_token_id)
+        return Classification(encoded, rows.labels, pad_id, device.name, *sizes, smoothing, settings["seeds"]["order"])
 
     learned, choice = objective(parts.learned, settings["label_smoothing"]), objective(parts.choice)
     state = Checkpoint(work / "checkpoints" / asked.name)
@@ -151,5 +151,5 @@ def _updates(attempts: list[dict[str, Any]], settings: dict[str, Any], learned: 
 def _probabilities(network: nn.Module, rows: Classification, classes: int) -> np.ndarray:
     logits = np.zeros((len(rows.labels), classes), dtype=np.float64)
     for places in np.array_split(np.argsort(rows.encoded.lengths(), kind="stable"), 20):
-        logits[places] = batch_logits(network, rows.encoded, places, rows.filler, rows.device)
+        logits[places] = batch_logits(network, rows.encoded, places, rows.pad_id, rows.device)
     return softmax(logits, axis=1)

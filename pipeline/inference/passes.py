@@ -7,18 +7,21 @@ truncated, with more tokens. Needs NumPy alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
+
+from pipeline.settings.finetuning import NetworkSettings
+from pipeline.settings.member import MemberSettings
 
 FIRST, SWAP, LONG = "first", "swap", "long"
 
 
-def passes_of(settings: dict[str, Any]) -> tuple[str, ...]:
-    """The passes that the settings of a saved member ask for; tabular and external members have the first alone."""
-    inference = settings.get("inference", {})
-    swap = (SWAP,) if inference.get("swap") else ()
-    long = (LONG,) if inference.get("long_tokens") else ()
+def passes_of(settings: MemberSettings | None) -> tuple[str, ...]:
+    """Returns the passes that the settings of a saved member ask for; without a network there is the first alone."""
+    if not isinstance(settings, NetworkSettings):
+        return (FIRST,)
+    swap = (SWAP,) if settings.inference.swap else ()
+    long = (LONG,) if settings.inference.long_tokens else ()
     return (FIRST, *swap, *long)
 
 

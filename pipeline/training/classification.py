@@ -22,7 +22,7 @@ class Classification:
     encoded: Encoded
     labels: np.ndarray
     """(rows,) class numbers"""
-    filler: int
+    pad_id: int
     """The tokenizer's padding id."""
     device: str
     rows_per_step: int
@@ -38,7 +38,7 @@ class Classification:
 
     def batch(self, rows: np.ndarray, step: int) -> Batch:
         """The rows as they are in every step."""
-        inputs = batch_tensors(self.encoded, rows, self.filler, self.device)
+        inputs = batch_tensors(self.encoded, rows, self.pad_id, self.device)
         return Batch(inputs, torch.from_numpy(self.labels[rows]).to(self.device), len(rows))
 
     def loss(self, network: nn.Module, batch: Batch) -> Loss:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
 
+Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def resolve_precision(asked: str) -> tuple[str, str]:
+def resolve_precision(asked: str) -> tuple[Precision, str]:
     """`fp32`, `bf16` or `fp16` for `training.precision` on this machine, and why."""
     if asked != "auto":
-        return asked, "as params.yaml says"
+        return cast(Precision, asked), "as params.yaml says"
     if torch.cuda.is_available():
         # Turing cards (T4) emulate bf16, slowly; they say that they support it.
         if torch.cuda.get_device_capability() >= (8, 0):

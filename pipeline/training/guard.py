@@ -53,15 +53,19 @@ class Seen(NamedTuple):
 
 
 def seen(
-    logits: np.ndarray, labels: np.ndarray, prior: np.ndarray, bottom: float, head: float, scale: float, skipped: bool
+    logits: np.ndarray, labels: np.ndarray, prior: np.ndarray, norms: list[float], scale: float, skipped: bool
 ) -> Seen:
-    """From the step's logits (rows, classes), labels (rows,) and the classes' shares (classes,)."""
+    """Returns what the step's logits (rows, classes), labels (rows,) and the classes' shares (classes,) show.
+
+    `norms` are those of the gradients of the lowest layer that learns and of everything above the backbone.
+    """
     values = logits.astype(np.float64)
     peak = values.max(axis=1, keepdims=True)
     log_p = values - peak - np.log(np.exp(values - peak).sum(axis=1, keepdims=True))
     gain = log_p[np.arange(len(labels)), labels] - np.log(prior[labels])
     counts = np.bincount(values.argmax(axis=1), minlength=len(prior))
     spread = float(values.std(axis=0).max())
+    bottom, head = norms
     return Seen(float(gain.sum()), spread, bottom, head, counts.tolist(), scale, skipped)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.guard import Seen
 from pipeline.training.techniques.averaging import Average, put
-from pipeline.training.techniques.deni import Deni
+from pipeline.training.techniques.deni import Children
 from pipeline.training.techniques.proximal import Teacher
 
 POINTS = 200
@@ -60,7 +60,7 @@ class State:
         scaler: torch.amp.GradScaler,
         average: Average | None,
         teacher: Teacher | None = None,
-        deni: Deni | None = None,
+        deni: Children | None = None,
     ) -> None:
         self.weights, self.optimizer, self.scaler, self.average = weights, optimizer, scaler, average
         self.teacher, self.deni = teacher, deni

@@ -16,7 +16,6 @@ from transformers.utils import logging as transformers_logging
 from pipeline.errors import PodiumError
 from pipeline.models.deberta.disentangled import use_fast_attention
 from pipeline.models.deberta.dropout import use_fast_dropout
-from pipeline.models.network import without_dropout
 
 transformers_logging.set_verbosity_error()  # every fresh head would be announced as a weight that is missing
 transformers_logging.disable_progress_bar()
@@ -59,6 +58,18 @@ def fresh_backbone(folder: Path, device: str, attention: str = FAST) -> nn.Modul
     config = without_dropout(AutoConfig.from_pretrained(folder, local_files_only=True), 0.0)
     network = AutoModel.from_config(config, dtype=torch.float32).eval().to(device)
     return accelerated(network) if attention == FAST else network
+
+
+def without_dropout(config: Any, rate: float | None) -> Any:
+    """`config` with every dropout rate replaced by `rate`; unchanged for None.
+
+    It must happen before the network is built: some keep their rates in modules of their own, not in nn.Dropout.
+    """
+    if rate is not None:
+        for name, value in config.to_dict().items():
+            if ("dropout" in name or name.endswith("_pdrop")) and isinstance(value, int | float):
+                setattr(config, name, rate)
+    return config
 
 
 def accelerated(network: nn.Module) -> nn.Module:

@@ -5,6 +5,7 @@ python -m stages.backbone --backbone NAME
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import shutil
@@ -12,10 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pipeline.artifacts import FACTS
 from pipeline.errors import PodiumError
-from pipeline.files import read_json, write_json
-from pipeline.models.backbones.pretrained import FACTS, contents_hash
+from pipeline.files import read_json, sha256_file, write_json
 from pipeline.models.backbones.tokenizer import finish_decoder_tokenizer, load_tokenizer, save_encoder_tokenizer
+from pipeline.settings.backbones import Backbone, Folder, Hub, NoBackbone, Scratch
 
 # transformers and torch take seconds to import, and this stage runs for everybody: each is imported where it is used.
 
@@ -23,8 +25,8 @@ ENCODER, DECODER = "encoder", "decoder"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
-def obtain(name: str, settings: dict[str, Any], texts: Callable[[], list[str]], folder: Path) -> None:
-    """Fills the empty `folder` with backbone `name`, by its `settings` (a dumped pipeline.settings.backbones.Backbone).
+def obtain(name: str, settings: Backbone, texts: Callable[[], list[str]], folder: Path) -> None:
+    """Fills the empty `folder` with backbone `name`, by its `settings`.
 
     An encoder's tokenizer gets MARKERS, and its base weights become fp32 safetensors; a decoder's files stay as they
     are, beside a pad token. backbone.json says what the folder holds: family, source, repository, revision,
@@ -33,7 +35,7 @@ def obtain(name: str, settings: dict[str, Any], texts: Callable[[], list[str]], 
 
     Raises: PodiumError in one line for a source that cannot be had, or that lacks config, weights or tokenizer.
     """
-    if settings["source"] == "none":
+    if isinstance(settings, NoBackbone):
         write_json(folder / FACTS, {"family": "none", "sha256": ""})
         return
     _quiet()
@@ -48,8 +50,16 @@ def obtain(name: str, settings: dict[str, Any], texts: Callable[[], list[str]], 
         # The user knows where the files came from, not the folder that they pass through.
         raise PodiumError(f"backbones.{name}: {where}" + str(error).removeprefix(str(source))) from None
     shutil.rmtree(source)
-    origin = {key: settings.get(key) for key in ("source", "repository", "revision")}
+    origin = {key: getattr(settings, key, None) for key in ("source", "repository", "revision")}
     write_json(folder / FACTS, {"family": kind} | origin | numbers | {"sha256": contents_hash(folder)})
+
+
+def contents_hash(folder: Path) -> str:
+    """Returns the hex SHA-256 over the names and bytes of a backbone's files, but for the facts about it."""
+    digest = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != FACTS):
+        digest.update(f"{file.relative_to(folder).as_posix()} {sha256_file(file)}\n".encode())
+    return digest.hexdigest()
 
 
 def family(folder: Path) -> str:
@@ -78,20 +88,20 @@ def _quiet() -> None:
     logging.disable_progress_bar()
 
 
-def _bring(name: str, settings: dict[str, Any], texts: Callable[[], list[str]], source: Path) -> str:
+def _bring(name: str, settings: Hub | Folder | Scratch, texts: Callable[[], list[str]], source: Path) -> str:
     """Puts the files where they are wanted; returns what to call their origin in an error."""
-    if settings["source"] == "scratch":
+    if isinstance(settings, Scratch):
         from pipeline.models.backbones.scratch import build_scratch
 
         build_scratch(settings, texts(), source)
-        return settings["architecture"]
+        return settings.architecture
     from pipeline.models.backbones.hub import copy_folder, fetch
 
-    if settings["source"] == "hub":
-        fetch(name, settings["repository"], settings["revision"], source)
-        return settings["repository"]
-    copy_folder(name, Path(settings["path"]), source)
-    return settings["path"]
+    if isinstance(settings, Hub):
+        fetch(name, settings.repository, settings.revision, source)
+        return settings.repository
+    copy_folder(name, Path(settings.path), source)
+    return settings.path
 
 
 def _complete(folder: Path) -> None:

@@ -6,7 +6,7 @@ Columns that change sign with the exchange are called odd (differences, log rati
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -15,6 +15,7 @@ from scipy import sparse
 from pipeline.competitions.task import Task
 from pipeline.data.features import joined_turns, mirrored_features, text_features
 from pipeline.models.tabular.tfidf import Tfidf
+from pipeline.settings.tabular import Tabular
 
 
 class Inputs(NamedTuple):
@@ -51,7 +52,7 @@ def ngram_matrices(rows: pl.DataFrame, task: Task, vocabularies: dict[str, Tfidf
 def head_inputs(
     rows: pl.DataFrame,
     task: Task,
-    settings: dict[str, Any],
+    settings: Tabular,
     matrices: dict[str, sparse.csr_matrix],
     components: np.ndarray | None,
 ) -> dict[str, Inputs]:
@@ -59,7 +60,7 @@ def head_inputs(
 
     A logistic winner head gets odd columns only; LightGBM gets every feature, in both orders.
     """
-    features = _remembered(rows, task) if settings["features"] else pl.DataFrame()
+    features = _remembered(rows, task) if settings.features else pl.DataFrame()
     if task.sides is None:
         reduced, ngrams = _reduced(matrices.get(task.fields[0]), components, len(rows))
         return {"class": Inputs(np.hstack([_floats(features, len(rows)), reduced]), ngrams)}
@@ -67,7 +68,7 @@ def head_inputs(
     difference = matrices[first] - matrices[second] if matrices else None
     reduced, ngrams = _reduced(difference, components, len(rows))
     odd, even = _odd_and_even(features, task)
-    if settings["model"] == "logistic":
+    if settings.model == "logistic":
         winner = Inputs(np.hstack([_floats(odd, len(rows)), reduced]), ngrams)
         mirrored = winner.minus()
     else:
