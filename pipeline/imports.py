@@ -58,15 +58,21 @@ def _file(module: str, root: Path) -> Path | None:
 
 
 def _imported(file: Path, root: Path) -> tuple[str, ...]:
-    """Every module name that `file` imports anywhere in its text; a `from` import may name a submodule."""
+    """Returns every module name that `file` imports anywhere in its text; a `from` import may name a submodule."""
     return _imports((root / file).read_text(encoding="utf-8"))
 
 
 @cache
 def _imports(text: str) -> tuple[str, ...]:
-    """The same of a file's text, which is parsed once however many modules import it."""
+    """Returns the module names that a file's text imports; it is parsed once, however many modules import it."""
     names: list[str] = []
-    for node in ast.walk(ast.parse(text)):
+    waiting: list[ast.AST] = [ast.parse(text)]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            waiting += node.orelse  # what the other branch imports is for type checkers, and never loaded
+            continue
+        waiting += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
