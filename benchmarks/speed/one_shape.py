@@ -7,11 +7,11 @@ The last line of its output is the result as JSON.
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import gc
 import json
 import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -193,4 +193,6 @@ def _peak() -> int:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(json.loads(sys.argv[1]))))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("asked", type=json.loads, help="the shape, as JSON")
+    print(json.dumps(main(parser.parse_args().asked)))
