@@ -70,5 +70,5 @@ class Run:
 
     @property
     def token_cache(self) -> Path | None:
-        """See pipeline.data.tokens; a quick look keeps nothing."""
+        """Returns the folder of token ids (pipeline.data.tokens); None for a quick look, which keeps nothing."""
         return None if self.quick else self.artifacts.tokens

@@ -40,7 +40,7 @@ ERRORS = 2.0
 
 
 def shuffled(rows: pl.DataFrame, folds: pl.DataFrame, competition: Competition, seed: int) -> pl.DataFrame:
-    """Whole prompts of `rows` (train.parquet), MOST_ROWS rows or a few more, with fold and shuffled label.
+    """Returns whole prompts of `rows` (train.parquet), MOST_ROWS rows or a few more, with fold and shuffled label.
 
     Labels change places within a fold only, so that every fold keeps its class shares.
     """
@@ -84,7 +84,7 @@ def run_probe(
 
 
 def verdict(labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
-    """What (rows, classes) probabilities gain over the rows' own class shares, and whether that is more than chance."""
+    """Returns what (rows, classes) probabilities gain over the rows' class shares, and whether by more than chance."""
     shares = np.bincount(labels, minlength=probabilities.shape[1]) / len(labels)
     prior, score = (log_losses(labels, each) for each in (np.tile(shares, (len(labels), 1)), probabilities))
     gain, error = float((prior - score).mean()), cluster_error(prior - score, groups)

@@ -125,12 +125,12 @@ def _content(file: Path, key: str) -> str:
 
 @cache
 def _distributions() -> Mapping[str, list[str]]:
-    """Import name -> distributions; looked up once, for it opens the records of all that is installed."""
+    """Returns import name -> distributions; looked up once, for it opens the records of all that is installed."""
     return packages_distributions()
 
 
 def _version(library: str) -> str:
-    """The installed version of the distribution that provides the import name `library`."""
+    """Returns the installed version of the distribution that provides the import name `library`."""
     try:
         return version(_distributions().get(library, [library])[0])
     except PackageNotFoundError:

@@ -28,14 +28,14 @@ class Network(nn.Module):
         self.backbone, self.pooling, self.head, self.views = backbone, pooling, head, views
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(rows * views, length) ids and mask, a row's views one after the other -> (rows, classes) float32 logits."""
+        """Returns (rows, classes) float32 logits of (rows * views, length) ids and mask, a row's views side by side."""
         states = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         pooled = self.pooling(states, attention_mask).to(_dtype(self.head))
         return self.head(pooled.view(-1, self.views, pooled.shape[-1])).float()
 
 
 def encoder_network(backbone: Any, settings: Encoder, task: Task, classes: int, source: str | None) -> nn.Module:
-    """The network that an encoder member's settings describe; fresh weights come from torch's global generator.
+    """Returns the network that an encoder member's settings describe; fresh weights come from torch's global generator.
 
     `source` is the text of the custom network's file, where `settings.network` names one.
 
@@ -47,7 +47,7 @@ def encoder_network(backbone: Any, settings: Encoder, task: Task, classes: int, 
 
 
 def decoder_network(adapted: Any, settings: Decoder, task: Task, classes: int) -> Network:
-    """The same for a decoder member, on a base with adapters."""
+    """Returns the network that a decoder member's settings describe, on a base with adapters."""
     return _network(adapted, settings, task, classes)
 
 
@@ -80,7 +80,7 @@ def check_custom(network: nn.Module, settings: Encoder, task: Task, classes: int
 
 
 def checksum(tensors: dict[str, Tensor]) -> str:
-    """Hex SHA-256 over names and values."""
+    """Returns hex SHA-256 over names and values."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())

@@ -55,7 +55,7 @@ def fit_boosting(
 
 
 def inner_slice(groups: np.ndarray, seed: int) -> np.ndarray:
-    """(rows,) bool: the rows of one fifth of the groups, drawn with `seed`; none where there is only one group."""
+    """Returns (rows,) bool: one fifth of the groups, drawn with `seed`; no row where there is only one group."""
     distinct = np.unique(groups)
     drawn = np.random.default_rng(seed).permutation(distinct)[: int(np.ceil(INNER_SHARE * len(distinct)))]
     return np.isin(groups, drawn) if len(distinct) > 1 else np.zeros(len(groups), dtype=bool)
