@@ -74,7 +74,7 @@ def from_json(kind: type[T], value: Mapping[str, Any]) -> T:
 
     Raises: PodiumError for a key that is missing or that `kind` does not know.
     """
-    hints = _hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type]
     for name in value:
         if name not in hints:
             raise PodiumError(f'{kind.__name__.lower()}: unknown key "{name}"{nearest(name, hints)}')
@@ -95,5 +95,5 @@ def _read(hint: Any, value: Any) -> Any:
     if get_origin(hint) in (Union, UnionType) and value is not None:
         hint = next((each for each in get_args(hint) if is_dataclass(each)), get_args(hint)[0])
     if is_dataclass(hint) and isinstance(value, Mapping):
-        return from_json(hint, value)  # type: ignore[type-var, arg-type]
+        return from_json(hint, value)  # type: ignore[arg-type]
     return tuple(value) if get_origin(hint) is tuple and value is not None else value

@@ -30,7 +30,7 @@ FOLDS, HELD_OUT = 4, 0.15
 
 
 def one_draw(seed: int, labels: str, count: int, fresh: Rows, with_rivals: bool) -> dict[str, Any]:
-    """Everything that one draw says; log losses, each claim corrected by the luck of its own rows."""
+    """Returns everything that one draw says; log losses, each claim corrected by the luck of its own rows."""
     rows = draw_rows(count, seed)
     if labels == "noise":
         shuffled = np.random.default_rng(seed).permutation(rows.labels)

@@ -3,7 +3,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from contextlib import closing
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from fold_models import FOLDS, ROWS, asked, trained
 from networks import decoder, encoder, lay_backbone, ready, scratch, start_of
 from safetensors.torch import load_file, save_file
 from support import preference_rows
@@ -23,32 +23,9 @@ from pipeline.errors import PodiumError
 from pipeline.files import read_json, write_json
 from pipeline.inference import open_network
 from pipeline.inference.predict import open_member, predict_member
-from pipeline.members.fold import quick_look, train_fold
+from pipeline.members.fold import quick_look
 from pipeline.members.start import resolve
 from pipeline.models.backbones.loading import load_backbone
-
-ROWS = 40
-FOLDS = np.repeat([0, 1, -1], [12, 20, 8])
-
-
-@pytest.fixture
-def artifacts(tmp_path: Path, backbones: Path, lmsys: Competition, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Forty rows, the backbones, no member yet."""
-    monkeypatch.chdir(tmp_path)
-    return ready(tmp_path, preference_rows(ROWS), lmsys, FOLDS, backbones)
-
-
-def trained(artifacts: Path, settings: dict[str, Any], competition: Competition, fold: int = 0) -> Path:
-    """The folder of a trained fold model `mine`."""
-    start = start_of("mine", settings, competition, artifacts)
-    kind = import_module(f"pipeline.members.{settings['kind']}")
-    rows, folds = (pl.read_parquet(artifacts / name) for name in ("competition/train.parquet", "folds.parquet"))
-    assert train_fold(kind, split_rows(rows, folds, fold), start, fold, artifacts) is not None
-    return artifacts / "members" / "mine" / f"fold{fold}"
-
-
-def asked(artifacts: Path, fold: int = 0) -> pl.DataFrame:
-    return pl.read_parquet(artifacts / "competition/train.parquet").filter(pl.Series(fold == FOLDS))
 
 
 def told(artifacts: Path, part: str, competition: Competition) -> np.ndarray:

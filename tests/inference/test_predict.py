@@ -11,8 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from inference.test_neural import artifacts as artifacts  # the fixture
-from inference.test_neural import asked, trained
+from fold_models import asked, trained
 from networks import decoder, encoder
 from safetensors.torch import load_file, save_file
 from torch import nn

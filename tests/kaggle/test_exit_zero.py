@@ -94,7 +94,7 @@ def test_a_run_that_left_no_submission(server: KaggleServer, codes: list) -> Non
     server.kernels[KERNEL] = default_run({})
     del server.kernels[KERNEL].files["submission.csv"]
     told = error_of(lambda: push.fetch_output(KERNEL, OUTPUT, IMPATIENT))
-    assert told == "kaggle kernels output: submit.csv: expected the dress rehearsal's predictions, found none"
+    assert told == "kaggle kernels output: submission.csv: expected the dress rehearsal's predictions, found none"
     assert codes == [0]
 
 

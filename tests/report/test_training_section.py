@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from report.test_page import Page, edit, make_run, rendered
+from report_run import Page, edit, make_run, rendered
 
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, write_json
