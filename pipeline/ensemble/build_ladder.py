@@ -16,7 +16,7 @@ from pipeline.ensemble.ladder import PRIOR, Ladder, Rung, answering_order
 from pipeline.ensemble.nested import second_level
 from pipeline.ensemble.row_priority import fit_priority
 from pipeline.ensemble.table import Holdout, Table
-from pipeline.kinds import kind_of
+from pipeline.kinds import Kind
 
 ON_THE_WAY = "logistic"
 """The stacker of every rung but the last: quick to fit, and it calibrates a single member too."""
@@ -26,18 +26,14 @@ WITHOUT = 2
 """Of so many of the costliest members each prefix has a rung without one of them."""
 
 
-def cheap_first(kinds: dict[str, str]) -> list[str]:
-    """Returns the members from the first rung to the last: by the place of their kind on the ladder, else as listed.
-
-    kinds: member -> name of its kind.
-    """
-    return sorted(kinds, key=lambda name: kind_of(kinds[name]).place)
+def cheap_first(kinds: dict[str, Kind]) -> list[str]:
+    """Returns the members from the first rung to the last: by the place of their kind on the ladder, else as listed."""
+    return sorted(kinds, key=lambda name: kinds[name].place)
 
 
-def costliest(kinds: dict[str, str], members: list[str]) -> list[str]:
+def costliest(kinds: dict[str, Kind], members: list[str]) -> list[str]:
     """Returns the networks among `members`, the most expensive kind first."""
-    networks = [name for name in members if kind_of(kinds[name]).network]
-    return sorted(networks, key=lambda name: -kind_of(kinds[name]).place)
+    return sorted((name for name in members if kinds[name].network), key=lambda name: -kinds[name].place)
 
 
 def rung_sets(members: list[str], costly: list[str]) -> list[tuple[str, ...]]:

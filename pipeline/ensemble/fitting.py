@@ -92,8 +92,7 @@ def fit_stacker(
 
 
 def _fit(name: str, rows: SecondLevel, competition: Competition, threads: int, seed: int, common: Common) -> Fit:
-    members, classes = rows.inputs.logits.shape[1:]
-    mirror = competition.kind.mirror
+    (members, classes), mirror = rows.inputs.logits.shape[1:], competition.kind.mirror
     if name == "mean":
         model = equal_mean(members, classes)
         return Fit(model, predict(model, rows.inputs, competition))
@@ -127,8 +126,7 @@ def _fit_linear(name: str, rows: SecondLevel, form: LinearForm, common: Common) 
 
 
 def _fit_greedy(rows: SecondLevel, common: Common) -> Fit:
-    logits, labels, parts = rows.inputs.logits, rows.labels, rows.parts
-    classes = logits.shape[2]
+    logits, labels, parts, classes = rows.inputs.logits, rows.labels, rows.parts, rows.inputs.logits.shape[2]
     inner = np.empty((len(labels), classes))
     masks = [parts == part for part in np.unique(parts)]
     *shares, everywhere = common.greedy_on(logits, labels, masks)

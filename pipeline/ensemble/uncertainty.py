@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-DRAWS = 1000
-
 
 def cluster_error(values: np.ndarray, groups: np.ndarray) -> float:
     """Returns the standard error of the mean of `values` (rows,), independent only across `groups` (rows,) int.
@@ -31,7 +29,7 @@ class Interval:
     high: float
 
 
-def bootstrap(values: np.ndarray, groups: np.ndarray, seed: int, draws: int = DRAWS) -> list[Interval]:
+def bootstrap(values: np.ndarray, groups: np.ndarray, seed: int, draws: int = 1000) -> list[Interval]:
     """Returns the mean of each column of `values` (rows, columns) with its 95 % percentile interval.
 
     Whole groups are drawn with replacement (Efron and Tibshirani 1993, chapter 8), the same ones for all columns. Give

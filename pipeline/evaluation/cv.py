@@ -25,6 +25,7 @@ from pipeline.evaluation import collapse
 from pipeline.evaluation.leak_test import LeakTest, leak_test
 from pipeline.evaluation.scores import ABSENT, CvScores, DecisiveScores, MemberScores, StackScores
 from pipeline.files import atomic_folder, write_parquet
+from pipeline.kinds import kind_of
 from pipeline.stage import seconds_of
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def stack_and_score(artifacts: Artifacts, params: Params) -> CvScores:
     Returns what metrics/cv.json states. Raises: PodiumError where every member has collapsed, or one has and
     guard.on_collapse is `fail`; where no row is covered by all members.
     """
-    kinds: dict[str, str] = {name: member.kind for name, member in params.members.items()}
+    kinds = {name: kind_of(member.kind) for name, member in params.members.items()}
     everyone = cheap_first(kinds)
     training = collapse.read_training(artifacts, everyone, params.folds.ids)
     dropped = collapse.collapsed_folds(training, params.guard.on_collapse)

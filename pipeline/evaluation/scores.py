@@ -54,7 +54,6 @@ class StackScores:
     holdout: float | None
     """Cross-fitted: each half of the holdout under the shift that the other half gave."""
     temperature: float
-    """That of the calibration with the shift to the average of all fold models."""
     calibration: Calibration
     single_on_holdout: float | None
     """On the holdout when fed one fold model per member: the mean over the folds."""

@@ -70,13 +70,7 @@ def _cut(features: pl.DataFrame, sides: tuple[str, str]) -> dict[str, np.ndarray
 
 def _scripts(features: pl.DataFrame, fields: tuple[str, ...]) -> dict[str, np.ndarray]:
     """Returns rows by the script with the largest share of their characters."""
-    shares = np.stack(
-        [
-            features.select(pl.sum_horizontal(f"{f}_{script}" for f in fields)).to_series().to_numpy()
-            for script in SCRIPTS
-        ],
-        axis=1,
-    )
+    shares = features.select(pl.sum_horizontal(f"{f}_{s}" for f in fields).alias(s) for s in SCRIPTS).to_numpy()
     largest = np.where(shares.any(axis=1), shares.argmax(axis=1), -1)
     parts = {script.replace("_", " "): largest == i for i, script in enumerate(SCRIPTS)}
     return parts | {"no letters": largest == -1}

@@ -21,6 +21,7 @@ from pipeline.ensemble.logits import geometric_mean
 from pipeline.ensemble.row_priority import entropy, fit_priority, kl_divergence, row_gains
 from pipeline.ensemble.stackers import equal_mean
 from pipeline.ensemble.table import Table
+from pipeline.kinds import KINDS
 
 NAMES = ["words", "shape", "net", "judge"]
 
@@ -61,7 +62,8 @@ def test_the_sets_are_prefixes_singles_and_what_is_left_without_one(count: int, 
 
 
 def test_cheap_kinds_come_first_and_external_members_last() -> None:
-    kinds = {"llama": "decoder", "friend": "external", "words": "tabular", "bert": "encoder", "shape": "tabular"}
+    names = {"llama": "decoder", "friend": "external", "words": "tabular", "bert": "encoder", "shape": "tabular"}
+    kinds = {member: KINDS[kind] for member, kind in names.items()}
     assert cheap_first(kinds) == ["words", "shape", "bert", "llama", "friend"]
     assert costliest(kinds, ["words", "bert", "llama", "friend"]) == ["llama", "bert"]
 

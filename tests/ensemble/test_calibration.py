@@ -68,7 +68,8 @@ def test_calibration_is_bounded_and_never_turns_a_model_round(sure: float, tie: 
     assert np.abs(found.bias or (0.0,)).max() <= 2 * LARGEST_BIAS
     softened = replace(found, bias=None).apply(probabilities)
     assert np.allclose(softened.sum(axis=1), 1)
-    assert np.array_equal(softened.argmax(1), probabilities.argmax(1))
+    likeliest = softened[np.arange(100), probabilities.argmax(axis=1)]
+    assert (likeliest >= softened.max(axis=1) - 1e-12).all()  # where two classes are equal, the last bits decide
 
 
 def test_mirrored_answers_stay_mirrored(lmsys: Competition) -> None:

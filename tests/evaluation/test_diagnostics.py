@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 from support import preference_rows, probabilities
 
-from pipeline.competitions.metrics import METRICS
+from pipeline.competitions.metrics import METRICS, Metric
 from pipeline.competitions.task import Competition
 from pipeline.ensemble.logits import geometric_mean
 from pipeline.ensemble.nested import nested_candidates, second_level
@@ -105,6 +107,25 @@ def test_slice_scores_add_up_to_the_score(table: Table, lmsys: Competition) -> N
     assert total == pytest.approx(LOG_LOSS.score(table.labels, stacked))
     for row in found:
         assert row["gain"] == pytest.approx(row["best_member"] - row["stack"])
+
+
+def test_a_score_that_is_no_mean_is_that_of_each_slice(
+    table: Table, lmsys: Competition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spread(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+        """The variance of the true class's probability; a row's influence is its squared distance minus the score."""
+        chosen = probabilities[np.arange(len(labels)), labels]
+        return (chosen - chosen.mean()) ** 2
+
+    monkeypatch.setitem(METRICS, "spread", Metric(spread, True))
+    good = table.probabilities["good"]
+    found = slice_scores(table, good, "noise", table.groups(lmsys), replace(lmsys, metric="spread"))
+    for family, parts in row_slices(table.rows, table.labels, lmsys).items():
+        for name, mask in parts.items():
+            (row,) = (row for row in found if (row["family"], row["slice"]) == (family, name))
+            chosen = good[mask, table.labels[mask]]
+            assert row["stack"] == pytest.approx(chosen.var())
+            assert row["gain"] == pytest.approx(row["stack"] - row["best_member"])
 
 
 def test_the_rows_of_most_disagreement_come_first(table: Table, lmsys: Competition) -> None:
