@@ -15,10 +15,10 @@ ROOT = Path(__file__).parents[1]
 OURS = ("pipeline", "stages")
 
 
-def closure(module: str, root: Path = ROOT) -> list[Path]:
-    """The files (relative to `root`, sorted) that importing `module` loads from our own packages, itself included."""
+def closure(*modules: str, root: Path = ROOT) -> list[Path]:
+    """Returns the files (relative to `root`, sorted) of ours that importing `modules` loads, themselves included."""
     found: set[Path] = set()
-    waiting = [module]
+    waiting = list(modules)
     while waiting:
         file = _file(waiting.pop(), root)
         if file is None or file in found:
@@ -31,19 +31,19 @@ def closure(module: str, root: Path = ROOT) -> list[Path]:
 
 
 def libraries(module: str, root: Path = ROOT) -> list[str]:
-    """Top-level names of the installed libraries that the closure of `module` imports, sorted."""
-    names = {name.split(".")[0] for file in closure(module, root) for name in _imported(file, root)}
+    """Returns the top-level names of the installed libraries that the closure of `module` imports, sorted."""
+    names = {name.split(".")[0] for file in closure(module, root=root) for name in _imported(file, root)}
     return sorted(names - set(OURS) - set(sys.stdlib_module_names))
 
 
-def fingerprint(module: str, alone: tuple[str, ...] = (), root: Path = ROOT) -> str:
-    """Hex SHA-256 over the syntax trees of the closure of `module`, without comments and docstrings.
+def fingerprint(module: str, alone: tuple[str, ...] = (), without: str = "", root: Path = ROOT) -> str:
+    """Returns the hex SHA-256 over the syntax trees of the closure of `module`, without comments and docstrings.
 
     Files named in `alone` count too, but not what they import: they call one of several kinds, and a change to
-    another kind is no change to this one.
+    another kind is no change to this one. The file `without` does not count.
     """
     digest = hashlib.sha256()
-    for file in sorted({*closure(module, root), *map(Path, alone)}):
+    for file in sorted({*closure(module, root=root), *map(Path, alone)} - {Path(without)}):
         tree = _without_docstrings(ast.parse((root / file).read_text(encoding="utf-8")))
         digest.update(f"{file.as_posix()}\n{ast.dump(tree)}\n".encode())
     return digest.hexdigest()
@@ -58,15 +58,21 @@ def _file(module: str, root: Path) -> Path | None:
 
 
 def _imported(file: Path, root: Path) -> tuple[str, ...]:
-    """Every module name that `file` imports anywhere in its text; a `from` import may name a submodule."""
+    """Returns every module name that `file` imports anywhere in its text; a `from` import may name a submodule."""
     return _imports((root / file).read_text(encoding="utf-8"))
 
 
 @cache
 def _imports(text: str) -> tuple[str, ...]:
-    """The same of a file's text, which is parsed once however many modules import it."""
+    """Returns the module names that a file's text imports; it is parsed once, however many modules import it."""
     names: list[str] = []
-    for node in ast.walk(ast.parse(text)):
+    waiting: list[ast.AST] = [ast.parse(text)]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            waiting += node.orelse  # what the other branch imports is for type checkers, and never loaded
+            continue
+        waiting += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:

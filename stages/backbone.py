@@ -4,24 +4,21 @@ python -u -m stages.backbone --backbone small
 """
 
 import argparse
-from pathlib import Path
 
+from pipeline.artifacts import FACTS, Artifacts
 from pipeline.config import load_params
 from pipeline.errors import PodiumError, nearest
 from pipeline.files import atomic_folder, read_json
 from pipeline.models.backbones.obtain import obtain
-from pipeline.models.backbones.pretrained import FACTS
 from pipeline.stage import stage
-
-ARTIFACTS = Path("artifacts")
 
 
 def main(name: str) -> None:
     backbones = load_params().backbones
     if name not in backbones:
         raise PodiumError(f'params.yaml: backbones: no backbone "{name}"{nearest(name, backbones)}')
-    with atomic_folder(ARTIFACTS / "backbones" / name) as folder:
-        obtain(name, backbones[name].model_dump(mode="json"), training_rows_texts, folder)
+    with atomic_folder(Artifacts().backbone(name)) as folder:
+        obtain(name, backbones[name], training_rows_texts, folder)
         made = read_json(folder / FACTS)
     if made["family"] == "none":
         print(f"{name}: no network")
@@ -34,15 +31,11 @@ def main(name: str) -> None:
 
 
 def training_rows_texts() -> list[str]:
-    """The text that a scratch backbone may see. Imported here, since most backbones need none of it."""
-    import polars as pl
-
-    from pipeline.competitions.task import competition_from_json
+    """Returns the text that a scratch backbone may see. Imported here, since most backbones need none of it."""
     from pipeline.data.corpus import training_texts
 
-    competition = competition_from_json(read_json(ARTIFACTS / "competition" / "competition.json")["competition"])
-    rows = pl.read_parquet(ARTIFACTS / "competition" / "train.parquet")
-    return training_texts(rows, pl.read_parquet(ARTIFACTS / "folds.parquet"), competition.kind)
+    artifacts = Artifacts()
+    return training_texts(artifacts.seen_rows(), artifacts.competition().kind)
 
 
 if __name__ == "__main__":

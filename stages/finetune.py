@@ -5,32 +5,27 @@ python -m stages.finetune --member words --fold 0 --rows 500    # a quick look: 
 """
 
 import argparse
-from importlib import import_module
-from pathlib import Path
 
-import polars as pl
 from threadpoolctl import threadpool_limits
 
+from pipeline.artifacts import Artifacts
 from pipeline.data.folds import split_rows
-from pipeline.files import read_json
+from pipeline.members.context import read_start
 from pipeline.members.fold import quick_look, train_fold
 from pipeline.stage import stage
 
-ARTIFACTS = Path("artifacts")
-
 
 def main(member: str, fold: int, rows: int | None) -> None:
-    start = read_json(ARTIFACTS / "start" / f"{member}.json")
-    kind = import_module(f"pipeline.members.{start['settings']['kind']}")
-    train = pl.read_parquet(ARTIFACTS / "competition" / "train.parquet")
-    split = split_rows(train, pl.read_parquet(ARTIFACTS / "folds.parquet"), fold)
-    with threadpool_limits(start["threads"]):
+    artifacts = Artifacts()
+    start = read_start(artifacts.start(member))
+    split = split_rows(artifacts.train().collect(), artifacts.folds(), fold)
+    with threadpool_limits(start.threads):
         if rows:
-            score = quick_look(kind, split, start, rows, ARTIFACTS)
+            score = quick_look(split, start, rows, artifacts)
             print(f"{member} fold {fold}: {score:.5f} from {min(rows, len(split.train))} rows (a quick look, not kept)")
             return
-        score = train_fold(kind, split, start, fold, ARTIFACTS)
-    print(f"{member} fold {fold}: " + ("not trained (members.*.folds)" if score is None else f"{score:.5f}"))
+        trained = train_fold(split, start, fold, artifacts)
+    print(f"{member} fold {fold}: " + ("not trained (members.*.folds)" if trained is None else f"{trained:.5f}"))
 
 
 if __name__ == "__main__":

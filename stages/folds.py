@@ -7,9 +7,10 @@ from pathlib import Path
 
 import polars as pl
 
+from pipeline.artifacts import HOLDOUT
 from pipeline.competitions.task import competition_from_json
 from pipeline.config import load_params
-from pipeline.data.folds import HOLDOUT, assign_folds, group_key
+from pipeline.data.folds import assign_folds, group_key
 from pipeline.files import read_json, write_parquet
 from pipeline.stage import stage
 

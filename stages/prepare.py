@@ -17,7 +17,7 @@ TARGET = Path("artifacts/competition")
 
 
 def summary(competition: Competition) -> str:
-    """One line: rows, class shares, median and longest text of each field in characters."""
+    """Returns one line: rows, class shares, median and longest text of each field in characters."""
     train = pl.scan_parquet(TARGET / "train.parquet")
     characters = [pl.col(field).list.eval(pl.element().str.len_chars()).list.sum() for field in competition.kind.fields]
     facts = train.select("label", *characters).collect(engine="streaming")

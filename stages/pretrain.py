@@ -7,41 +7,35 @@ import argparse
 import hashlib
 from pathlib import Path
 
-import polars as pl
 from threadpoolctl import threadpool_limits
 
-from pipeline.competitions.task import competition_from_json
-from pipeline.data.folds import HOLDOUT
+from pipeline.artifacts import FACTS, POINTER, Artifacts
 from pipeline.files import atomic_folder, read_json, remove_partials, sha256_file, write_json
-from pipeline.members.context import TOKENS
-from pipeline.models.backbones.pretrained import FACTS, POINTER
 from pipeline.stage import stage
 from pipeline.training.checkpoint import checkpoint
 
-ARTIFACTS = Path("artifacts")
-READ = ("competition/train.parquet", "folds.parquet")
-
 
 def main(name: str) -> None:
-    start = read_json(ARTIFACTS / "start_pretrain" / f"{name}.json")
-    backbone, metrics = ARTIFACTS / "backbones" / name, Path("metrics/pretrain") / f"{name}.json"
-    if not start["settings"] or not start["settings"]["epochs"]:
-        with atomic_folder(ARTIFACTS / "pretrained" / name) as folder:
+    artifacts = Artifacts()
+    file, target = artifacts.pretrain_start(name), artifacts.pretrained(name)
+    backbone, metrics = artifacts.backbone(name), Path("metrics/pretrain") / f"{name}.json"
+    settings = read_json(file)["settings"]
+    if not settings or not settings["epochs"]:
+        with atomic_folder(target) as folder:
             write_json(folder / POINTER, read_json(backbone / FACTS))
         write_json(metrics, {"epochs": 0})
         return
-    from pipeline.training.pretrain import pretrain  # torch is slow to load
+    from pipeline.training.pretrain import pretrain, read_pretrain_start  # torch is slow to load
 
-    competition = competition_from_json(read_json(ARTIFACTS / "competition" / "competition.json")["competition"])
-    rows = pl.read_parquet(ARTIFACTS / "competition" / "train.parquet")
-    rows = rows.filter(pl.read_parquet(ARTIFACTS / "folds.parquet")["fold"] != HOLDOUT)
-    files = [ARTIFACTS / "start_pretrain" / f"{name}.json", *(ARTIFACTS / file for file in READ)]
-    key = hashlib.sha256("".join(map(sha256_file, files)).encode()).hexdigest()
-    with threadpool_limits(start["threads"]), checkpoint(f"pretrain@{name}", key) as state:
-        remove_partials(ARTIFACTS / "pretrained" / name)
-        with atomic_folder(ARTIFACTS / "pretrained" / name) as folder:
-            told = pretrain(backbone, rows, start, competition, folder, state, ARTIFACTS / TOKENS)
-        write_json(metrics, {"epochs": start["settings"]["epochs"]} | told)
+    start = read_pretrain_start(file)
+    sources = (file, artifacts.train_file, artifacts.folds_file)
+    key = hashlib.sha256("".join(map(sha256_file, sources)).encode()).hexdigest()
+    with threadpool_limits(start.threads), checkpoint(f"pretrain@{name}", key) as state:
+        remove_partials(target)
+        with atomic_folder(target) as folder:
+            rows, competition = artifacts.seen_rows(), artifacts.competition()
+            told = pretrain(backbone, rows, start, competition, folder, state, artifacts.tokens)
+        write_json(metrics, {"epochs": settings["epochs"]} | told)
 
 
 if __name__ == "__main__":

@@ -8,20 +8,19 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from pipeline.competitions.task import competition_from_json
+from pipeline.artifacts import Artifacts
 from pipeline.config import load_params
-from pipeline.files import read_json, write_json
+from pipeline.files import write_json
 from pipeline.members.probe import run_probe
 from pipeline.stage import stage
-
-ARTIFACTS = Path("artifacts")
 
 
 def main() -> None:
     params = load_params()
-    competition = competition_from_json(read_json(ARTIFACTS / "competition" / "competition.json")["competition"])
+    artifacts, folds = Artifacts(), list(params.folds.ids)
     with tempfile.TemporaryDirectory() as folder, threadpool_limits(params.threads):
-        found = run_probe(ARTIFACTS, Path(folder), competition, list(params.folds.ids), params.threads, params.stack)
+        copy = Artifacts(Path(folder))
+        found = run_probe(artifacts, copy, artifacts.competition(), folds, params.threads, params.stack)
     write_json(Path("metrics/probe.json"), found)
     said = "LEAK: more" if found["leak"] else "not more"
     print(f"probe: on shuffled labels the stack gains {found['gain']:+.5f} ± {found['standard_error']:.5f}, ", end="")

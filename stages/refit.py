@@ -4,24 +4,21 @@ python -m stages.refit --member words
 """
 
 import argparse
-from importlib import import_module
-from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
+from pipeline.artifacts import Artifacts
 from pipeline.config import load_params
-from pipeline.files import read_json
+from pipeline.members.context import read_start
 from pipeline.members.refit import refit
 from pipeline.stage import stage
 
-ARTIFACTS = Path("artifacts")
-
 
 def main(member: str) -> None:
-    start = read_json(ARTIFACTS / "start" / f"{member}.json")
-    kind = import_module(f"pipeline.members.{start['settings']['kind']}")
-    with threadpool_limits(start["threads"]):
-        trained = refit(kind, start, load_params().refit, ARTIFACTS)
+    artifacts = Artifacts()
+    start = read_start(artifacts.start(member))
+    with threadpool_limits(start.threads):
+        trained = refit(start, load_params().refit, artifacts)
     print(f"{member}: " + ("trained on all rows" if trained else "no refit"))
 
 

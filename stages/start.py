@@ -5,24 +5,22 @@ python -m stages.start --backbone small
 """
 
 import argparse
-from pathlib import Path
 
+from pipeline.artifacts import Artifacts
 from pipeline.competitions.registry import load_competition
 from pipeline.config import load_params
 from pipeline.files import write_json
 from pipeline.members.start import resolve, resolve_pretraining
 from pipeline.stage import stage
 
-ARTIFACTS = Path("artifacts")
-
 
 def main(member: str | None, backbone: str | None) -> None:
-    params = load_params()
+    params, artifacts = load_params(), Artifacts()
     if backbone:
-        write_json(ARTIFACTS / "start_pretrain" / f"{backbone}.json", resolve_pretraining(backbone, params))
+        write_json(artifacts.pretrain_start(backbone), resolve_pretraining(backbone, params, artifacts))
     if member:
         competition = load_competition(params.data.competition)
-        write_json(ARTIFACTS / "start" / f"{member}.json", resolve(member, params, competition))
+        write_json(artifacts.start(member), resolve(member, params, competition, artifacts))
 
 
 if __name__ == "__main__":

@@ -13,12 +13,12 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "settings": (),
     "competitions": (),
     "data": ("competitions",),
-    "models": ("competitions", "data"),
+    "models": ("settings", "competitions", "data"),
     "ensemble": ("competitions", "data"),
     "evaluation": ("competitions", "data", "ensemble"),
-    "inference": ("competitions", "data", "models"),
-    "planning": ("competitions", "data", "ensemble", "inference"),
-    "kernel": ("competitions", "data", "models", "ensemble", "inference", "planning"),
+    "inference": ("settings", "competitions", "data", "models"),
+    "planning": ("settings", "competitions", "data", "ensemble", "inference"),
+    "kernel": ("settings", "competitions", "data", "models", "ensemble", "inference", "planning"),
     "training": ("competitions", "data", "models", "inference", "settings"),
     "members": ("competitions", "data", "models", "ensemble", "inference", "settings", "training"),
 }
@@ -72,8 +72,8 @@ def test_a_file_named_alone_counts_without_its_imports(tmp_path: Path) -> None:
     write(tmp_path, "shell", "from pipeline import other\nS = 1\n")
     write(tmp_path, "other", "O = 1\n")
     alone = ("pipeline/shell.py",)
-    first = fingerprint("pipeline.one", alone, tmp_path)
+    first = fingerprint("pipeline.one", alone, root=tmp_path)
     write(tmp_path, "other", "O = 2\n")
-    assert fingerprint("pipeline.one", alone, tmp_path) == first
+    assert fingerprint("pipeline.one", alone, root=tmp_path) == first
     write(tmp_path, "shell", "from pipeline import other\nS = 2\n")
-    assert fingerprint("pipeline.one", alone, tmp_path) != first
+    assert fingerprint("pipeline.one", alone, root=tmp_path) != first

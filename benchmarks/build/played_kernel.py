@@ -14,27 +14,26 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.package.offline import network_mode, without_network
+from tests.helpers.kaggle_server import KaggleServer, Kernel
 
 
 class PlayedKernels:
     """The machine behind a KaggleServer: `rehearse` answers a push, `rerun` a submission of a pushed version."""
 
-    def __init__(self, server: Any, folder: Path) -> None:
+    def __init__(self, server: KaggleServer, folder: Path) -> None:
         self.server = server
         self.folder = folder
         self.mode = network_mode()
 
-    def rehearse(self, body: dict[str, Any]) -> Any:
-        """Runs the pushed script on the visible rows; returns the server's Kernel."""
-        from kaggle_server import Kernel
-
+    def rehearse(self, body: dict[str, Any]) -> Kernel:
+        """Runs the pushed script on the visible rows; returns what the server keeps of it."""
         code, log, files = self._run(body, self.folder / "competition", rerun=False)
         state = "ERROR" if code else "COMPLETE"
         pieces = [{"stream_name": "stdout", "time": 0.0, "data": log}]
         return Kernel(0, body, ["QUEUED", state], json.dumps(pieces), files)
 
     def rerun(self, submission: dict[str, Any], hidden: Path) -> bytes:
-        """submission.csv of the submitted kernel on the hidden rows."""
+        """Returns submission.csv of the submitted kernel on the hidden rows."""
         slug = f"{submission['kernelOwner']}/{submission['kernelSlug']}"
         kernel = self.server.kernels[slug]
         assert kernel.version == submission["kernelVersion"], "only the newest version is played"

@@ -58,7 +58,7 @@ class Case:
 
     @property
     def competition(self) -> Competition:
-        """Of the rows."""
+        """The competition that the rows are of."""
         return self.ladder.competition
 
 
@@ -71,7 +71,7 @@ class Draw:
     """Member -> its profile."""
 
     def members(self, case: Case) -> dict[str, dict[str, Any]]:
-        """The manifest's entries."""
+        """Returns the members' entries in the package's manifest."""
         folds: dict[str, list[int]] = {}
         for step in case.predictions:
             folds.setdefault(step.member, []).append(step.fold)
@@ -93,7 +93,7 @@ class Machine:
         self.chunks = 0
 
     def outcome(self, device: str, chunk: Chunk) -> Outcome:
-        """What becomes of a chunk."""
+        """Returns what becomes of a chunk."""
         self.chunks += 1
         member = chunk.step.member
         slower = self.factor[member] / self.speed[device] / (self.slow_down if self.chunks > 60 else 1.0)
@@ -116,7 +116,7 @@ class Result:
 
 
 def replay(case: Case, draw: Draw, budget: float) -> Result:
-    """The planner's kernel within `budget` seconds."""
+    """Plays the planner's kernel within `budget` seconds."""
     members = draw.members(case)
     sizes = field_characters(case.rows, case.competition.kind.fields)
     loads = loads_of(members, sizes, case.competition.kind)
@@ -150,7 +150,7 @@ def replay(case: Case, draw: Draw, budget: float) -> Result:
 
 
 def usual(case: Case, draw: Draw, budget: float) -> Result:
-    """The usual kernel: as many members as fit by a static estimate, in a fixed order, all rows; then the stacker.
+    """Plays the usual kernel: as many members as fit by a static estimate, in order, for all rows; then the stacker.
 
     Nothing is written before the end, so that a kernel that takes longer has no score; here it is given the prior's.
     """
@@ -180,7 +180,7 @@ def usual(case: Case, draw: Draw, budget: float) -> Result:
 
 
 def full_seconds(case: Case, draw: Draw) -> float:
-    """What everything takes on this very machine, on both GPUs, without accidents; the planner does not know it."""
+    """Returns what everything takes on both GPUs of this very machine without accidents, which no planner knows."""
     members = draw.members(case)
     machine = Machine(draw, members)
     pace = (machine.speed["cuda:0"] + machine.speed["cuda:1"]) / 2
@@ -193,7 +193,7 @@ def full_seconds(case: Case, draw: Draw) -> float:
 
 
 def cheap_losses(case: Case, draw: Draw) -> np.ndarray:
-    """(rows,) losses of the cheap members alone, all of their fold models."""
+    """Returns (rows,) losses of the cheap members alone, all of their fold models."""
     members = draw.members(case)
     answers = Answers(case.rows, case.competition, members, case.ladder)
     for step, values in case.predictions.items():
@@ -203,7 +203,7 @@ def cheap_losses(case: Case, draw: Draw) -> np.ndarray:
 
 
 def written(case: Case, probabilities: np.ndarray) -> bool:
-    """Whether the submission's writer makes a valid file of it."""
+    """Says whether the submission's writer makes a valid file of it."""
     classes = case.competition.classes
     ids = case.rows["id"].to_list()
     form = Form((case.competition.id, *classes), tuple(ids), np.tile(1 / len(classes), (len(ids), len(classes))))

@@ -22,8 +22,8 @@ def train(bench: Bench, network: Network, seed: int, work: Path, threads: int) -
     training = bench.settings["training"]
     labels = labels_of(bench.train)
     encoded = bench.encoded(bench.train)
-    filler = int(bench.tokenizer.pad_token_id)
-    rows = Classification(encoded, labels, filler, "cpu", ROWS_PER_STEP, TOKENS_PER_BATCH, 0.0, seed)
+    pad_id = int(bench.tokenizer.pad_token_id)
+    rows = Classification(encoded, labels, pad_id, "cpu", ROWS_PER_STEP, TOKENS_PER_BATCH, 0.0, seed)
     device = training_device(training["precision"], threads)
     checkpoint = Checkpoint(work / "checkpoint")
     record = fit(network, rows, training, device, checkpoint, "ours")

@@ -15,8 +15,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
 
 from benchmarks.stack.cheap_members import COMPETITION, KINDS, Member, Rows, draw_rows
+from pipeline.artifacts import HOLDOUT
 from pipeline.competitions.metrics import log_losses
-from pipeline.data.folds import HOLDOUT, assign_folds, group_keys
+from pipeline.data.folds import assign_folds, group_keys
 from pipeline.ensemble.build_ladder import climb
 from pipeline.ensemble.logits import geometric_mean
 from pipeline.ensemble.stack import calibrate, compare
@@ -29,7 +30,7 @@ FOLDS, HELD_OUT = 4, 0.15
 
 
 def one_draw(seed: int, labels: str, count: int, fresh: Rows, with_rivals: bool) -> dict[str, Any]:
-    """Everything that one draw says; log losses, each claim corrected by the luck of its own rows."""
+    """Returns everything that one draw says; log losses, each claim corrected by the luck of its own rows."""
     rows = draw_rows(count, seed)
     if labels == "noise":
         shuffled = np.random.default_rng(seed).permutation(rows.labels)

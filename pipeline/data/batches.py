@@ -56,10 +56,10 @@ def epoch_steps(
     return [cut_by_budget(steps[place], lengths, views, budget) for place in draw.permutation(len(steps))]
 
 
-def pad(sequences: Sequence[np.ndarray], filler: int) -> tuple[np.ndarray, np.ndarray]:
+def pad(sequences: Sequence[np.ndarray], pad_id: int) -> tuple[np.ndarray, np.ndarray]:
     """(sequences, padded length) int64 ids, filled up on the right, and the mask: 1 where a token stands."""
     width = padded(max(map(len, sequences)))
-    ids = np.full((len(sequences), width), filler, dtype=np.int64)
+    ids = np.full((len(sequences), width), pad_id, dtype=np.int64)
     mask = np.zeros((len(sequences), width), dtype=np.int64)
     for row, sequence in enumerate(sequences):
         ids[row, : len(sequence)] = sequence

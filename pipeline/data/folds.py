@@ -11,10 +11,10 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
+from pipeline.artifacts import HOLDOUT
 from pipeline.competitions.task import Task
 from pipeline.errors import PodiumError
 
-HOLDOUT = -1
 GROUP_CHARACTERS = 400
 SIZE_WEIGHT = 0.1
 """How much less equal sizes weigh than equal shares of a class; without large groups the second bring the first."""

@@ -11,8 +11,8 @@ from typing import Any
 
 import polars as pl
 
+from pipeline.artifacts import HOLDOUT
 from pipeline.competitions.task import Competition
-from pipeline.data.folds import HOLDOUT
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, sha256_file
 

@@ -30,14 +30,14 @@ class Answered:
     """Tokens per batch at the end: less than at the beginning where memory ran out."""
 
 
-def logits_of(encoded: Encoded, networks: list[Opened], filler: int, budget: int, classes: int) -> Answered:
+def logits_of(encoded: Encoded, networks: list[Opened], pad_id: int, budget: int, classes: int) -> Answered:
     """Asks the networks about all rows; each takes the next batch when it is free. One that fails stops all.
 
     Where a batch does not fit the memory, the budget is halved until the batch falls apart, down to single rows.
 
     Raises: PodiumError where a single row does not fit.
     """
-    run = _Run(encoded, filler, budget, np.full((len(encoded), classes), np.nan, dtype=np.float32))
+    run = _Run(encoded, pad_id, budget, np.full((len(encoded), classes), np.nan, dtype=np.float32))
     if len(networks) == 1:
         run.work(networks[0])
     else:
@@ -55,8 +55,8 @@ def logits_of(encoded: Encoded, networks: list[Opened], filler: int, budget: int
 class _Run:
     """The batches that wait, shared by the threads of all devices."""
 
-    def __init__(self, encoded: Encoded, filler: int, budget: int, logits: np.ndarray) -> None:
-        self.encoded, self.filler, self.budget, self.logits = encoded, filler, budget, logits
+    def __init__(self, encoded: Encoded, pad_id: int, budget: int, logits: np.ndarray) -> None:
+        self.encoded, self.pad_id, self.budget, self.logits = encoded, pad_id, budget, logits
         self.lengths = encoded.lengths()
         self.waiting = deque(inference_batches(self.lengths, encoded.views, budget))
         self.rescued = 0
@@ -85,10 +85,10 @@ class _Run:
             self.failures.append(error)
 
     def _asked(self, opened: Opened, rows: np.ndarray) -> np.ndarray:
-        return batch_logits(opened.network, self.encoded, rows, self.filler, opened.device).cpu().numpy()
+        return batch_logits(opened.network, self.encoded, rows, self.pad_id, opened.device).cpu().numpy()
 
     def _rescue(self, opened: Opened, rows: np.ndarray) -> None:
-        """The same rows in fp32. A single one that does not fit the memory there is left without an answer."""
+        """Asks the same rows in fp32. A single one that does not fit the memory there is left without an answer."""
         try:
             with in_fp32(opened.network):
                 self.logits[rows] = self._asked(opened, rows)
@@ -118,16 +118,16 @@ class _Run:
             self.waiting = deque(cut_by_budget(left, self.lengths, views, self.budget))
 
 
-def batch_logits(network: nn.Module, encoded: Encoded, rows: np.ndarray, filler: int, device: str) -> torch.Tensor:
-    """(rows, classes) logits of some rows, without gradients."""
+def batch_logits(network: nn.Module, encoded: Encoded, rows: np.ndarray, pad_id: int, device: str) -> torch.Tensor:
+    """Returns (rows, classes) logits of some rows, without gradients."""
     with torch.inference_mode():
-        return network(*batch_tensors(encoded, rows, filler, device)).float()
+        return network(*batch_tensors(encoded, rows, pad_id, device)).float()
 
 
-def batch_tensors(encoded: Encoded, rows: np.ndarray, filler: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """(rows * views, length) ids and mask of some rows."""
+def batch_tensors(encoded: Encoded, rows: np.ndarray, pad_id: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns (rows * views, length) ids and mask of some rows."""
     sequences = [encoded.ids[row * encoded.views + view] for row in rows for view in range(encoded.views)]
-    ids, mask = (torch.from_numpy(each) for each in pad(sequences, filler))
+    ids, mask = (torch.from_numpy(each) for each in pad(sequences, pad_id))
     if device != "cpu":  # from pinned memory the copy does not hold up the host
         ids, mask = (each.pin_memory().to(device, non_blocking=True) for each in (ids, mask))
     setattr(mask, LENGTHS, np.array([len(each) for each in sequences]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,46 +11,46 @@ import polars as pl
 import torch
 from scipy.special import softmax
 
+from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.data.features import swapped
 from pipeline.data.text import Encoded, encode, views_of
 from pipeline.errors import PodiumError
-from pipeline.files import read_json
 from pipeline.inference.forward import logits_of
 from pipeline.inference.open_network import Opened, open_network
 from pipeline.inference.passes import LONG, SWAP, combined, passes_of
-from pipeline.models.backbones.pretrained import backbone_facts, base_folder
 from pipeline.models.backbones.tokenizer import load_tokenizer
+from pipeline.models.saved import read_member
+from pipeline.settings.finetuning import NetworkSettings
 
-FORMAT = 1
-"""Raised whenever members saved by older code can no longer be read."""
 
-
-class NeuralMember:
+class NetworkMember:
     """See pipeline.inference.predict.OpenMember."""
 
     def __init__(
         self,
         folder: Path,
+        artifacts: Artifacts,
         competition: Competition,
         devices: list[str] | None = None,
         token_cache: Path | None = None,
     ) -> None:
         """Loads the network in `folder` on each of `devices` (torch's names; by default every GPU, else the CPU).
 
-        Its backbone lies beside it, below the same root. `token_cache` is a folder for the token ids of texts.
+        `artifacts` (of a run, or a package) has its backbone. `token_cache` is a folder for the token ids of texts.
 
         Raises: PodiumError where files are missing, broken, or do not belong together, or memory is too small.
         """
-        about = _about(folder, competition)
-        self.folder, self.competition, self.settings = folder, competition, about["settings"]
+        about = read_member(folder, competition)
+        assert isinstance(about.settings, NetworkSettings)
+        self.folder, self.competition, self.settings = folder, competition, about.settings
         self.passes = passes_of(self.settings)
         self.rescued = 0
-        self.tokens_per_batch: int | None = self.settings["inference"]["tokens_per_batch"]
-        root, name = folder.parents[2], self.settings["backbone"]
-        base = base_folder(root, name, self.settings["inference"]["precision"])
-        if (found := backbone_facts(root, name)["sha256"]) != about["backbone"]:
-            mixed = f"({about['backbone'][:8]}, here {found[:8]})"
+        self.tokens_per_batch: int | None = self.settings.inference.tokens_per_batch
+        name, trained_on = self.settings.backbone, about.facts["backbone"]
+        base = artifacts.base(name, self.settings.inference.precision)
+        if (found := artifacts.backbone_facts(name)["sha256"]) != trained_on:
+            mixed = f"({trained_on[:8]}, here {found[:8]})"
             raise PodiumError(f"{folder}: trained on another backbone {name} {mixed}; run `dvc repro`")
         self._tokenizer, self._token_cache = load_tokenizer(base), token_cache
         self._networks: list[Opened] = []
@@ -61,7 +62,7 @@ class NeuralMember:
             raise
 
     def predict(self, rows: pl.DataFrame, which: str | None = None) -> np.ndarray:
-        """(rows, classes) probabilities of the pass `which`, by default of all passes together.
+        """Returns (rows, classes) probabilities of the pass `which`, by default of all passes together.
 
         Raises: PodiumError for a pass that the member does not have, or where a single row does not fit the memory.
         """
@@ -79,10 +80,12 @@ class NeuralMember:
             self._networks.pop().close()
 
     def _long(self, rows: pl.DataFrame) -> np.ndarray:
-        """Of the truncated rows, read at greater length, in both orders where the member asks for that; else NaN."""
+        """Returns the answers to truncated rows, read at greater length, in both orders if asked; NaN for others."""
         result = np.full((len(rows), len(self.competition.classes)), np.nan)
         cut = self._encoded(rows, self.settings).cut
-        longer = self.settings | {"max_tokens": self.settings["inference"]["long_tokens"]}
+        assert self.settings.inference.long_tokens is not None
+        inference = replace(self.settings.inference, long_tokens=None)
+        longer = replace(self.settings, max_tokens=self.settings.inference.long_tokens, inference=inference)
         parts = {}
         for which in (each for each in self.passes if each != LONG):
             asked = self._exchanged(rows.filter(pl.Series(cut, dtype=pl.Boolean)), which)
@@ -91,19 +94,19 @@ class NeuralMember:
         return result
 
     def _exchanged(self, rows: pl.DataFrame, which: str) -> pl.DataFrame:
-        """The rows in the order of sides that the pass reads."""
+        """Returns the rows in the order of sides that the pass reads."""
         return swapped(rows, self.competition.kind) if which == SWAP else rows
 
-    def _encoded(self, rows: pl.DataFrame, settings: dict[str, Any]) -> Encoded:
+    def _encoded(self, rows: pl.DataFrame, settings: NetworkSettings) -> Encoded:
         return encoded_rows(rows, settings, self._tokenizer, self.competition, self._token_cache)
 
     def _answer(self, encoded: Encoded, which: str) -> np.ndarray:
-        """(rows, classes) probabilities in the rows' own order of sides."""
+        """Returns (rows, classes) probabilities in the rows' own order of sides."""
         if not self._networks:
             raise ValueError(f"{self.folder}: asked after it was closed")
         assert self.tokens_per_batch is not None
-        filler, classes = int(self._tokenizer.pad_token_id), len(self.competition.classes)
-        answered = logits_of(encoded, self._networks, filler, self.tokens_per_batch, classes)
+        pad_id, classes = int(self._tokenizer.pad_token_id), len(self.competition.classes)
+        answered = logits_of(encoded, self._networks, pad_id, self.tokens_per_batch, classes)
         self.rescued += answered.rescued
         self.tokens_per_batch = answered.budget
         probabilities = softmax(answered.logits.astype(np.float64), axis=1)
@@ -112,25 +115,16 @@ class NeuralMember:
 
 def encoded_rows(
     rows: pl.DataFrame,
-    settings: dict[str, Any],
+    settings: NetworkSettings,
     tokenizer: Any,
     competition: Competition,
     token_cache: Path | None = None,
 ) -> Encoded:
-    """`rows` as the sequences that a member with these settings reads."""
-    views = views_of(competition.kind, settings["input"] == "siamese")
-    return encode(rows, tokenizer, settings["kind"], views, settings["max_tokens"], token_cache)
+    """Returns `rows` as the sequences that a member with these settings reads."""
+    views = views_of(competition.kind, settings.input == "siamese")
+    return encode(rows, tokenizer, settings.kind, views, settings.max_tokens, token_cache)
 
 
 def available_devices() -> list[str]:
-    """Every GPU that torch sees, else the CPU."""
+    """Returns every GPU that torch sees, else the CPU."""
     return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
-
-
-def _about(folder: Path, competition: Competition) -> dict[str, Any]:
-    file = folder / "member.json"
-    about: dict[str, Any] = read_json(file)
-    for key, expected in {"format": FORMAT, "classes": list(competition.classes)}.items():
-        if about.get(key) != expected:
-            raise PodiumError(f"{file}: {key}: expected {expected}, found {about.get(key)}")
-    return about

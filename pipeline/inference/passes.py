@@ -7,23 +7,26 @@ truncated, with more tokens. Needs NumPy alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
+
+from pipeline.settings.finetuning import NetworkSettings
+from pipeline.settings.member import MemberSettings
 
 FIRST, SWAP, LONG = "first", "swap", "long"
 
 
-def passes_of(settings: dict[str, Any]) -> tuple[str, ...]:
-    """The passes that the settings of a saved member ask for; tabular and external members have the first alone."""
-    inference = settings.get("inference", {})
-    swap = (SWAP,) if inference.get("swap") else ()
-    long = (LONG,) if inference.get("long_tokens") else ()
+def passes_of(settings: MemberSettings | None) -> tuple[str, ...]:
+    """Returns the passes that the settings of a saved member ask for; without a network there is the first alone."""
+    if not isinstance(settings, NetworkSettings):
+        return (FIRST,)
+    swap = (SWAP,) if settings.inference.swap else ()
+    long = (LONG,) if settings.inference.long_tokens else ()
     return (FIRST, *swap, *long)
 
 
 def combined(parts: Mapping[str, np.ndarray]) -> np.ndarray:
-    """(rows, classes) probabilities from those of the passes that have run; at least one.
+    """Returns (rows, classes) probabilities from those of the passes that have run; at least one.
 
     A NaN row of a part is a row to which that pass has no answer. `swap` is mirrored back to the row's own order
     already. The base is `first`, or the mean of `first` and `swap` where both have spoken; an answer of `long` replaces
@@ -37,5 +40,5 @@ def combined(parts: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def _spoken(part: np.ndarray) -> np.ndarray:
-    """(rows, 1): whether the pass answers the row."""
+    """Returns whether the pass answers each row, (rows, 1)."""
     return np.isfinite(part).all(axis=1, keepdims=True)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Protocol
 
 import numpy as np
 import polars as pl
 
+from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.errors import PodiumError
-from pipeline.files import read_json
 from pipeline.inference.passes import FIRST
+from pipeline.models.saved import read_member
 
 
 class OpenMember(Protocol):
@@ -25,7 +27,7 @@ class OpenMember(Protocol):
     """The present budget, padding included: halved where memory ran out. None where there are no batches."""
 
     def predict(self, rows: pl.DataFrame, which: str | None = None) -> np.ndarray:
-        """(rows, classes) probabilities of all passes together, or of the pass `which` alone (passes.py).
+        """Returns (rows, classes) probabilities of all passes together, or of the pass `which` alone (passes.py).
 
         Rows sum to 1. NaN stands where there is no answer: in the long pass for a row that is not truncated, in any for
         a row that overflows even in fp32, of an external member for an id that it does not know.
@@ -38,40 +40,36 @@ class OpenMember(Protocol):
 
 
 def open_member(
-    folder: Path, competition: Competition, devices: list[str] | None = None, token_cache: Path | None = None
+    folder: Path,
+    artifacts: Artifacts,
+    competition: Competition,
+    devices: list[str] | None = None,
+    token_cache: Path | None = None,
 ) -> OpenMember:
-    """The fold model in `folder`, by the kind that its member.json names, ready to be asked.
+    """Returns the fold model in `folder`, by the kind that its member.json names, ready to be asked.
 
-    `devices` are torch's names, for encoders and decoders; by default every GPU, else the CPU. They keep the token ids
-    of texts below the folder `token_cache`, for the next that has the same tokenizer; it changes no answer.
+    `artifacts` (of the run, or the package) has its backbone. `devices` are torch's names, for networks; by default
+    every GPU, else the CPU. They keep the token ids of texts below the folder `token_cache`, for the next that has the
+    same tokenizer; it changes no answer.
 
     Raises: PodiumError for a kind that does not exist, and for files that are missing, broken, or do not fit.
     """
-    kind = read_json(folder / "member.json")["kind"]
-    # Each kind brings libraries that the others do without.
-    if kind == "tabular":
-        from pipeline.models.tabular.model import load_tabular
-
-        return _OnePass(folder, load_tabular(folder, competition))
-    if kind == "external":
-        from pipeline.models.external import load_external
-
-        return _OnePass(folder, load_external(folder, competition))
-    if kind in ("encoder", "decoder"):
-        from pipeline.inference.network_member import NeuralMember
-
-        return NeuralMember(folder, competition, devices, token_cache)
-    raise PodiumError(f"{folder / 'member.json'}: kind: expected tabular, external, encoder or decoder, found {kind}")
+    about = read_member(folder, competition)
+    opener = resolve_name(about.kind.opener)
+    if about.kind.network:
+        member: OpenMember = opener(folder, artifacts, competition, devices, token_cache)
+        return member
+    return _OnePass(folder, opener(folder, competition))
 
 
 def predict_member(
-    folder: Path, rows: pl.DataFrame, competition: Competition, token_cache: Path | None = None
+    folder: Path, artifacts: Artifacts, rows: pl.DataFrame, competition: Competition, token_cache: Path | None = None
 ) -> np.ndarray:
-    """(rows, classes) probabilities of the fold model in `folder`, all its passes together; see OpenMember.predict.
+    """Returns the (rows, classes) probabilities of the fold model in `folder`, all its passes together.
 
     Raises: PodiumError where it cannot be opened or asked.
     """
-    with closing(open_member(folder, competition, token_cache=token_cache)) as member:
+    with closing(open_member(folder, artifacts, competition, token_cache=token_cache)) as member:
         return member.predict(rows)
 
 
@@ -94,4 +92,4 @@ class _OnePass:
         return self.model.predict(rows)
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Does nothing: there is nothing to release."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 
 from pipeline.competitions.task import Competition
 from pipeline.config import Package
@@ -22,7 +23,7 @@ def named(settings: Package) -> Package:
     """`settings` with the user's name where it is known."""
     found = find_credentials()
     known = settings.owner == PLACEHOLDER and found and found.username
-    return settings.model_copy(update={"owner": found.username}) if found and known else settings
+    return replace(settings, owner=found.username) if found and known else settings
 
 
 def preview_publish(settings: Package, competition: Competition) -> str:

@@ -65,7 +65,7 @@ def owned(settings: Package) -> Package:
     if settings.owner != PLACEHOLDER:
         return settings
     if name := require_credentials().username:
-        return settings.model_copy(update={"owner": name})
+        return replace(settings, owner=name)
     raise PodiumError(f"params.yaml: package.owner: expected your Kaggle name, found {PLACEHOLDER}")
 
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.artifacts import Artifacts
 from pipeline.data.features import field_characters
 from pipeline.errors import PodiumError
 from pipeline.inference.predict import OpenMember, open_member
@@ -103,7 +104,9 @@ class Worker:
         self._close()
         refuse_broken(name, self.broken)
         devices, token_cache = [self.settings["device"]], Path(self.settings["token_cache"])
-        self.opened = open_member(self.package / name, self.rows.competition, devices, token_cache)
+        self.opened = open_member(
+            self.package / name, Artifacts(self.package), self.rows.competition, devices, token_cache
+        )
         self.name = name
         self.faults.after(time.monotonic() - began)
         return time.monotonic() - began

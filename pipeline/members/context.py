@@ -1,14 +1,59 @@
-"""What a fold's training gets beside its rows and its start file."""
+"""What a fold's training gets beside its rows: what decides it (artifacts/start/<member>.json), and its run."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from pipeline.artifacts import Artifacts
+from pipeline.competitions.task import Competition
+from pipeline.files import read_json
+from pipeline.kinds import settings_from_json
+from pipeline.section import from_json
+from pipeline.settings.member import MemberSettings
 from pipeline.training.checkpoint import Checkpoint
 
-TOKENS = "tokens"
-"""The folder below artifacts/ in which token ids of texts are kept; no stage's output, and it may go at any time."""
+
+@dataclass(frozen=True)
+class Start:
+    """Everything that decides a member's training; pipeline/members/start.py resolves it."""
+
+    member: str
+    """Its name in params.yaml."""
+    settings: MemberSettings
+    competition: Competition
+    threads: int
+    code: str = ""
+    """Fingerprint of the code that its kind uses."""
+    kind: Mapping[str, Any] = field(default_factory=dict)
+    """Its row in pipeline.kinds."""
+    libraries: Mapping[str, str] = field(default_factory=dict)
+    """Import name -> installed version."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Setting -> hash of the file of the user's that it names."""
+    backbone: str = ""
+    """Content hash of its backbone, where it has a network."""
+    max_attempts: int = 0
+    """How often the guard begins a run; 0 where none watches."""
+
+
+def start_from_json(value: dict[str, Any]) -> Start:
+    """Returns the start that `dataclasses.asdict` and JSON have made `value` of.
+
+    Raises: PodiumError for a key that is missing or unknown.
+    """
+    settings, competition = settings_from_json(value["settings"]), from_json(Competition, value["competition"])
+    return from_json(Start, value | {"settings": settings, "competition": competition})
+
+
+def read_start(file: Path) -> Start:
+    """Returns the contents of a start file.
+
+    Raises: PodiumError for a key that is missing or unknown.
+    """
+    return start_from_json(read_json(file))
 
 
 @dataclass(frozen=True)
@@ -17,7 +62,7 @@ class Run:
 
     label: str
     """For people: `words fold 0`."""
-    artifacts: Path
+    artifacts: Artifacts
     """Where backbones lie."""
     checkpoint: Checkpoint
     quick: bool = False
@@ -25,5 +70,5 @@ class Run:
 
     @property
     def token_cache(self) -> Path | None:
-        """See pipeline.data.tokens; a quick look keeps nothing."""
-        return None if self.quick else self.artifacts / TOKENS
+        """Returns the folder of token ids (pipeline.data.tokens); None for a quick look, which keeps nothing."""
+        return None if self.quick else self.artifacts.tokens

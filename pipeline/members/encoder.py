@@ -6,61 +6,52 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_model
 from torch import nn
 
 from pipeline.data.folds import Split
 from pipeline.errors import PodiumError
-from pipeline.files import write_json
-from pipeline.inference.network_member import FORMAT
-from pipeline.inference.open_network import SOURCE, WEIGHTS
-from pipeline.members.context import Run
-from pipeline.members.finetune import opened, train_network
-from pipeline.models.backbones.loading import DTYPES, load_backbone
+from pipeline.members.context import Run, Start
+from pipeline.members.finetune import open_run, train_network
+from pipeline.models.backbones.loading import load_backbone
 from pipeline.models.network import check_custom, encoder_network, network_source
-from pipeline.models.voting import save_voters
+from pipeline.models.saved_network import save_encoder
+from pipeline.settings.encoder import Encoder
 from pipeline.training.techniques.mixout import mix, unmix
 
 
-def train(split: Split, start: dict[str, Any], folder: Path, run: Run) -> dict[str, Any]:
+def train(split: Split, start: Start, folder: Path, run: Run) -> dict[str, Any]:
     """Fine-tunes the network that `start` describes, saves it into `folder`, and returns the run's record."""
-    setting = opened(split, start, run)
-    settings, competition = setting.settings, setting.competition
-    source = network_source(settings)
+    settings, competition, classes = start.settings, start.competition, len(start.competition.classes)
+    assert isinstance(settings, Encoder)
+    opened, source = open_run(split, start, settings, run), network_source(settings)
 
     def build() -> nn.Module:
-        backbone = trainable_backbone(setting.base, settings, setting.device.name)
-        network = encoder_network(backbone, settings, competition.kind, len(competition.classes), source)
-        network.to(setting.device.name)
+        backbone = trainable_backbone(opened.base, settings, opened.device.name)
+        network = encoder_network(backbone, settings, competition.kind, classes, source)
+        network.to(opened.device.name)
         if source is not None:
-            check_custom(network, settings, competition.kind, len(competition.classes))
+            check_custom(network, settings, competition.kind, classes)
         return network
 
-    network, record, voters = train_network(build, split, setting, run.checkpoint)
+    network, record, voters = train_network(build, split, opened, run.checkpoint)
     unmix(network)
-    save_model(network.cpu().to(DTYPES[setting.precision]), str(folder / WEIGHTS))
-    save_voters(voters, DTYPES[setting.precision], folder)
-    if source is not None:
-        (folder / SOURCE).write_text(source, encoding="utf-8")
-    about = {"kind": "encoder", "trained": True, "format": FORMAT, "classes": competition.classes}
-    about |= {"settings": settings, "backbone": setting.backbone, "voters": len(voters)}
-    write_json(folder / "member.json", about)
+    save_encoder(network, voters, settings, competition, opened.backbone, source, folder)
     return record
 
 
-def trainable_backbone(folder: Path, settings: dict[str, Any], device: str) -> Any:
-    """The backbone in `folder` in fp32, with the attention, dropout, fresh and frozen parts that `settings` ask for.
+def trainable_backbone(folder: Path, settings: Encoder, device: str) -> Any:
+    """Returns the backbone in `folder` in fp32, with the attention, dropout, fresh and frozen parts of `settings`.
 
     What is fresh comes from torch's global generator.
     """
-    training = settings["training"]
-    backbone: Any = load_backbone(folder, "fp32", device, training["dropout"], settings["attention"])
-    draw_anew(backbone, training["reinit_layers"])
-    if training["freeze_embeddings"]:
+    training = settings.training
+    backbone: Any = load_backbone(folder, "fp32", device, training.dropout, settings.attention)
+    draw_anew(backbone, training.reinit_layers)
+    if training.freeze_embeddings:
         backbone.get_input_embeddings().requires_grad_(False)
-    if training["mixout"]:
-        mix(backbone, training["mixout"]["rate"])
-    if training["gradient_checkpointing"]:
+    if training.mixout:
+        mix(backbone, training.mixout.rate)
+    if training.gradient_checkpointing:
         backbone.gradient_checkpointing_enable()
     return backbone
 

@@ -3,41 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
-from pipeline.competitions.task import Competition, competition_from_json
+from pipeline.competitions.task import Competition
 from pipeline.data.folds import Split
 from pipeline.errors import PodiumError, nearest
-from pipeline.members.context import Run
+from pipeline.members.context import Run, Start
 from pipeline.models.external import save_external
+from pipeline.settings.external import External
 
 TOLERANCE = 1.0e-3
 """How far a row's probabilities may be from a sum of 1; files from elsewhere are often rounded."""
 
 
-def train(split: Split, start: dict[str, Any], folder: Path, run: Run) -> None:
+def train(split: Split, start: Start, folder: Path, run: Run) -> None:
     """Checks the external file against the rows of this fold and saves it into `folder`.
 
     The out-of-fold promise is the teammate's: their models must have used the folds of artifacts/folds.parquet.
 
     Raises: PodiumError for missing columns, missing or repeated ids, and values that are no probabilities.
     """
-    competition = competition_from_json(start["competition"])
-    file = Path(start["settings"]["file"])
-    predictions = read_predictions(file, competition)
+    assert isinstance(start.settings, External)
+    file = Path(start.settings.file)
+    predictions = read_predictions(file, start.competition)
     for part, rows in (("the fold", split.fold), ("the holdout", split.holdout)):
         missing = rows.join(predictions, on="id", how="anti", maintain_order="left")["id"]
         if len(missing):
             raise PodiumError(
                 f"{file}: {len(missing)} of {len(rows)} ids of {part} are missing, the first is {missing[0]}"
             )
-    save_external(predictions, folder)
+    save_external(predictions, start.settings, start.competition, folder)
 
 
 def read_predictions(file: Path, competition: Competition) -> pl.DataFrame:
-    """The file's id column as String `id`, and one Float64 column per class whose rows sum to 1.
+    """Returns the file's id column as String `id`, and one Float64 column per class whose rows sum to 1.
 
     Raises: PodiumError naming the column or the id that is wrong.
     """

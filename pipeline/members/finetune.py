@@ -11,14 +11,14 @@ import numpy as np
 import polars as pl
 from torch import Tensor, nn
 
-from pipeline.competitions.task import Competition, competition_from_json
+from pipeline.competitions.task import Competition
 from pipeline.data.features import swapped
 from pipeline.data.folds import Split, group_keys
 from pipeline.data.text import Encoded, decoded
 from pipeline.inference.network_member import encoded_rows
-from pipeline.members.context import Run
-from pipeline.models.backbones.pretrained import backbone_facts, base_folder
+from pipeline.members.context import Run, Start
 from pipeline.models.backbones.tokenizer import load_tokenizer
+from pipeline.settings.finetuning import NetworkSettings
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.classification import Classification
 from pipeline.training.device import Device, training_device
@@ -30,11 +30,11 @@ SHOWN_CHARACTERS = 600
 
 
 @dataclass(frozen=True)
-class Setting:
+class OpenRun:
     """One fold model's surroundings, opened once."""
 
     label: str
-    settings: dict[str, Any]
+    settings: NetworkSettings
     competition: Competition
     base: Path
     backbone: str
@@ -42,59 +42,52 @@ class Setting:
     tokenizer: Any
     token_cache: Path | None
     device: Device
-    attempts: int
-    """That the guard allows."""
-
-    @property
-    def precision(self) -> str:
-        """Of the out-of-fold predictions and the kernel's."""
-        return str(self.settings["inference"]["precision"])
+    max_attempts: int
 
 
-def opened(split: Split, start: dict[str, Any], run: Run) -> Setting:
-    """Backbone, tokenizer and device that `start` (of artifacts/start/) names.
+def open_run(split: Split, start: Start, settings: NetworkSettings, run: Run) -> OpenRun:
+    """Returns the backbone, tokenizer and device that `start` names.
 
     A quick look prints a few rows as the network will read them.
     """
-    settings = start["settings"]
-    base = base_folder(run.artifacts, settings["backbone"], settings["inference"]["precision"])
-    setting = Setting(
+    base = run.artifacts.base(settings.backbone, settings.inference.precision)
+    opened = OpenRun(
         run.label,
         settings,
-        competition_from_json(start["competition"]),
+        start.competition,
         base,
-        backbone_facts(run.artifacts, settings["backbone"])["sha256"],
+        run.artifacts.backbone_facts(settings.backbone)["sha256"],
         load_tokenizer(base),
         run.token_cache,
-        training_device(settings["training"]["precision"], start["threads"]),
-        start["guard"]["max_attempts"],
+        training_device(settings.training.precision, start.threads),
+        start.max_attempts,
     )
     if run.quick:
-        _show(split.train, setting)
-    return setting
+        _show(split.train, opened)
+    return opened
 
 
 def train_network(
-    build: Callable[[], nn.Module], split: Split, setting: Setting, checkpoint: Checkpoint
+    build: Callable[[], nn.Module], split: Split, run: OpenRun, checkpoint: Checkpoint
 ) -> tuple[nn.Module, dict[str, Any], list[dict[str, Tensor]]]:
     """Fine-tunes what `build` gives on `split.train`; returns it, what is to be told about it, and who votes with it.
 
     The record: `curve` and `inner` (steps done, plain cross entropy), `best`, `skipped`, `truncation` by field,
-    `attempts` (see attempts.Trained), and `failed`, the guard's reason to give up, or None.
+    `attempts` (see restarts.FineTuned), and `failed`, the guard's reason to give up, or None.
     """
-    training = setting.settings["training"]
-    learned, inner = inner_slice(split.train, training["inner"], training["seeds"]["order"], setting.competition)
-    objective = _objective(learned, setting, training["swap"], training["label_smoothing"])
-    judge = _objective(inner, setting, False, 0.0) if len(inner) else None
-    if training["inner"] and judge is None:
-        told = f"{len(split.train)} rows are too few for training.inner {training['inner']}"
-        print(f"warning: {setting.label}: {told}; the last weights are kept", flush=True)
+    training = run.settings.training
+    learned, inner = inner_slice(split.train, training.inner, training.seeds.order, run.competition)
+    objective = _objective(learned, run, training.swap, training.label_smoothing)
+    judge = _objective(inner, run, False, 0.0) if len(inner) else None
+    if training.inner and judge is None:
+        told = f"{len(split.train)} rows are too few for training.inner {training.inner}"
+        print(f"warning: {run.label}: {told}; the last weights are kept", flush=True)
     truncation = objective.encoded.truncation
     cut = ", ".join(
         f"{name} {each['rows']:.1%} of rows, {each['tokens']:.1%} of tokens" for name, each in truncation.items()
     )
     print(
-        f"{setting.label}: {len(objective.labels)} rows; cut to {setting.settings['max_tokens']} tokens: {cut}",
+        f"{run.label}: {len(objective.labels)} rows; cut to {run.settings.max_tokens} tokens: {cut}",
         flush=True,
     )
     job = Job(
@@ -102,11 +95,11 @@ def train_network(
         objective,
         judge,
         training,
-        setting.attempts,
-        len(setting.competition.classes),
-        setting.device,
+        run.max_attempts,
+        len(run.competition.classes),
+        run.device,
         checkpoint,
-        setting.label,
+        run.label,
     )
     trained = train(job)
     record = trained.record
@@ -119,14 +112,14 @@ def train_network(
         "attempts": trained.attempts,
         "failed": record.stopped,
     }
-    deni = training["deni"]
-    return trained.network, about, trained.voters if deni and deni["answer"] == "vote" else []
+    deni = training.deni
+    return trained.network, about, trained.voters if deni and deni.answer == "vote" else []
 
 
 def inner_slice(
     rows: pl.DataFrame, share: float, seed: int, competition: Competition
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """`rows` without and with the slice on which the best moment is chosen: whole groups, about `share` of the rows."""
+    """Returns `rows` without and with the slice on which the best moment is chosen: whole groups, about `share`."""
     groups = group_keys(rows, competition.kind).rank("dense").to_numpy()
     order = np.random.default_rng([seed, 1]).permutation(np.unique(groups))
     sizes = np.bincount(groups)[order]
@@ -135,34 +128,33 @@ def inner_slice(
     return rows.filter(~inside), rows.filter(inside)
 
 
-def _show(rows: pl.DataFrame, setting: Setting) -> None:
+def _show(rows: pl.DataFrame, run: OpenRun) -> None:
     """Prints a few rows as the network will read them."""
-    encoded = encoded_rows(rows.head(SHOWN), setting.settings, setting.tokenizer, setting.competition)
+    encoded = encoded_rows(rows.head(SHOWN), run.settings, run.tokenizer, run.competition)
     for number, ids in enumerate(encoded.ids):
         row = rows[number // encoded.views]
-        print(f"row {row['id'][0]}, class {setting.competition.classes[row['label'][0]]}, {len(ids)} tokens:")
+        print(f"row {row['id'][0]}, class {run.competition.classes[row['label'][0]]}, {len(ids)} tokens:")
         print(f"  ids {ids[:12].tolist()}{' ...' if len(ids) > 12 else ''}")
-        print(f"  {decoded(setting.tokenizer, ids)[:SHOWN_CHARACTERS]!r}")
+        print(f"  {decoded(run.tokenizer, ids)[:SHOWN_CHARACTERS]!r}")
 
 
-def _objective(rows: pl.DataFrame, setting: Setting, both_orders: bool, smoothing: float) -> Classification:
-    settings, competition = setting.settings, setting.competition
+def _objective(rows: pl.DataFrame, run: OpenRun, both_orders: bool, smoothing: float) -> Classification:
+    settings, competition, batches = run.settings, run.competition, run.settings.training.batches
     labels = rows["label"].to_numpy().astype(np.int64)
     asked = [rows]
     if both_orders and competition.kind.sides:
         asked.append(swapped(rows, competition.kind))
         labels = np.concatenate([labels, np.array(competition.kind.mirror)[labels]])
-    parts = [encoded_rows(each, settings, setting.tokenizer, competition, setting.token_cache) for each in asked]
+    parts = [encoded_rows(each, settings, run.tokenizer, competition, run.token_cache) for each in asked]
     cut = np.concatenate([part.cut for part in parts])
     encoded = Encoded([ids for part in parts for ids in part.ids], parts[0].views, parts[0].truncation, cut)
-    training = settings["training"]
     return Classification(
         encoded,
         labels,
-        int(setting.tokenizer.pad_token_id),
-        setting.device.name,
-        training["batches"]["rows_per_step"],
-        training["batches"]["tokens_per_batch"],
+        int(run.tokenizer.pad_token_id),
+        run.device.name,
+        batches.rows_per_step,
+        batches.tokens_per_batch,
         smoothing,
-        training["seeds"]["order"],
+        settings.training.seeds.order,
     )

@@ -11,20 +11,22 @@ import json
 import tempfile
 import time
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from pipeline.artifacts import Artifacts
 from pipeline.competitions.metrics import METRICS
-from pipeline.competitions.task import Competition, competition_from_json
+from pipeline.competitions.task import Competition
 from pipeline.data.features import swapped
 from pipeline.data.folds import Split
 from pipeline.errors import PodiumError
 from pipeline.files import atomic_folder, remove_partials, sha256_file, write_json, write_parquet
 from pipeline.inference.predict import predict_member
-from pipeline.members.context import Run
+from pipeline.kinds import KINDS
+from pipeline.members.context import Run, Start
+from pipeline.models.saved import save_untrained
 from pipeline.training.checkpoint import Checkpoint, checkpoint
 
 UNSEEN = 1.0e-6
@@ -34,41 +36,42 @@ SWAPPED_ROWS = 64
 """So many rows of the fold are asked in both orders of their sides."""
 
 
-def train_fold(kind: ModuleType, split: Split, start: dict[str, Any], fold: int, artifacts: Path) -> float | None:
-    """Trains fold model `fold` with `kind.train`, and writes its folder, its OOF and holdout parts and its receipt.
+def train_fold(split: Split, start: Start, fold: int, artifacts: Artifacts) -> float | None:
+    """Trains fold model `fold` of a member, and writes its folder, its OOF and holdout parts and its receipt.
 
     A member that does not train this fold writes the same files without rows. Returns its score on the fold.
     """
-    member, settings = start["member"], start["settings"]
-    folder = artifacts / "members" / member / f"fold{fold}"
+    member, competition, kind = start.member, start.competition, KINDS[start.settings.kind]
+    folder, label = artifacts.model(member, fold), f"{member} fold {fold}"
     provenance = _provenance(member, fold, artifacts)
-    if settings["folds"] is not None and fold not in settings["folds"]:
+    if not start.settings.trains(fold):
         with atomic_folder(folder) as partial:
-            write_json(partial / "member.json", {"kind": settings["kind"], "trained": False})
+            save_untrained(partial, start.settings)
         _write(provenance, Split(split.train, split.fold.head(0), split.holdout.head(0)), None, start, artifacts)
         return None
     key = hashlib.sha256(json.dumps(provenance).encode()).hexdigest()
-    competition = competition_from_json(start["competition"])
     with checkpoint(f"{member}-fold{fold}", key) as state:
         remove_partials(folder)
-        run = Run(f"{member} fold {fold}", artifacts, state)
+        run = Run(label, artifacts, state)
         with atomic_folder(folder) as partial:
-            training = kind.train(split, start, partial, run)
+            training = kind.train()(split, start, partial, run)
         gc.collect()  # networks refer to themselves; the prediction is about to load another
         began = time.monotonic()
-        turned = _turned(split.fold, settings["kind"], competition)
+        # A file of predictions knows rows by their ids alone, in whichever order their sides stand.
+        mirrors = competition.kind.mirror and kind.knows_every_row
+        turned = swapped(split.fold.head(SWAPPED_ROWS), competition.kind) if mirrors else split.fold.head(0)
         asked = pl.concat([split.fold, split.holdout, turned])
-        answers = predict_member(folder, asked, competition, run.token_cache)
+        answers = predict_member(folder, artifacts, asked, competition, run.token_cache)
         probabilities, mirrored = np.split(answers, [len(asked) - len(turned)])
-        if settings["kind"] != "external":  # which may not know every id
-            _refuse_gaps(probabilities, f"{member} fold {fold}")
-        print(f"{member} fold {fold}: {len(asked)} rows predicted in {time.monotonic() - began:.1f} s", flush=True)
+        if kind.knows_every_row:
+            _refuse_gaps(probabilities, label)
+        print(f"{label}: {len(asked)} rows predicted in {time.monotonic() - began:.1f} s", flush=True)
         if training is not None:
             unlearned = collapsed(split, probabilities[: len(split.fold)], competition)
             training["collapsed"] = unlearned or training["failed"] is not None
             if training["collapsed"]:
                 why = "no better than the prior" if unlearned else training["failed"]
-                print(f"warning: {member} fold {fold}: COLLAPSED, {why}", flush=True)
+                print(f"warning: {label}: COLLAPSED, {why}", flush=True)
         told = {"training": training, "swap": swap_difference(probabilities, mirrored, competition)}
         _write(provenance | told, split, probabilities, start, artifacts)
     if not len(split.fold):
@@ -76,18 +79,18 @@ def train_fold(kind: ModuleType, split: Split, start: dict[str, Any], fold: int,
     return METRICS[competition.metric].score(split.fold["label"].to_numpy(), probabilities[: len(split.fold)])
 
 
-def quick_look(kind: ModuleType, split: Split, start: dict[str, Any], rows: int, artifacts: Path) -> float:
+def quick_look(split: Split, start: Start, rows: int, artifacts: Artifacts) -> float:
     """Trains on the first `rows` training rows, keeps nothing, and returns the score on as many rows of the fold."""
-    competition = competition_from_json(start["competition"])
+    competition, kind = start.competition, KINDS[start.settings.kind]
     asked = split.fold.head(rows)
-    (artifacts / "members").mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".quick-", dir=artifacts / "members") as temporary:
-        folder = Path(temporary) / "fold"  # as deep as a fold model's, so that it finds its backbone
+    with tempfile.TemporaryDirectory(prefix="podium-quick-") as temporary:
+        folder = Path(temporary) / "fold"
         folder.mkdir()
-        run = Run(f"{start['member']} quick look", artifacts, Checkpoint(Path(temporary) / "checkpoint"), quick=True)
-        kind.train(Split(split.train.head(rows), asked, split.holdout), start, folder, run)
-        probabilities = predict_member(folder, asked, competition)
-    if start["settings"]["kind"] != "external":
+        state = Checkpoint(Path(temporary) / "checkpoint")
+        run = Run(f"{start.member} quick look", artifacts, state, quick=True)
+        kind.train()(Split(split.train.head(rows), asked, split.holdout), start, folder, run)
+        probabilities = predict_member(folder, artifacts, asked, competition)
+    if kind.knows_every_row:
         _refuse_gaps(probabilities, run.label)
     return METRICS[competition.metric].score(asked["label"].to_numpy(), probabilities)
 
@@ -97,17 +100,8 @@ def _refuse_gaps(probabilities: np.ndarray, label: str) -> None:
         raise PodiumError(f"{label}: expected finite probabilities, found {lacking} rows without")
 
 
-def _turned(rows: pl.DataFrame, kind: str, competition: Competition) -> pl.DataFrame:
-    """The first SWAPPED_ROWS rows with their sides exchanged.
-
-    None of them where the task has no sides, and for a file of predictions, which knows rows by their ids alone.
-    """
-    wanted = competition.kind.mirror and kind != "external"
-    return swapped(rows.head(SWAPPED_ROWS), competition.kind) if wanted else rows.head(0)
-
-
 def swap_difference(answers: np.ndarray, mirrored: np.ndarray, competition: Competition) -> float | None:
-    """The largest difference between what a model says of mirrored rows, brought back, and of the rows themselves.
+    """Returns the largest difference between what a model says of mirrored rows, brought back, and of the rows.
 
     answers (rows, classes) of at least the rows that `mirrored` (turned rows, classes) answers, in the same order. None
     where none was asked.
@@ -118,7 +112,7 @@ def swap_difference(answers: np.ndarray, mirrored: np.ndarray, competition: Comp
 
 
 def collapsed(split: Split, probabilities: np.ndarray, competition: Competition) -> bool:
-    """Whether the fold model is no better on its fold than the shares of the classes that it learned from."""
+    """Returns whether the fold model is no better on its fold than the shares of the classes that it learned from."""
     labels = split.fold["label"].to_numpy()
     if not len(labels):
         return False
@@ -129,28 +123,23 @@ def collapsed(split: Split, probabilities: np.ndarray, competition: Competition)
 
 
 def _write(
-    provenance: dict[str, Any], split: Split, probabilities: np.ndarray | None, start: dict[str, Any], artifacts: Path
+    provenance: dict[str, Any], split: Split, probabilities: np.ndarray | None, start: Start, artifacts: Artifacts
 ) -> None:
-    """The OOF and holdout parts, and the receipt that names them; `probabilities` of fold and holdout, one below the
-    other, None for a fold that is not trained."""
-    member, fold, classes = provenance["member"], provenance["fold"], start["competition"]["classes"]
+    """Writes the OOF and holdout parts, and the receipt that names them; `probabilities` of fold and holdout, one below
+    the other, None for a fold that is not trained."""
+    member, fold, classes = provenance["member"], provenance["fold"], start.competition.classes
     values = np.empty((0, len(classes))) if probabilities is None else probabilities
-    files = {"oof": f"fold{fold}.parquet", "holdout": f"holdout{fold}.parquet"}
+    files = {"oof": artifacts.oof_part(member, fold), "holdout": artifacts.holdout_part(member, fold)}
     each = zip(files.values(), (split.fold, split.holdout), np.split(values, [len(split.fold)]), strict=True)
     for file, rows, part in each:
         columns = (pl.Series(name, part[:, c]) for c, name in enumerate(classes))
-        write_parquet(rows.select("id").with_columns(columns), artifacts / "oof" / member / file)
-    hashes = {name: sha256_file(artifacts / "oof" / member / file) for name, file in files.items()}
+        write_parquet(rows.select("id").with_columns(columns), file)
+    hashes = {name: sha256_file(file) for name, file in files.items()}
     receipt = provenance | {"trained": probabilities is not None, "parts": hashes}
-    write_json(artifacts / "receipts" / f"{member}-fold{fold}.json", receipt)
+    write_json(artifacts.receipt(member, fold), receipt)
 
 
-def _provenance(member: str, fold: int, artifacts: Path) -> dict[str, Any]:
-    """What the fold model comes from; the oof stage refuses parts that do not belong together."""
-    return {
-        "member": member,
-        "fold": fold,
-        "data": sha256_file(artifacts / "competition" / "train.parquet"),
-        "folds": sha256_file(artifacts / "folds.parquet"),
-        "start": sha256_file(artifacts / "start" / f"{member}.json"),
-    }
+def _provenance(member: str, fold: int, artifacts: Artifacts) -> dict[str, Any]:
+    """Returns what the fold model comes from; the oof stage refuses parts that do not belong together."""
+    sources = {"data": artifacts.train_file, "folds": artifacts.folds_file, "start": artifacts.start(member)}
+    return {"member": member, "fold": fold} | {name: sha256_file(file) for name, file in sources.items()}

@@ -9,22 +9,22 @@ from __future__ import annotations
 import io
 from contextlib import redirect_stdout
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from pipeline.artifacts import Artifacts
 from pipeline.competitions.metrics import log_losses
 from pipeline.competitions.task import Competition
-from pipeline.config import Stack, Tabular
+from pipeline.config import Stack, member_settings
 from pipeline.data.folds import group_keys, split_rows
 from pipeline.ensemble.oof import collect
 from pipeline.ensemble.stack import compare
 from pipeline.ensemble.table import read_oof
 from pipeline.ensemble.uncertainty import cluster_error
 from pipeline.files import write_json, write_parquet
-from pipeline.members import tabular
+from pipeline.members.context import Start
 from pipeline.members.fold import train_fold
 
 MEMBERS: dict[str, dict[str, Any]] = {
@@ -40,7 +40,7 @@ ERRORS = 2.0
 
 
 def shuffled(rows: pl.DataFrame, folds: pl.DataFrame, competition: Competition, seed: int) -> pl.DataFrame:
-    """Whole prompts of `rows` (train.parquet), MOST_ROWS rows or a few more, with fold and shuffled label.
+    """Returns whole prompts of `rows` (train.parquet), MOST_ROWS rows or a few more, with fold and shuffled label.
 
     Labels change places within a fold only, so that every fold keeps its class shares.
     """
@@ -57,36 +57,34 @@ def shuffled(rows: pl.DataFrame, folds: pl.DataFrame, competition: Competition, 
 
 
 def run_probe(
-    artifacts: Path, folder: Path, competition: Competition, folds: list[int], threads: int, stack: Stack
+    artifacts: Artifacts, copy: Artifacts, competition: Competition, folds: list[int], threads: int, stack: Stack
 ) -> dict[str, Any]:
-    """Builds members and stack on shuffled labels in `folder` (a temporary one) and says what they gain.
+    """Builds members and stack on shuffled labels in `copy` (a temporary folder) and says what they gain.
 
     Returns metrics/probe.json: rows, prior, score (level-2 nested, both log losses), gain, standard_error, leak.
     """
-    rows = pl.read_parquet(artifacts / "competition" / "train.parquet")
-    noise = shuffled(rows, pl.read_parquet(artifacts / "folds.parquet"), competition, stack.seed)
+    noise = shuffled(artifacts.train().collect(), artifacts.folds(), competition, stack.seed)
     assigned = noise.select("id", "fold")
     noise = noise.drop("fold")
-    write_parquet(noise, folder / "competition" / "train.parquet")
-    write_parquet(assigned, folder / "folds.parquet")
+    write_parquet(noise, copy.train_file)
+    write_parquet(assigned, copy.folds_file)
     for name, settings in MEMBERS.items():
         about = {"kind": "tabular", "backbone": "none", "seed": stack.seed}
-        chosen = Tabular.model_validate(about | settings).model_dump(mode="json")
-        start = {"member": name, "settings": chosen, "competition": asdict(competition), "threads": threads}
-        write_json(folder / "start" / f"{name}.json", start)
+        start = Start(name, member_settings(about | settings), competition, threads)
+        write_json(copy.start(name), asdict(start))
         for fold in folds:
             with redirect_stdout(io.StringIO()):
-                train_fold(tabular, split_rows(noise, assigned, fold), start, fold, folder)
-    both = collect(folder, list(MEMBERS), folds, competition)
-    write_parquet(both.oof, folder / "oof" / "oof.parquet")
-    oof = read_oof(folder, list(MEMBERS), competition)
+                train_fold(split_rows(noise, assigned, fold), start, fold, copy)
+    both = collect(copy.root, list(MEMBERS), folds, competition)
+    write_parquet(both.oof, copy.oof_file)
+    oof = read_oof(copy.root, list(MEMBERS), competition)
     with redirect_stdout(io.StringIO()):
         comparison = compare(oof, list(MEMBERS), stack.candidates, competition, threads, stack.seed)
     return verdict(oof.labels, comparison.nested[comparison.chosen], comparison.second.groups)
 
 
 def verdict(labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
-    """What (rows, classes) probabilities gain over the rows' own class shares, and whether that is more than chance."""
+    """Returns what (rows, classes) probabilities gain over the rows' class shares, and whether by more than chance."""
     shares = np.bincount(labels, minlength=probabilities.shape[1]) / len(labels)
     prior, score = (log_losses(labels, each) for each in (np.tile(shares, (len(labels), 1)), probabilities))
     gain, error = float((prior - score).mean()), cluster_error(prior - score, groups)

@@ -9,64 +9,76 @@ python -m stages.start --member words
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from typing import Any
 
+from pipeline.artifacts import FACTS, Artifacts
 from pipeline.competitions.task import Competition
-from pipeline.config import Decoder, Encoder, External, Params
+from pipeline.config import Params
 from pipeline.errors import PodiumError, nearest
 from pipeline.files import read_json, sha256_file
 from pipeline.imports import fingerprint, libraries
-from pipeline.models.backbones.pretrained import FACTS, backbone_facts
+from pipeline.kinds import KINDS
 from pipeline.settings.backbones import NoBackbone
+from pipeline.settings.finetuning import NetworkSettings
 
 SHARED = ("stages/finetune.py", "pipeline/members/fold.py", "pipeline/inference/predict.py")
 """What every kind's fold goes through, counted without the kinds that it calls."""
+ROWS = "pipeline/kinds.py"
+"""Not counted, because a member's own row stands in its start file: another kind's is no change to it."""
+PRETRAINING = "pipeline.training.pretrain"
 
 
-def resolve(name: str, params: Params, competition: Competition, artifacts: Path = Path("artifacts")) -> dict[str, Any]:
-    """The contents of start/<name>.json: settings with defaults, competition, threads, code and library versions.
+def resolve(name: str, params: Params, competition: Competition, artifacts: Artifacts) -> dict[str, Any]:
+    """Returns the contents of start/<name>.json: a pipeline.members.context.Start, ready for JSON.
 
-    A neural member's holds its backbone's content hash as well, and the precision that `auto` comes to here.
+    The precision of a network's training is what `auto` comes to here.
 
     Raises: PodiumError for an unknown member, a file under external/ that is missing, or a member that does not fit
     its backbone.
     """
     if name not in params.members:
         raise PodiumError(f'params.yaml: members: no member "{name}"{nearest(name, params.members)}')
-    member = params.members[name]
-    module = f"pipeline.members.{member.kind}"
-    resolved: dict[str, Any] = {
+    settings, network = params.members[name], {}
+    kind = KINDS[settings.kind]
+    module = kind.trainer.split(":")[0]
+    if isinstance(settings, NetworkSettings):
+        network = {
+            "backbone": _backbone(name, settings, artifacts),
+            "max_attempts": params.guard.max_attempts,
+        }
+        settings = _with_precision(name, settings)
+    return {
         "member": name,
-        "settings": member.model_dump(mode="json"),
+        "settings": asdict(settings),
         "competition": asdict(competition),
         "threads": params.threads,
-        "code": fingerprint(module, alone=SHARED),
+        "code": fingerprint(module, alone=SHARED, without=ROWS),
+        "kind": asdict(kind),
         "libraries": {library: _version(library) for library in libraries(module)},
-    }
-    if isinstance(member, External):
-        resolved["file"] = _content(Path(member.file), f"members.{name}.file")
-    if isinstance(member, Encoder | Decoder):
-        from pipeline.training.device import resolve_precision  # torch is slow to load
-
-        resolved["backbone"] = _backbone(name, member, artifacts)
-        resolved["guard"] = {"max_attempts": params.guard.max_attempts}
-        training = resolved["settings"]["training"]
-        if training["smart"] and training["smart"]["form"] == "smart" and training["precision"] == "auto":
-            training["precision"], reason = "fp32", "smart moves words by less than half precision can tell"
-        else:
-            training["precision"], reason = resolve_precision(training["precision"])
-        print(f"{name}: trains in {training['precision']}: {reason}")
-    if isinstance(member, Encoder) and member.network:
-        resolved["network"] = _content(Path(member.network), f"members.{name}.network")
-    return resolved
+        "files": {key: _content(Path(file), f"members.{name}.{key}") for key, file in settings.files().items()},
+    } | network
 
 
-def resolve_pretraining(name: str, params: Params, artifacts: Path = Path("artifacts")) -> dict[str, Any]:
-    """The contents of start_pretrain/<name>.json, for a backbone: the same idea. `settings` is None without a network.
+def _with_precision(name: str, settings: NetworkSettings) -> NetworkSettings:
+    """Returns the settings with the precision in which the network trains on this machine."""
+    from pipeline.training.device import resolve_precision  # torch is slow to load
+
+    training = settings.training
+    if training.smart and training.smart.form == "smart" and training.precision == "auto":
+        training, reason = replace(training, precision="fp32"), "smart moves words by less than half precision can tell"
+    else:
+        precision, reason = resolve_precision(training.precision)
+        training = replace(training, precision=precision)
+    print(f"{name}: trains in {training.precision}: {reason}")
+    return replace(settings, training=training)
+
+
+def resolve_pretraining(name: str, params: Params, artifacts: Artifacts) -> dict[str, Any]:
+    """Returns the contents of start_pretrain/<name>.json: a pipeline.training.pretrain.PretrainStart, for JSON.
 
     Raises: PodiumError for an unknown backbone, or a file of more text that is missing.
     """
@@ -75,21 +87,21 @@ def resolve_pretraining(name: str, params: Params, artifacts: Path = Path("artif
     backbone = params.backbones[name]
     if isinstance(backbone, NoBackbone):
         return {"label": f"pretrain {name}", "settings": None}
-    module, settings = "pipeline.training.pretrain", backbone.pretrain.model_dump(mode="json")
+    settings = backbone.pretrain
     return {
         "label": f"pretrain {name}",
-        "settings": settings,
+        "settings": asdict(settings),
         "threads": params.threads,
-        "backbone": read_json(artifacts / "backbones" / name / FACTS)["sha256"],
-        "files": [_content(Path(file), f"backbones.{name}.pretrain.files") for file in settings["files"]],
-        "code": fingerprint(module),
-        "libraries": {library: _version(library) for library in libraries(module)},
+        "backbone": read_json(artifacts.backbone(name) / FACTS)["sha256"],
+        "files": [_content(Path(file), f"backbones.{name}.pretrain.files") for file in settings.files],
+        "code": fingerprint(PRETRAINING, without=ROWS),
+        "libraries": {library: _version(library) for library in libraries(PRETRAINING)},
     }
 
 
-def _backbone(name: str, member: Encoder | Decoder, artifacts: Path) -> str:
-    """The content hash of the member's backbone, after checking that the two fit together."""
-    about = backbone_facts(artifacts, member.backbone)
+def _backbone(name: str, member: NetworkSettings, artifacts: Artifacts) -> str:
+    """Returns the content hash of the member's backbone, after checking that the two fit together."""
+    about = artifacts.backbone_facts(member.backbone)
     if about["family"] != member.kind:
         raise PodiumError(
             f"params.yaml: members.{name}: kind {member.kind} needs an {member.kind} as backbone; "
@@ -113,12 +125,12 @@ def _content(file: Path, key: str) -> str:
 
 @cache
 def _distributions() -> Mapping[str, list[str]]:
-    """Import name -> distributions; looked up once, for it opens the records of all that is installed."""
+    """Returns import name -> distributions; looked up once, for it opens the records of all that is installed."""
     return packages_distributions()
 
 
 def _version(library: str) -> str:
-    """The installed version of the distribution that provides the import name `library`."""
+    """Returns the installed version of the distribution that provides the import name `library`."""
     try:
         return version(_distributions().get(library, [library])[0])
     except PackageNotFoundError:

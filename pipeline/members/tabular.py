@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from pipeline.competitions.task import competition_from_json
 from pipeline.data.folds import Split
-from pipeline.members.context import Run
+from pipeline.members.context import Run, Start
 from pipeline.models.tabular.model import fit_tabular
+from pipeline.settings.tabular import Tabular
 
 
-def train(split: Split, start: dict[str, Any], folder: Path, run: Run) -> None:
+def train(split: Split, start: Start, folder: Path, run: Run) -> None:
     """Fits the model that `start` describes and saves it into `folder`; it takes seconds and keeps no checkpoint."""
-    competition = competition_from_json(start["competition"])
+    assert isinstance(start.settings, Tabular)
     labels = split.train["label"].to_numpy()
-    fit_tabular(split.train, labels, start["settings"], competition, start["threads"]).save(folder)
+    fit_tabular(split.train, labels, start.settings, start.competition, start.threads).save(folder)

@@ -9,16 +9,18 @@ import numpy as np
 import polars as pl
 
 from pipeline.competitions.task import Competition
-from pipeline.files import write_json, write_parquet
+from pipeline.files import write_parquet
+from pipeline.models.saved import save_member
+from pipeline.settings.external import External
 
 PREDICTIONS = "predictions.parquet"
 
 
-def save_external(predictions: pl.DataFrame, folder: Path) -> None:
+def save_external(predictions: pl.DataFrame, settings: External, competition: Competition, folder: Path) -> None:
     """Writes `predictions` (id and one Float64 column per class) as a member's fold model."""
     folder.mkdir(parents=True, exist_ok=True)
     write_parquet(predictions, folder / PREDICTIONS)
-    write_json(folder / "member.json", {"kind": "external", "trained": True})
+    save_member(folder, settings, competition)
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,11 @@ class ExternalModel:
     classes: tuple[str, ...]
 
     def predict(self, rows: pl.DataFrame) -> np.ndarray:
-        """(rows, classes) probabilities by id; a row whose id is unknown is NaN."""
+        """Returns (rows, classes) probabilities by id; a row whose id is unknown is NaN."""
         joined = rows.select("id").join(self.known, on="id", how="left", maintain_order="left")
         return joined.select(self.classes).to_numpy().astype(np.float64)
 
 
 def load_external(folder: Path, competition: Competition) -> ExternalModel:
-    """What `save_external` wrote."""
+    """Returns what `save_external` wrote."""
     return ExternalModel(pl.read_parquet(folder / PREDICTIONS), competition.classes)

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from pipeline.competitions.task import Task
 from pipeline.errors import PodiumError
 from pipeline.models.heads import EquivariantHead, PlainHead, Pooling
+from pipeline.settings.decoder import Decoder
+from pipeline.settings.encoder import Encoder
 
 FUNCTION = "build"
 """What a custom network's file must define: build(backbone, task, classes) -> torch.nn.Module."""
@@ -26,71 +28,59 @@ class Network(nn.Module):
         self.backbone, self.pooling, self.head, self.views = backbone, pooling, head, views
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(rows * views, length) ids and mask, a row's views one after the other -> (rows, classes) float32 logits."""
+        """Returns (rows, classes) float32 logits of (rows * views, length) ids and mask, a row's views side by side."""
         states = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         pooled = self.pooling(states, attention_mask).to(_dtype(self.head))
         return self.head(pooled.view(-1, self.views, pooled.shape[-1])).float()
 
 
-def encoder_network(backbone: Any, settings: dict[str, Any], task: Task, classes: int, source: str | None) -> nn.Module:
-    """The network that an encoder member's settings describe; fresh weights come from torch's global generator.
+def encoder_network(backbone: Any, settings: Encoder, task: Task, classes: int, source: str | None) -> nn.Module:
+    """Returns the network that an encoder member's settings describe; fresh weights come from torch's global generator.
 
-    `source` is the text of the custom network's file, where `settings["network"]` names one.
+    `source` is the text of the custom network's file, where `settings.network` names one.
 
     Raises: PodiumError where that file does not do what it must.
     """
     if source is not None:
-        return _custom(backbone, source, settings["network"], task, classes)
+        return _custom(backbone, source, settings.network or "", task, classes)
     return _network(backbone, settings, task, classes)
 
 
-def decoder_network(adapted: Any, settings: dict[str, Any], task: Task, classes: int) -> Network:
-    """The same for a decoder member, on a base with adapters."""
+def decoder_network(adapted: Any, settings: Decoder, task: Task, classes: int) -> Network:
+    """Returns the network that a decoder member's settings describe, on a base with adapters."""
     return _network(adapted, settings, task, classes)
 
 
-def _network(backbone: Any, settings: dict[str, Any], task: Task, classes: int) -> Network:
+def _network(backbone: Any, settings: Encoder | Decoder, task: Task, classes: int) -> Network:
     hidden = int(backbone.config.hidden_size)
-    views = 2 if settings["input"] == "siamese" and task.sides else 1
-    if settings["head"] == "equivariant" and views == 1:
+    views = 2 if settings.input == "siamese" and task.sides else 1
+    if settings.head == "equivariant" and views == 1:
         raise PodiumError("head equivariant needs two sides; this competition's rows have one text")
-    head = EquivariantHead(hidden, task) if settings["head"] == "equivariant" else PlainHead(hidden, classes, views)
-    return Network(backbone, Pooling(settings["pooling"], hidden), head, views)
+    head = EquivariantHead(hidden, task) if settings.head == "equivariant" else PlainHead(hidden, classes, views)
+    return Network(backbone, Pooling(settings.pooling, hidden), head, views)
 
 
-def check_custom(network: nn.Module, settings: dict[str, Any], task: Task, classes: int) -> None:
+def check_custom(network: nn.Module, settings: Encoder, task: Task, classes: int) -> None:
     """Asks a custom network about two rows before it is trained.
 
     Raises: PodiumError where it fails, or does not answer with one logit per row and class.
     """
-    views = 2 if settings["input"] == "siamese" and task.sides else 1
+    views = 2 if settings.input == "siamese" and task.sides else 1
     ids = torch.ones(2 * views, 8, dtype=torch.long, device=next(network.parameters()).device)
     try:
         with torch.no_grad():
             found = tuple(network.eval()(ids, torch.ones_like(ids)).shape)
     except Exception as error:
         line = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise PodiumError(f"{settings['network']}: its forward(input_ids, attention_mask) failed: {line}") from error
+        raise PodiumError(f"{settings.network}: its forward(input_ids, attention_mask) failed: {line}") from error
     if found != (2, classes):
         raise PodiumError(
-            f"{settings['network']}: expected (rows, {classes}) logits, found {found} for 2 rows of {views} sequences"
+            f"{settings.network}: expected (rows, {classes}) logits, found {found} for 2 rows of {views} sequences"
         )
 
 
-def without_dropout(config: Any, rate: float | None) -> Any:
-    """`config` with every dropout rate replaced by `rate`; unchanged for None.
-
-    It must happen before the network is built: some keep their rates in modules of their own, not in nn.Dropout.
-    """
-    if rate is not None:
-        for name, value in config.to_dict().items():
-            if ("dropout" in name or name.endswith("_pdrop")) and isinstance(value, int | float):
-                setattr(config, name, rate)
-    return config
-
-
 def checksum(tensors: dict[str, Tensor]) -> str:
-    """Hex SHA-256 over names and values."""
+    """Returns hex SHA-256 over names and values."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())
@@ -115,9 +105,9 @@ def _custom(backbone: nn.Module, source: str, name: str, task: Task, classes: in
     return network
 
 
-def network_source(settings: dict[str, Any], place: Path = Path()) -> str | None:
-    """The text of a custom network's file below `place`, or None where the settings name none."""
-    return (place / settings["network"]).read_text(encoding="utf-8") if settings.get("network") else None
+def network_source(settings: Encoder) -> str | None:
+    """Returns the text of a custom network's file, or None where the settings name none."""
+    return Path(settings.network).read_text(encoding="utf-8") if settings.network else None
 
 
 def _dtype(module: nn.Module) -> torch.dtype:

@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from pipeline.artifacts import FACTS, Artifacts
 from pipeline.models.backbones.loading import load_backbone
-from pipeline.models.backbones.pretrained import FACTS, base_folder
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json")
 NOT_NEEDED = ("pretraining.json", "spm.model")
@@ -21,7 +21,7 @@ def pack_backbone(artifacts: Path, name: str, kind: str, precision: str, package
     bring adapters: the base goes in as well, saved in the precision that they were trained on, in a folder
     of its own, pretrained/<name>-<precision>/.
     """
-    source = base_folder(artifacts, name)
+    source = Artifacts(artifacts).base(name)
     facts = package / "pretrained" / name
     if not (facts / FACTS).is_file():
         facts.mkdir(parents=True, exist_ok=True)

@@ -21,11 +21,14 @@ from pipeline.ensemble.ladder import Ladder, load_ladder
 from pipeline.errors import PodiumError
 from pipeline.files import atomic_folder, read_json, write_parquet
 from pipeline.imports import ROOT, closure
-from pipeline.members.refit import MODEL, PARITY
+from pipeline.kinds import KINDS
+from pipeline.models.saved import read_member
 from pipeline.package.manifest import write_manifest, write_metadata
 from pipeline.package.parity_rows import parity_rows, refit_rows, reload_and_compare
 from pipeline.package.workload import work_of
+from pipeline.settings.finetuning import NetworkSettings
 
+MODEL, PARITY = "model", "parity.parquet"
 ENTRY = "pipeline.kernel.run"
 """The kernel's code is what this module imports, and nothing else."""
 
@@ -50,8 +53,9 @@ def build_package(artifacts: Path, settings: Package, wheels: list[Path]) -> Non
             if member["kind"] in ("encoder", "decoder"):
                 from pipeline.package.bases import pack_backbone  # torch is slow to load
 
-                saved = read_json(artifacts / "members" / name / f"fold{member['folds'][0]}" / "member.json")
-                pack_backbone(artifacts, saved["settings"]["backbone"], member["kind"], member["precision"], folder)
+                saved = read_member(artifacts / "members" / name / f"fold{member['folds'][0]}")
+                assert saved.settings
+                pack_backbone(artifacts, saved.settings.backbone, member["kind"], member["precision"], folder)
             if name in refits:
                 _link_all(artifacts / "refit" / name / MODEL, folder / "members" / name / f"fold{extra}")
                 member["folds"] = [extra, *member["folds"]]
@@ -60,7 +64,9 @@ def build_package(artifacts: Path, settings: Package, wheels: list[Path]) -> Non
                 _link(file, folder / "stack" / file.name)
         for wheel in wheels:
             _link(wheel, folder / "wheels" / wheel.name)
-        for source in closure(ENTRY):
+        for source in closure(
+            ENTRY, *(module for member in members.values() for module in KINDS[member["kind"]].modules())
+        ):
             # Copied: an editor that writes in place would change a linked file under its hash.
             (folder / "code" / source).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / source, folder / "code" / source)
@@ -87,11 +93,12 @@ def _members(folder: Path, ladder: Ladder, folds: list[int]) -> dict[str, dict[s
             file = folder / name / f"fold{fold}" / "member.json"
             if not file.is_file():
                 raise PodiumError(f"{file}: expected a fold model of member {name}, found none; run `dvc repro`")
-            saved = read_json(file)
-            if saved["trained"]:
+            saved = read_member(file.parent)
+            if saved.trained:
                 trained.append(fold)
-        precision = saved.get("settings", {}).get("inference", {}).get("precision", "fp32")
-        members[name] = {"kind": saved["kind"], "folds": trained, "precision": precision}
+                settings = saved.settings
+        precision = settings.inference.precision if isinstance(settings, NetworkSettings) else "fp32"
+        members[name] = {"kind": saved.kind.name, "folds": trained, "precision": precision}
     return members
 
 

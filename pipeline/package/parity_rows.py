@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.data.features import field_characters
 from pipeline.inference.parity import parity_differences, parity_part
@@ -68,7 +69,7 @@ def reload_and_compare(folder: Path, members: dict[str, dict[str, Any]], competi
         largest = 0.0
         for fold in member["folds"]:
             place = folder / "members" / name / f"fold{fold}"
-            predicted = predict_member(place, parity_part(parity, fold, competition), competition)
+            predicted = predict_member(place, Artifacts(folder), parity_part(parity, fold, competition), competition)
             differences = parity_differences(predicted, name, fold, parity, member["precision"], competition)
             largest = max(largest, float(differences.max(initial=0.0)))
         print(f"package: {name}: {len(member['folds'])} fold models reloaded, parity {largest:.1e}", flush=True)

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.data.features import field_characters
 from pipeline.ensemble.row_priority import divergence
 from pipeline.files import read_json
 from pipeline.inference.passes import FIRST, combined, passes_of
 from pipeline.inference.predict import open_member
-from pipeline.models.backbones.pretrained import base_folder
+from pipeline.models.saved import read_member
+from pipeline.settings.finetuning import NetworkSettings
 
 
 def work_of(package: Path, name: str, member: dict[str, Any], parity: pl.DataFrame, competition: Competition) -> dict:
@@ -27,15 +29,15 @@ def work_of(package: Path, name: str, member: dict[str, Any], parity: pl.DataFra
     networks: parameters of the layers, their number and width, bytes to load, sequences and their longest length.
     """
     place = package / "members" / name / f"fold{member['folds'][0]}"
-    settings = read_json(place / "member.json").get("settings", {})
+    settings = read_member(place).settings
     passes = passes_of(settings)
     rows = parity.select("id", *competition.kind.fields)
-    found = {"passes": list(passes), "gains": _gains(place, passes, rows, competition)}
-    if member["kind"] not in ("encoder", "decoder"):
+    found = {"passes": list(passes), "gains": _gains(package, place, passes, rows, competition)}
+    if not isinstance(settings, NetworkSettings):
         return found
     from pipeline.models.backbones.tokenizer import load_tokenizer  # transformers is slow to load
 
-    base = base_folder(package, settings["backbone"], member["precision"])
+    base = Artifacts(package).base(settings.backbone, member["precision"])
     config = read_json(base / "config.json")
     texts = pl.concat([rows[field].explode() for field in competition.kind.fields]).drop_nulls().to_list()
     tokens = sum(map(len, load_tokenizer(base)(texts, add_special_tokens=False)["input_ids"])) if texts else 1
@@ -47,9 +49,9 @@ def work_of(package: Path, name: str, member: dict[str, Any], parity: pl.DataFra
             "layers": config["num_hidden_layers"],
             "hidden": config["hidden_size"],
             "bytes": sum(file.stat().st_size for folder in folders for file in folder.rglob("*.safetensors")),
-            "siamese": settings["input"] == "siamese",
-            "max_tokens": settings["max_tokens"],
-            "long_tokens": settings["inference"].get("long_tokens"),
+            "siamese": settings.input == "siamese",
+            "max_tokens": settings.max_tokens,
+            "long_tokens": settings.inference.long_tokens,
             "characters_per_token": round(max(characters, 1.0) / max(tokens, 1), 4),
         }
     }
@@ -65,11 +67,13 @@ def _layer_parameters(config: dict[str, Any]) -> int:
     return int(config["num_hidden_layers"] * (attention + gates * hidden * middle))
 
 
-def _gains(place: Path, passes: tuple[str, ...], rows: pl.DataFrame, competition: Competition) -> dict[str, float]:
+def _gains(
+    package: Path, place: Path, passes: tuple[str, ...], rows: pl.DataFrame, competition: Competition
+) -> dict[str, float]:
     """Pass -> mean divergence of the answer with it from the answer without."""
     if passes == (FIRST,):
         return {}
-    member = open_member(place, competition)
+    member = open_member(place, Artifacts(package), competition)
     try:
         parts = {which: member.predict(rows, which) for which in passes}
     finally:

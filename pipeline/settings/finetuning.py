@@ -1,139 +1,82 @@
-"""How a network is trained and asked: the parts that encoder and decoder members share in params.yaml."""
+"""How a network is fine-tuned and asked: what encoder and decoder members share in params.yaml."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
-
-from pipeline.settings.section import Section
-from pipeline.settings.techniques import Awp, Deni, Fgm, Mixout, Proximal, RDrop, Smart
-
-Attention = Literal["fast", "huggingface"]
-"""`fast`: our attention in a DeBERTa (pipeline/models/deberta/) and our dropout; `huggingface`: none of ours.
-
-The first gives the same within rounding, the second draws other masks at the same rate."""
-
-
-class Seeds(Section):
-    """Separate streams, so that one can be changed while the others stay."""
-
-    head: int = 0
-    """Fresh weights: head, pooling, LoRA."""
-    order: int = 0
-    """Order of the rows, and the inner slice."""
-    dropout: int = 0
+from pipeline.section import Limits, Prepared, section
+from pipeline.settings.member import MemberSettings
+from pipeline.settings.optimisation import Batches, RateSchedule, Seeds, with_rate
+from pipeline.settings.techniques import (
+    Awp,
+    Deni,
+    Fgm,
+    Mixout,
+    Proximal,
+    RDrop,
+    Smart,
+    StepTechnique,
+    with_values_of_the_form,
+)
 
 
-class Reference(Section):
-    """A rate that is known to work with another number of rows per step, often the one of pre-training."""
-
-    rate: float = Field(gt=0)
-    rows: int = Field(ge=1)
-    """Per step, at that rate."""
-    rule: Literal["linear", "sqrt"] = "sqrt"
-    """`linear` in the rows (Goyal et al. 2017, arXiv 1706.02677, for SGD), or in their square root, which suits Adam
-    (Malladi et al. 2022, arXiv 2205.10287)."""
-
-    def rate_for(self, rows: int) -> float:
-        """The rate for so many rows per step."""
-        return self.rate * (rows / self.rows) ** (1.0 if self.rule == "linear" else 0.5)
-
-
-class Schedule(Section):
-    """Learning rate over the optimiser's steps."""
-
-    rate: float = Field(gt=0)
-    """At its peak, for the top of the network. Left out where `reference` gives it."""
-    reference: Reference | None = None
-    warmup: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the steps over which the rate rises from 0."""
-    decay: Literal["linear", "cosine", "exponential", "none"] = "linear"
-    """From the peak to 0 (linear, cosine), or by `decay_per_epoch` in each epoch."""
-    decay_per_epoch: float = Field(default=0.5, gt=0, le=1)
-
-
-class Batches(Section):
-    """What a step of the optimiser sees, and how much of it stands in memory at a time."""
-
-    rows_per_step: int = Field(default=32, ge=1)
-    tokens_per_batch: int = Field(default=8192, ge=16)
-    """Padding included. Lower it where memory runs out: a step is then put together from more batches, and learns the
-    same."""
-
-
-def with_rate(given: Any, usual: Batches) -> Any:
-    """`given`, what a section with a schedule and batches is made from, with the rate that `schedule.reference` gives.
-
-    Raises: ValueError where another rate is given as well.
-    """
-    schedule = given.get("schedule") if isinstance(given, dict) else None
-    if not isinstance(schedule, dict) or not schedule.get("reference"):
-        return given
-    try:
-        batches = Batches.model_validate(usual.model_dump() | dict(given.get("batches") or {}))
-        rate = Reference.model_validate(schedule["reference"]).rate_for(batches.rows_per_step)
-    except (TypeError, ValueError):
-        raise ValueError("schedule.reference: expected {rate: …, rows: …, rule: linear or sqrt}") from None
-    if schedule.get("rate") not in (None, rate):
-        raise ValueError(f"schedule.reference gives a rate of {rate:.3g} already: leave out schedule.rate")
-    return given | {"schedule": schedule | {"rate": rate}}
-
-
-class HeadFirst(Section):
+@section
+class HeadFirst:
     """Pooling and head learn alone, on the backbone as it came, before all learn together (Kumar et al. 2022, arXiv
     2202.10054). Both phases start with a warmup of their own."""
 
-    epochs: int = Field(default=3, ge=1)
-    rate: float = Field(default=1.0e-3, gt=0)
+    epochs: Annotated[int, Limits(ge=1)] = 3
+    rate: Annotated[float, Limits(gt=0)] = 1.0e-3
 
 
-class Training(Section):
+@section
+class Training:
     """Fine-tuning of one fold model."""
 
-    epochs: int = Field(default=1, ge=1)
-    schedule: Schedule
+    epochs: Annotated[int, Limits(ge=1)] = 1
+    schedule: RateSchedule
     batches: Batches = Batches()
-    head_rate: float | None = Field(default=None, gt=0)
+    head_rate: Annotated[float, Limits(gt=0)] | None = None
     """Peak rate of pooling and head; by default that of the schedule."""
-    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    layer_decay: Annotated[float, Limits(gt=0, le=1)] = 1.0
     """Each layer's rate is that of the layer above, times this."""
-    layer_floor: float = Field(default=1.0, gt=0, le=1)
+    layer_floor: Annotated[float, Limits(gt=0, le=1)] = 1.0
     """Instead: the embeddings' share of the rate, from which it rises to the top along a cosine."""
     freeze_embeddings: bool = False
     """The table of word embeddings stays as it is: most of a small DeBERTa-v3's weights."""
-    reinit_layers: int = Field(default=0, ge=0)
+    reinit_layers: Annotated[int, Limits(ge=0)] = 0
     """Draw that many top layers of the backbone anew, as they were before pre-training (Zhang et al. 2021, arXiv
     2006.05987)."""
     head_first: HeadFirst | None = None
-    weight_decay: float = Field(default=0.01, ge=0)
-    clip: float = Field(default=1.0, gt=0)
+    weight_decay: Annotated[float, Limits(ge=0)] = 0.01
+    clip: Annotated[float, Limits(gt=0)] = 1.0
     """Largest norm of the gradient."""
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    dropout: float | None = Field(default=None, ge=0, lt=1)
+    label_smoothing: Annotated[float, Limits(ge=0, lt=1)] = 0.0
+    dropout: Annotated[float, Limits(ge=0, lt=1)] | None = None
     """In place of every dropout rate of the backbone's own; 0 switches it off."""
     swap: bool = False
     """Train on each row in both orders of its sides."""
-    ema: float = Field(default=0.0, ge=0, le=1)
+    ema: Annotated[float, Limits(ge=0, le=1)] = 0.0
     """Half-life of the moving average of the weights, as a share of all steps; 0 for none."""
-    swa: float = Field(default=1.0, ge=0, le=1)
+    swa: Annotated[float, Limits(ge=0, le=1)] = 1.0
     """Keep the equal mean of the weights after each step from that share of the steps on (Izmailov et al. 2018, arXiv
     1803.05407); 1 for none."""
-    runs: int = Field(default=1, ge=1)
+    runs: Annotated[int, Limits(ge=1)] = 1
     """Train so often from the same fresh weights, in other orders and with other dropout, and keep the mean of the
     weights (Wortsman et al. 2022, arXiv 2203.05482). It costs as many times the training, and nothing in the kernel."""
-    inner: float = Field(default=0.0, ge=0, lt=0.5)
+    inner: Annotated[float, Limits(ge=0, lt=0.5)] = 0.0
     """Share of the training rows, whole prompts, on which the best moment is chosen; 0 takes the last."""
     awp: Awp | None = None
     fgm: Fgm | None = None
-    smart: Smart | None = None
+    smart: Annotated[Smart, Prepared(with_values_of_the_form)] | None = None
     proximal: Proximal | None = None
     r_drop: RDrop | None = None
     mixout: Mixout | None = None
     deni: Deni | None = None
-    evaluations_per_epoch: int = Field(default=1, ge=1)
+    evaluations_per_epoch: Annotated[int, Limits(ge=1)] = 1
     """How often the inner slice is scored."""
-    patience: int = Field(default=0, ge=0)
+    patience: Annotated[int, Limits(ge=0)] = 0
     """Stop after that many evaluations without a better one; 0 never stops."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Of the forward pass (weights stay fp32). auto: bf16 where the machine computes with it, else fp16 on a GPU."""
@@ -143,13 +86,7 @@ class Training(Section):
     """8: AdamW's moments take a quarter of the memory (bitsandbytes); embeddings and small tensors keep 32."""
     seeds: Seeds = Seeds()
 
-    @model_validator(mode="before")
-    @classmethod
-    def _rate_from_the_reference(cls, given: Any) -> Any:
-        return with_rate(given, cls.model_fields["batches"].default)
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Training:
+    def __post_init__(self) -> None:
         if self.patience and not self.inner:
             raise ValueError("patience needs inner > 0: early stopping looks at that slice of the training rows")
         if self.evaluations_per_epoch > 1 and not self.inner:
@@ -176,15 +113,20 @@ class Training(Section):
             raise ValueError("layer_decay and layer_floor are two rules for the same rates: choose one")
         if self.reinit_layers and self.head_first:
             raise ValueError("head_first cannot follow reinit_layers: the head would learn from layers without sense")
-        return self
+
+    def without_step_techniques(self) -> Training:
+        """Returns these settings with every technique that the loop applies in its steps switched off."""
+        off: dict[str, Any] = {name: None for name, each in vars(self).items() if isinstance(each, StepTechnique)}
+        return replace(self, **off)
 
 
-class Inference(Section):
+@section
+class Inference:
     """How the out-of-fold predictions and the kernel's are computed: the same for both."""
 
     precision: Literal["fp32", "fp16", "bf16", "nf4", "int8"] = "fp32"
     """nf4 and int8 (bitsandbytes) are for decoders."""
-    tokens_per_batch: int = Field(default=16384, ge=16)
+    tokens_per_batch: Annotated[int, Limits(ge=16)] = 16384
     swap: bool = False
     """Answer with the average over both orders of the sides; costs twice the time."""
     long_tokens: int | None = None
@@ -192,9 +134,28 @@ class Inference(Section):
     shorter."""
 
 
-class Lora(Section):
-    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) on every linear layer of the base."""
+@section
+class NetworkSettings(MemberSettings):
+    """What encoders and decoders have in common."""
 
-    rank: int = Field(default=16, ge=1)
-    alpha: float = Field(default=32.0, gt=0)
-    dropout: float = Field(default=0.05, ge=0, lt=1)
+    input: Literal["siamese", "joint"] = "siamese"
+    """`siamese`: the prompt with each side, one sequence per side; `joint`: prompt and both sides in one sequence."""
+    max_tokens: Annotated[int, Limits(ge=16)]
+    """Per sequence, special tokens included."""
+    head: Literal["plain", "equivariant"] = "plain"
+    """`equivariant` (siamese input only): swapping the sides swaps the answer, exactly."""
+    training: Annotated[Training, Prepared(lambda given: with_rate(given, Batches()))]
+    inference: Inference = Inference()
+    recipe: str | None = None
+    """A name in pipeline/settings/recipes/: its settings hold where this member gives none of its own."""
+
+    def __post_init__(self) -> None:
+        if self.head == "equivariant" and self.input == "joint":
+            raise ValueError("head equivariant needs input siamese; with input joint use training.swap, inference.swap")
+        if self.head == "equivariant" and (self.training.swap or self.inference.swap):
+            raise ValueError("head equivariant knows both orders already: leave out training.swap and inference.swap")
+        longer = self.inference.long_tokens
+        if longer is not None and longer <= self.max_tokens:
+            raise ValueError(
+                f"inference.long_tokens: expected more than max_tokens ({self.max_tokens}), found {longer}"
+            )

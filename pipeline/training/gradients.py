@@ -5,22 +5,25 @@ The loss is divided by the units of the whole step, so that it does not matter h
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pipeline.errors import PodiumError
+from pipeline.settings.finetuning import Training
+from pipeline.settings.techniques import Awp, Fgm
 from pipeline.training.device import Device
 from pipeline.training.objective import Batch, Loss, Objective
 from pipeline.training.techniques.adversarial import attackable, attacked, awp_shift, table, table_shift, words_shift
 from pipeline.training.techniques.perturbation import Noise, caught, moved
 from pipeline.training.techniques.proximal import Teacher, divergence, smoothness
+
+Technique = TypeVar("Technique", Awp, Fgm)
 
 
 class Shown(NamedTuple):
@@ -41,15 +44,10 @@ class Learner:
 
     network: nn.Module
     objective: Objective
-    settings: dict[str, Any]
+    settings: Training
     device: Device
     scaler: torch.amp.GradScaler
-    teacher: Teacher | None
-
-    def asked(self, name: str, progress: float) -> dict[str, Any] | None:
-        """The settings of a technique, where it is switched on after that share of the steps."""
-        found = self.settings.get(name)
-        return found if found and progress >= found.get("start", 0.0) else None
+    teacher: Teacher | None = None
 
 
 def gradients(learner: Learner, rows: list[np.ndarray], step: int, progress: float) -> Shown:
@@ -58,14 +56,16 @@ def gradients(learner: Learner, rows: list[np.ndarray], step: int, progress: flo
     units = max(1, sum(batch.units for batch in batches))
     total = torch.zeros(2, device=batches[0].targets.device)
     logits, noise = [], Noise(learner.device.name)
-    fgm, awp = learner.asked("fgm", progress), learner.asked("awp", progress)
+    fgm, awp = learner.settings.fgm, learner.settings.awp
+    fgm = fgm if fgm and progress >= fgm.start else None
+    awp = awp if awp and progress >= awp.start else None
     for batch in batches:
-        loss = _backward(learner, batch, units, fgm if fgm and fgm["on"] == "output" else None)
+        loss = _backward(learner, batch, units, fgm if fgm and fgm.on == "output" else None)
         total += torch.stack([loss.minimised.detach(), loss.plain.detach()])
         if loss.logits is not None:
             logits.append(loss.logits.detach())
     attack = None
-    if fgm and fgm["on"] == "table":
+    if fgm and fgm.on == "table":
         attack = _once_more(learner, batches, units, noise, table(learner.network), table_shift, fgm)
     if awp:
         attack = _once_more(learner, batches, units, noise, attackable(learner.network), awp_shift, awp)
@@ -75,15 +75,8 @@ def gradients(learner: Learner, rows: list[np.ndarray], step: int, progress: flo
     return Shown(found[0], found[1], shown, labels, attack)
 
 
-def norms(*groups: list[nn.Parameter]) -> list[float]:
-    """Of the gradients of each group; 0 for one that has none, or none that is finite."""
-    every = [[each.grad for each in group if each.grad is not None] for group in groups]
-    found = [float(nn.utils.get_total_norm(group)) if group else 0.0 for group in every]
-    return [each if math.isfinite(each) else 0.0 for each in found]
-
-
-def _backward(learner: Learner, batch: Batch, units: int, fgm: dict[str, Any] | None) -> Loss:
-    """Of one batch; with the attack on its words, if asked, and then of both or of the attack alone."""
+def _backward(learner: Learner, batch: Batch, units: int, fgm: Fgm | None) -> Loss:
+    """Accumulates the gradients of one batch: its own, those under the attack on its words, or both."""
     scaled = learner.scaler.scale
     if fgm is None:
         loss = _loss(learner, batch)
@@ -93,13 +86,13 @@ def _backward(learner: Learner, batch: Batch, units: int, fgm: dict[str, Any] | 
     with caught(learner.network) as words:
         loss = _loss(learner, batch)
     first = words[0]  # of the pass that gave the logits
-    if fgm["clean"]:
+    if fgm.clean:
         scaled(loss.minimised / units).backward()
         gradient = first.grad
     else:
         (gradient,) = torch.autograd.grad(scaled(loss.minimised / units), first)
     assert gradient is not None
-    by = words_shift(gradient, first.detach(), batch.inputs[1], batch.units, fgm["radius"])
+    by = words_shift(gradient, first.detach(), batch.inputs[1], batch.units, fgm.radius)
     noise.again()
     with moved(learner.network, by):
         scaled(_loss(learner, batch).minimised / units).backward()
@@ -107,13 +100,13 @@ def _backward(learner: Learner, batch: Batch, units: int, fgm: dict[str, Any] | 
 
 
 def _loss(learner: Learner, batch: Batch) -> Loss:
-    """The objective's loss, with the penalties that are switched on."""
+    """Returns the objective's loss, with the penalties that are switched on."""
     network, settings, device = learner.network, learner.settings, learner.device
-    r_drop, smart = settings.get("r_drop"), settings.get("smart")
+    r_drop, smart = settings.r_drop, settings.smart
     noise = Noise(device.name) if smart else None
     with device.forward():
         if smart:
-            with caught(network, smart["space"]) as words:
+            with caught(network, smart.space) as words:
                 loss = learner.objective.loss(network, batch)
         else:
             loss = learner.objective.loss(network, batch)
@@ -124,7 +117,7 @@ def _loss(learner: Learner, batch: Batch) -> Loss:
         with device.forward():
             other = learner.objective.loss(network, batch)
         assert other.logits is not None
-        minimised = (minimised + other.minimised) / 2 + r_drop["weight"] / 2 * divergence(loss.logits, other.logits)
+        minimised = (minimised + other.minimised) / 2 + r_drop.weight / 2 * divergence(loss.logits, other.logits)
     if smart:
         assert noise is not None
 
@@ -134,11 +127,11 @@ def _loss(learner: Learner, batch: Batch) -> Loss:
             return found.float()
 
         rough = smoothness(network, answer, loss.logits, words[0], batch.inputs[1], noise, smart)
-        minimised = minimised + smart["weight"] * rough
+        minimised = minimised + smart.weight * rough
     if learner.teacher:
         with device.forward():
             before = learner.teacher.answer(network, batch.inputs)
-        minimised = minimised + settings["proximal"]["weight"] * divergence(loss.logits, before)
+        minimised = minimised + learner.teacher.settings.weight * divergence(loss.logits, before)
     return Loss(minimised, loss.plain, loss.logits)
 
 
@@ -148,14 +141,14 @@ def _once_more(
     units: int,
     noise: Noise,
     weights: dict[str, nn.Parameter],
-    shift: Any,
-    settings: dict[str, Any],
+    shift: Callable[[Tensor, Tensor, Technique], Tensor],
+    settings: Technique,
 ) -> float | None:
-    """All batches again at shifted weights, with the same dropout: gradients that replace those before or join them."""
+    """Computes all batches again at shifted weights, with the same dropout: gradients that replace or join those."""
     with attacked(weights, shift, settings) as size:
         if size is None:
             return None
-        if not settings["clean"]:
+        if not settings.clean:
             learner.network.zero_grad(set_to_none=True)
         noise.again()
         for batch in batches:
@@ -164,8 +157,8 @@ def _once_more(
 
 
 @contextmanager
-def within_memory(label: str, settings: dict[str, Any]) -> Iterator[None]:
-    """Says which setting to lower where memory runs out."""
+def within_memory(label: str, settings: Training) -> Iterator[None]:
+    """Turns memory that runs out inside into a PodiumError that says which setting to lower."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -173,6 +166,6 @@ def within_memory(label: str, settings: dict[str, Any]) -> Iterator[None]:
         if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError) and "memory" not in text:
             raise
         raise PodiumError(
-            f"{label}: out of memory; lower batches.tokens_per_batch (now {settings['batches']['tokens_per_batch']}) "
+            f"{label}: out of memory; lower batches.tokens_per_batch (now {settings.batches.tokens_per_batch}) "
             "or max_tokens, or switch training.gradient_checkpointing on"
         ) from error

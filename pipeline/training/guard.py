@@ -53,20 +53,24 @@ class Seen(NamedTuple):
 
 
 def seen(
-    logits: np.ndarray, labels: np.ndarray, prior: np.ndarray, bottom: float, head: float, scale: float, skipped: bool
+    logits: np.ndarray, labels: np.ndarray, prior: np.ndarray, norms: list[float], scale: float, skipped: bool
 ) -> Seen:
-    """From the step's logits (rows, classes), labels (rows,) and the classes' shares (classes,)."""
+    """Returns what the step's logits (rows, classes), labels (rows,) and the classes' shares (classes,) show.
+
+    `norms` are those of the gradients of the lowest layer that learns and of everything above the backbone.
+    """
     values = logits.astype(np.float64)
     peak = values.max(axis=1, keepdims=True)
     log_p = values - peak - np.log(np.exp(values - peak).sum(axis=1, keepdims=True))
     gain = log_p[np.arange(len(labels)), labels] - np.log(prior[labels])
     counts = np.bincount(values.argmax(axis=1), minlength=len(prior))
     spread = float(values.std(axis=0).max())
+    bottom, head = norms
     return Seen(float(gain.sum()), spread, bottom, head, counts.tolist(), scale, skipped)
 
 
 def alarm(steps: list[Seen], total: int) -> str | None:
-    """Why a run of `total` steps must stop after these; None where it may go on."""
+    """Returns why a run of `total` steps must stop after these; None where it may go on."""
     last = steps[-(SKIPS + 1) :]
     if len(last) > SKIPS and all(each.skipped for each in last):
         return f"{SKIPS + 1} steps in a row were lost to fp16 overflows"
@@ -91,7 +95,7 @@ def alarm(steps: list[Seen], total: int) -> str | None:
 
 
 def fruitless(steps: list[Seen], entropy: float, inner: tuple[float, float] | None) -> str | None:
-    """Why a run that came to its end has learned nothing; None where it has.
+    """Returns why a run that came to its end has learned nothing; None where it has.
 
     `entropy` is the prior's; `inner` the kept weights' plain cross entropy on the inner slice, and the prior's there.
     """
@@ -126,7 +130,7 @@ def _one_class(window: list[Seen]) -> bool:
 
 
 def _remaining(width: int, values: list[float]) -> float:
-    """The median of the last window as a share of the best window's; 1 where nothing was ever there.
+    """Returns the median of the last window as a share of the best window's; 1 where nothing was ever there.
 
     Windows of the run's first steps are shorter: a run can lose everything within its first few.
     """

@@ -9,6 +9,7 @@ arXiv 2004.10964, call the method TAPT).
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,21 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
+from pipeline.artifacts import FACTS
 from pipeline.competitions.task import Competition
 from pipeline.data.text import encode, views_of
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, write_json
 from pipeline.models.backbones.loading import load_backbone
-from pipeline.models.backbones.pretrained import FACTS, contents_hash
+from pipeline.models.backbones.obtain import contents_hash
 from pipeline.models.backbones.tokenizer import load_tokenizer
+from pipeline.section import from_json
+from pipeline.settings.backbones import Pretrain
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import Device, resolve_precision, training_device
-from pipeline.training.forecast import forecast
 from pipeline.training.language import CausalModel, Language, MaskedModel
-from pipeline.training.loop import fit
+from pipeline.training.loop import TrainingRun, fit
+from pipeline.training.progress import forecast
 from pipeline.training.seeds import seed_of
 
 HELD_OUT, MOST_HELD_OUT = 0.02, 256
@@ -39,10 +43,34 @@ SHORTEST = 16
 WHOLE = 10**9
 
 
+@dataclass(frozen=True)
+class PretrainStart:
+    """Everything that decides a backbone's pretraining, as artifacts/start_pretrain/<name>.json keeps it."""
+
+    label: str
+    settings: Pretrain | None
+    """None where there is no network."""
+    threads: int = 1
+    backbone: str = ""
+    """Hash of its contents."""
+    files: tuple[str, ...] = ()
+    """Hashes of the files of more text."""
+    code: str = ""
+    libraries: dict[str, str] = field(default_factory=dict)
+
+
+def read_pretrain_start(file: Path) -> PretrainStart:
+    """Returns the contents of start_pretrain/<name>.json.
+
+    Raises: PodiumError for a key that is missing or unknown.
+    """
+    return from_json(PretrainStart, read_json(file))
+
+
 def pretrain(
     backbone: Path,
     rows: pl.DataFrame,
-    start: dict[str, Any],
+    start: PretrainStart,
     competition: Competition,
     folder: Path,
     state: Checkpoint,
@@ -54,32 +82,34 @@ def pretrain(
 
     Returns what metrics and page tell: sequences, tokens, perplexity before and after, learning curve.
     """
-    settings, label = start["settings"] | {"seeds": {"dropout": start["settings"]["seed"]}}, start["label"]
+    settings, label = start.settings, start.label
+    assert settings is not None
+    training = settings.as_training()
     facts, tokenizer = read_json(backbone / FACTS), load_tokenizer(backbone)
-    device = training_device(resolve_precision("auto")[0], start["threads"])
-    masked = settings["masked"] if facts["family"] == "encoder" else None
+    device = training_device(resolve_precision("auto")[0], start.threads)
+    masked = settings.masked if facts["family"] == "encoder" else None
     sequences = text_sequences(rows, competition, tokenizer, facts["family"], settings, token_cache)
-    draw = np.random.default_rng([settings["seed"], 1]).permutation(len(sequences))
+    draw = np.random.default_rng([settings.seed, 1]).permutation(len(sequences))
     held = draw[: max(1, min(MOST_HELD_OUT, int(HELD_OUT * len(sequences))))]
 
     def objective(places: np.ndarray) -> Language:
         chosen = [sequences[place] for place in places]
-        batches = settings["batches"]
-        sizes = batches["rows_per_step"], batches["tokens_per_batch"]
-        return Language(chosen, tokenizer, masked, *sizes, settings["seed"], device.name)
+        sizes = settings.batches.rows_per_step, settings.batches.tokens_per_batch
+        return Language(chosen, tokenizer, masked, *sizes, settings.seed, device.name)
 
     learned, judged = objective(np.sort(draw[len(held) :])), objective(held)
     tokens = int(sum(map(len, learned.sequences)))
     print(
         f"{label}: {len(learned.sequences)} sequences, {tokens} tokens, {device.precision} on {device.name}", flush=True
     )
-    torch.manual_seed(seed_of(settings["seed"], 4))
-    network = _network(backbone, masked is not None, settings["attention"], device)
+    torch.manual_seed(seed_of(settings.seed, 4))
+    network = _network(backbone, masked is not None, settings.attention, device)
     before = judged.perplexity(network.eval())
-    if masked is not None and settings["head_steps"]:
-        _warm_up_head(network, learned, settings, device, state, label)
-    forecast(network, learned, settings, device, label, Path())
-    record = fit(network, learned, settings, device, state, label)
+    run = TrainingRun(network, learned, training, device, state, label)
+    if masked is not None and settings.head_steps:
+        _warm_up_head(run, settings.head_steps)
+    forecast(network, learned, training, device, label, Path())
+    record = fit(run).record
     after = judged.perplexity(network)
     print(f"{label}: perplexity {before:.1f} before, {after:.1f} after", flush=True)
     _save(network, backbone, folder, facts)
@@ -99,23 +129,21 @@ def text_sequences(
     competition: Competition,
     tokenizer: Any,
     family: str,
-    settings: dict[str, Any],
+    settings: Pretrain,
     token_cache: Path | None = None,
 ) -> list[np.ndarray]:
-    """All different texts as sequences of at most `max_tokens`: the prompt with each side, as fine-tuning shows them.
+    """Returns all different texts in at most `max_tokens` each: the prompt with each side, as fine-tuning shows them.
 
     A longer text becomes several sequences, each starting with the family's first token, or is cut.
 
     Raises: PodiumError where there is no text, or a file of more text is missing or has no column `text`.
     """
-    most = settings["max_tokens"] if settings["texts"] == "cut" else WHOLE
+    most = settings.max_tokens if settings.texts == "cut" else WHOLE
     texts = encode(rows, tokenizer, family, views_of(competition.kind, siamese=True), most, token_cache).ids
-    texts += [
-        np.array(tokenizer.encode(text), dtype=np.int32) for file in settings["files"] for text in _more(Path(file))
-    ]
+    texts += [np.array(tokenizer.encode(text), dtype=np.int32) for file in settings.files for text in _more(Path(file))]
     first = tokenizer.cls_token_id if family == "encoder" else tokenizer.bos_token_id
     start = np.array([] if first is None else [first], dtype=np.int32)
-    width = settings["max_tokens"] - len(start)
+    width = settings.max_tokens - len(start)
     unique: dict[bytes, np.ndarray] = {}
     for ids in texts:
         body = ids[len(start) :] if len(start) and len(ids) and ids[0] == first else ids
@@ -148,18 +176,16 @@ def _network(backbone: Path, masked: bool, attention: str, device: Device) -> nn
     return CausalModel(causal).to(device.name)
 
 
-def _warm_up_head(
-    network: nn.Module, learned: Language, settings: dict[str, Any], device: Device, state: Checkpoint, label: str
-) -> None:
-    """The fresh head first, alone: its early gradients would disturb the network."""
-    backbone: Any = network.backbone
+def _warm_up_head(run: TrainingRun, steps: int) -> None:
+    """Trains the fresh head first, alone: its early gradients would disturb the network."""
+    backbone: Any = run.network.backbone
     backbone.requires_grad_(False)
-    fit(network, learned, settings, device, state, f"{label}, head", part="head", steps=settings["head_steps"])
+    fit(replace(run, label=f"{run.label}, head", part="head", steps=steps))
     backbone.requires_grad_(True)
 
 
 def _save(network: nn.Module, backbone: Path, folder: Path, facts: dict[str, Any]) -> None:
-    """The trained network without the masked model's head, beside the tokenizer's files as they are."""
+    """Writes the trained network without the masked model's head, beside the tokenizer's files as they are."""
     for file in sorted(backbone.iterdir()):
         weights = file.name.startswith(("model", "pytorch_model")) or file.name in ("config.json", FACTS)
         if file.is_file() and not weights:

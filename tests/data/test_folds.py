@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 from support import run_module
 
+from pipeline.artifacts import HOLDOUT
 from pipeline.competitions.task import TASKS
-from pipeline.data.folds import HOLDOUT, assign_folds, group_keys, split_rows
+from pipeline.data.folds import assign_folds, group_keys, split_rows
 from pipeline.data.ingest import prepare
 from pipeline.errors import PodiumError
 

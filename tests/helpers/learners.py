@@ -39,7 +39,7 @@ def learner_of(
     labels = chosen["label"].to_numpy().astype(np.int64)
     encoded = encoded_rows(chosen, asked, tokenizer, competition)
     learned = Classification(encoded, labels, tokenizer.pad_token_id, "cpu", 8, budget, 0.0, 0)
-    return Learner(network.train(), learned, asked["training"], CPU, CPU.scaler(), None)
+    return Learner(network.train(), learned, asked.training, CPU, CPU.scaler())
 
 
 def grads(network: nn.Module) -> dict[str, Tensor]:

@@ -16,14 +16,16 @@ import torch
 from safetensors.torch import load_file
 from support import preference_rows, write_artifacts
 
+from pipeline.artifacts import FACTS, POINTER, Artifacts
 from pipeline.competitions.task import Competition
+from pipeline.config import member_settings
 from pipeline.files import read_json, write_json
+from pipeline.members.context import Start
 from pipeline.models.backbones.obtain import obtain
-from pipeline.models.backbones.pretrained import FACTS, POINTER, backbone_facts
 from pipeline.models.backbones.scratch import build_scratch
-from pipeline.settings.backbones import Pretrain
-from pipeline.settings.finetuning import Training
-from pipeline.settings.members import Decoder, Encoder
+from pipeline.settings.backbones import Backbone, Pretrain, Scratch
+from pipeline.settings.finetuning import NetworkSettings, Training
+from pipeline.validation import validated
 
 TEXTS = [
     f"Question {i}: what is a good answer… for example number {i}?\n\nИ ещё: 你好世界 مرحبا यह naïve ﬁle"
@@ -39,27 +41,28 @@ HARD = [
 ]
 
 
-def scratch(architecture: str, **changed: Any) -> dict[str, Any]:
+def scratch(architecture: str, **changed: Any) -> Scratch:
     """Settings of a network that is built in milliseconds."""
     small = {"vocabulary": 400, "hidden": 32, "layers": 1, "heads": 2, "positions": 64, "seed": 3}
-    return {"source": "scratch", "architecture": architecture} | small | changed
+    return validated(Scratch, {"source": "scratch", "architecture": architecture} | small | changed, "scratch")
 
 
-def obtained(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+def obtained(settings: Backbone, folder: Path) -> dict[str, Any]:
     """backbone.json of the backbone `small`, obtained into `folder`, which is made."""
     folder.mkdir()
     obtain("small", settings, lambda: TEXTS, folder)
     return json.loads((folder / "backbone.json").read_text())
 
 
-def lay_backbone(artifacts: Path, name: str, settings: dict[str, Any]) -> None:
-    """Backbone `name` below `artifacts`, as its stages leave it where pretraining changes nothing."""
-    folder = artifacts / "backbones" / name
+def lay_backbone(root: Path, name: str, settings: Backbone) -> None:
+    """Backbone `name` below `root` (artifacts), as its stages leave it where pretraining changes nothing."""
+    artifacts = Artifacts(root)
+    folder = artifacts.backbone(name)
     folder.mkdir(parents=True)
     rows = preference_rows(60)
     words = [turn for field in ("prompt", "a", "b") for turns in rows[field] for turn in turns]
     obtain(name, settings, lambda: TEXTS + words, folder)
-    write_json(artifacts / "pretrained" / name / POINTER, read_json(folder / FACTS))
+    write_json(artifacts.pretrained(name) / POINTER, read_json(folder / FACTS))
 
 
 def published_deberta(folder: Path) -> sentencepiece.SentencePieceProcessor:
@@ -89,32 +92,39 @@ def published_deberta(folder: Path) -> sentencepiece.SentencePieceProcessor:
     return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
 
 
-def training_settings(**changed: Any) -> dict[str, Any]:
-    """Dumped settings of a short fine-tuning in fp32 without dropout."""
-    short = {"schedule": {"rate": 3e-3}, "batches": {"rows_per_step": 8, "tokens_per_batch": 1024}}
-    exact = {"precision": "fp32", "dropout": 0.0}
-    return Training.model_validate(short | exact | changed).model_dump(mode="json")
+SHORT = {
+    "schedule": {"rate": 3e-3},
+    "batches": {"rows_per_step": 8, "tokens_per_batch": 1024},
+    "precision": "fp32",
+    "dropout": 0.0,
+}
+"""A short fine-tuning in fp32 without dropout, as params.yaml would say it."""
 
 
-def encoder(training: dict[str, Any] | None = None, **changed: Any) -> dict[str, Any]:
-    """Dumped settings of a member on the backbone `bert`."""
-    given = {"kind": "encoder", "backbone": "bert", "max_tokens": 64, "training": training_settings(**training or {})}
-    return Encoder.model_validate(given | changed).model_dump(mode="json")
+def training_settings(**changed: Any) -> Training:
+    """Settings of a short fine-tuning, with some `changed` as params.yaml would say them."""
+    return validated(Training, SHORT | changed, "training")
 
 
-def decoder(training: dict[str, Any] | None = None, precision: str = "fp32", **changed: Any) -> dict[str, Any]:
-    """Dumped settings of a member on the backbone `llama`."""
-    given = {"kind": "decoder", "backbone": "llama", "max_tokens": 96, "training": training_settings(**training or {})}
+def encoder(training: dict[str, Any] | None = None, **changed: Any) -> Any:
+    """Settings of a member on the backbone `bert`, with some `changed` as params.yaml would say them."""
+    given = {"kind": "encoder", "backbone": "bert", "max_tokens": 64, "training": SHORT | (training or {})}
+    return member_settings(given | changed)
+
+
+def decoder(training: dict[str, Any] | None = None, precision: str = "fp32", **changed: Any) -> Any:
+    """Settings of a member on the backbone `llama`, with some `changed` as params.yaml would say them."""
+    given = {"kind": "decoder", "backbone": "llama", "max_tokens": 96, "training": SHORT | (training or {})}
     given |= {"lora": {"rank": 4, "dropout": 0.0}, "inference": {"precision": precision}}
-    return Decoder.model_validate(given | changed).model_dump(mode="json")
+    return member_settings(given | changed)
 
 
-def start_of(name: str, settings: dict[str, Any], competition: Competition, artifacts: Path) -> dict[str, Any]:
-    """artifacts/start/<name>.json as the start stage writes it, as far as training reads it."""
-    backbone = backbone_facts(artifacts, settings["backbone"])["sha256"]
-    start = {"member": name, "settings": settings, "competition": asdict(competition), "threads": 1}
-    start["guard"] = {"max_attempts": 2}
-    write_json(artifacts / "start" / f"{name}.json", start | {"backbone": backbone})
+def start_of(name: str, settings: NetworkSettings, competition: Competition, root: Path) -> Start:
+    """The start that the start stage writes below `root` (artifacts), as far as training reads it; written there."""
+    artifacts = Artifacts(root)
+    backbone = artifacts.backbone_facts(settings.backbone)["sha256"]
+    start = Start(name, settings, competition, 1, backbone=backbone, max_attempts=2)
+    write_json(artifacts.start(name), asdict(start))
     return start
 
 
@@ -126,7 +136,7 @@ def ready(root: Path, rows: pl.DataFrame, competition: Competition, folds: np.nd
     return artifacts
 
 
-def pretrain_settings(**changed: Any) -> dict[str, Any]:
-    """Dumped settings of a short pretraining."""
+def pretrain_settings(**changed: Any) -> Pretrain:
+    """Settings of a short pretraining, with some `changed` as params.yaml would say them."""
     short = {"schedule": {"rate": 1e-3}, "batches": {"rows_per_step": 16, "tokens_per_batch": 2000}, "max_tokens": 128}
-    return Pretrain.model_validate(short | changed).model_dump(mode="json")
+    return validated(Pretrain, short | changed, "pretrain")

@@ -13,6 +13,8 @@ import numpy as np
 import polars as pl
 
 from pipeline.competitions.task import Competition
+from pipeline.members.context import Start
+from pipeline.settings.external import External
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data"
@@ -84,13 +86,12 @@ def write_artifacts(root: Path, rows: pl.DataFrame, competition: Competition, fo
     return artifacts
 
 
-def write_external(root: Path, name: str, rows: pl.DataFrame, competition: Competition, sharpness: float) -> dict:
-    """A teammate's file external/<name>.csv for `rows`, and the start file's contents of the member that reads it."""
+def write_external(root: Path, name: str, rows: pl.DataFrame, competition: Competition, sharpness: float) -> Start:
+    """A teammate's file external/<name>.csv for `rows`, and the start of the member that reads it."""
     labels = rows["label"].to_numpy()
     each = probabilities(labels, len(competition.classes), sharpness, len(name))
     file = root / "external" / f"{name}.csv"
     file.parent.mkdir(exist_ok=True)
     columns = {column: each[:, c] for c, column in enumerate(competition.classes)}
     pl.DataFrame({"id": rows["id"]} | columns).write_csv(file)
-    settings = {"kind": "external", "backbone": "none", "file": f"external/{name}.csv", "folds": None}
-    return {"member": name, "settings": settings, "competition": asdict(competition), "threads": 1}
+    return Start(name, External(kind="external", backbone="none", file=f"external/{name}.csv"), competition, 1)

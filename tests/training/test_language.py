@@ -12,8 +12,8 @@ from networks import pretrain_settings
 from support import preference_rows, write_artifacts
 from transformers import AutoModelForCausalLM
 
+from pipeline.artifacts import HOLDOUT
 from pipeline.competitions.task import Competition
-from pipeline.data.folds import HOLDOUT
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, write_json
 from pipeline.models.backbones.loading import load_backbone

@@ -94,7 +94,7 @@ def copy_folder(name: str, path: Path, folder: Path) -> None:
 
 
 def _snapshot(repository: str, revision: str) -> Path:
-    """The folder of the user's cache that holds the wanted files of this commit."""
+    """Returns the folder of the user's cache that holds the wanted files of this commit."""
     try:
         patterns = [*DESCRIPTION, *_weights(_listed(repository, revision))]
     except HfHubHTTPError:
@@ -106,7 +106,7 @@ def _snapshot(repository: str, revision: str) -> Path:
 
 
 def _listed(repository: str, revision: str) -> list[str]:
-    """The names of the files of this commit: as the cache remembers them, else as the hub says (asked once)."""
+    """Returns the names of the files of this commit: as the cache remembers them, else as the hub says (asked once)."""
     try:
         return [file.path for file in get_cached_repo_tree(repository, revision=revision)]
     except CachedRepoTreeNotFoundError:

@@ -5,6 +5,7 @@ python -m stages.backbone --backbone NAME
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import shutil
@@ -12,10 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pipeline.artifacts import FACTS
 from pipeline.errors import PodiumError
-from pipeline.files import read_json, write_json
-from pipeline.models.backbones.pretrained import FACTS, contents_hash
+from pipeline.files import read_json, sha256_file, write_json
 from pipeline.models.backbones.tokenizer import finish_decoder_tokenizer, load_tokenizer, save_encoder_tokenizer
+from pipeline.settings.backbones import Backbone, Folder, Hub, NoBackbone, Scratch
 
 # transformers and torch take seconds to import, and this stage runs for everybody: each is imported where it is used.
 
@@ -23,8 +25,8 @@ ENCODER, DECODER = "encoder", "decoder"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
-def obtain(name: str, settings: dict[str, Any], texts: Callable[[], list[str]], folder: Path) -> None:
-    """Fills the empty `folder` with backbone `name`, by its `settings` (a dumped pipeline.settings.backbones.Backbone).
+def obtain(name: str, settings: Backbone, texts: Callable[[], list[str]], folder: Path) -> None:
+    """Fills the empty `folder` with backbone `name`, by its `settings`.
 
     An encoder's tokenizer gets MARKERS, and its base weights become fp32 safetensors; a decoder's files stay as they
     are, beside a pad token. backbone.json says what the folder holds: family, source, repository, revision,
@@ -33,7 +35,7 @@ def obtain(name: str, settings: dict[str, Any], texts: Callable[[], list[str]], 
 
     Raises: PodiumError in one line for a source that cannot be had, or that lacks config, weights or tokenizer.
     """
-    if settings["source"] == "none":
+    if isinstance(settings, NoBackbone):
         write_json(folder / FACTS, {"family": "none", "sha256": ""})
         return
     _quiet()
@@ -48,12 +50,20 @@ def obtain(name: str, settings: dict[str, Any], texts: Callable[[], list[str]], 
         # The user knows where the files came from, not the folder that they pass through.
         raise PodiumError(f"backbones.{name}: {where}" + str(error).removeprefix(str(source))) from None
     shutil.rmtree(source)
-    origin = {key: settings.get(key) for key in ("source", "repository", "revision")}
+    origin = {key: getattr(settings, key, None) for key in ("source", "repository", "revision")}
     write_json(folder / FACTS, {"family": kind} | origin | numbers | {"sha256": contents_hash(folder)})
 
 
+def contents_hash(folder: Path) -> str:
+    """Returns the hex SHA-256 over the names and bytes of a backbone's files, but for the facts about it."""
+    digest = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != FACTS):
+        digest.update(f"{file.relative_to(folder).as_posix()} {sha256_file(file)}\n".encode())
+    return digest.hexdigest()
+
+
 def family(folder: Path) -> str:
-    """ENCODER where transformers has a masked-LM class for the network of config.json, DECODER where a causal one.
+    """Returns ENCODER where transformers has a masked-LM class for config.json's network, DECODER where a causal one.
 
     Raises: PodiumError where it has neither, or does not know the network.
     """
@@ -71,27 +81,27 @@ def family(folder: Path) -> str:
 
 
 def _quiet() -> None:
-    """No bars for work of milliseconds, no table of tensors that a base network leaves out: our errors are one line."""
+    """Silences bars for work of milliseconds and tables of tensors that a base network leaves out."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
 
 
-def _bring(name: str, settings: dict[str, Any], texts: Callable[[], list[str]], source: Path) -> str:
+def _bring(name: str, settings: Hub | Folder | Scratch, texts: Callable[[], list[str]], source: Path) -> str:
     """Puts the files where they are wanted; returns what to call their origin in an error."""
-    if settings["source"] == "scratch":
+    if isinstance(settings, Scratch):
         from pipeline.models.backbones.scratch import build_scratch
 
         build_scratch(settings, texts(), source)
-        return settings["architecture"]
+        return settings.architecture
     from pipeline.models.backbones.hub import copy_folder, fetch
 
-    if settings["source"] == "hub":
-        fetch(name, settings["repository"], settings["revision"], source)
-        return settings["repository"]
-    copy_folder(name, Path(settings["path"]), source)
-    return settings["path"]
+    if isinstance(settings, Hub):
+        fetch(name, settings.repository, settings.revision, source)
+        return settings.repository
+    copy_folder(name, Path(settings.path), source)
+    return settings.path
 
 
 def _complete(folder: Path) -> None:
@@ -169,7 +179,7 @@ def _shape(config: Any, network: Any, tokenizer: Any) -> dict[str, Any]:
 
 
 def _positions(config: Any, tokenizer: Any) -> int | None:
-    """The longest sequence, special tokens included; None where distances beyond the table share its last entries."""
+    """Returns the longest sequence, special tokens included; None where far distances share the last entries."""
     if getattr(config, "relative_attention", False) and not config.position_biased_input:
         return None
     positions = getattr(config, "max_position_embeddings", None)

@@ -25,6 +25,7 @@ from transformers import (
 
 from pipeline.errors import PodiumError
 from pipeline.models.backbones.deberta_v3 import DEBERTA_V3
+from pipeline.settings.backbones import Scratch
 
 CHARACTERS = 8_000_000
 """A tokenizer learns its pieces from about that much text, evenly drawn: more changes little and takes minutes."""
@@ -33,8 +34,8 @@ SPARE = 64
 """The embedding table has a multiple of that many rows, with some to spare for added tokens, as published ones have."""
 
 
-def build_scratch(settings: dict[str, Any], texts: list[str], folder: Path) -> None:
-    """Writes config, fp32 weights (safetensors) and tokenizer of `settings` (a dumped Scratch) into `folder`.
+def build_scratch(settings: Scratch, texts: list[str], folder: Path) -> None:
+    """Writes config, fp32 weights (safetensors) and tokenizer of `settings` into `folder`.
 
     Equal settings and texts give equal bytes. Where the text has too few different words, the vocabulary is smaller
     than asked for.
@@ -44,23 +45,23 @@ def build_scratch(settings: dict[str, Any], texts: list[str], folder: Path) -> N
     chosen = _evenly(texts)
     if not any(text.strip() for text in chosen):
         raise PodiumError("artifacts/competition/train.parquet: no text outside the holdout to build a tokenizer from")
-    train_tokenizer, build = ARCHITECTURES[settings["architecture"]]
-    tokenizer = train_tokenizer(chosen, settings["vocabulary"])
+    train_tokenizer, build = ARCHITECTURES[settings.architecture]
+    tokenizer = train_tokenizer(chosen, settings.vocabulary)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings["seed"])
+        torch.manual_seed(settings.seed)
         network = build(settings, tokenizer)
     network.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
 def _evenly(texts: list[str]) -> list[str]:
-    """Every n-th text, with the smallest n that keeps them under CHARACTERS on average."""
+    """Returns every n-th text, with the smallest n that keeps them under CHARACTERS on average."""
     step = max(1, -(-sum(map(len, texts)) // CHARACTERS))
     return texts[::step]
 
 
 def _unigram_tokenizer(texts: list[str], vocabulary: int) -> DebertaV2Tokenizer:
-    """A Unigram tokenizer with the special tokens where microsoft/deberta-v3-* have them: four first, [MASK] last."""
+    """Trains a Unigram tokenizer with the special tokens where microsoft/deberta-v3-* have them: [MASK] last."""
     # Trained by sentencepiece: the trainer of `tokenizers` sums in the order of a hash table, so that its scores differ
     # from run to run.
     normalizer = DebertaV2Tokenizer().backend_tokenizer.normalizer
@@ -90,23 +91,23 @@ def _unigram_tokenizer(texts: list[str], vocabulary: int) -> DebertaV2Tokenizer:
     return DebertaV2Tokenizer(vocab=[*pieces, ("[MASK]", 0.0)], unk_id=3)
 
 
-def _deberta(settings: dict[str, Any], tokenizer: DebertaV2Tokenizer) -> PreTrainedModel:
-    """The base network, without a masked-LM head: every class of transformers finds all backbone tensors in it."""
+def _deberta(settings: Scratch, tokenizer: DebertaV2Tokenizer) -> PreTrainedModel:
+    """Builds the base network, without a masked-LM head: every class of transformers finds all its tensors."""
     shape = DEBERTA_V3 | {
         "vocab_size": _rows(len(tokenizer) + SPARE // 4),
-        "hidden_size": settings["hidden"],
-        "num_hidden_layers": settings["layers"],
-        "num_attention_heads": settings["heads"],
-        "intermediate_size": 4 * settings["hidden"],
-        "max_position_embeddings": settings["positions"],
-        "position_buckets": settings["positions"] // 4,
+        "hidden_size": settings.hidden,
+        "num_hidden_layers": settings.layers,
+        "num_attention_heads": settings.heads,
+        "intermediate_size": 4 * settings.hidden,
+        "max_position_embeddings": settings.positions,
+        "position_buckets": settings.positions // 4,
         "pad_token_id": tokenizer.pad_token_id,
     }
     return DebertaV2Model(DebertaV2Config(**shape))
 
 
 def _bytes_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer, which knows every text; it puts <s> in front, as those of Llama do."""
+    """Trains a byte-level BPE tokenizer, which knows every text; it puts <s> in front, as those of Llama do."""
     specials = ["<pad>", "<s>", "</s>"]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -124,16 +125,16 @@ def _bytes_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFa
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
 
 
-def _llama(settings: dict[str, Any], tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+def _llama(settings: Scratch, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
     config = LlamaConfig(
         vocab_size=_rows(len(tokenizer)),
-        hidden_size=settings["hidden"],
-        num_hidden_layers=settings["layers"],
-        num_attention_heads=settings["heads"],
-        num_key_value_heads=settings["heads"],
+        hidden_size=settings.hidden,
+        num_hidden_layers=settings.layers,
+        num_attention_heads=settings.heads,
+        num_key_value_heads=settings.heads,
         # bitsandbytes packs 4-bit weights in blocks of 32 outputs.
-        intermediate_size=-(-8 * settings["hidden"] // 3 // 32) * 32,
-        max_position_embeddings=settings["positions"],
+        intermediate_size=-(-8 * settings.hidden // 3 // 32) * 32,
+        max_position_embeddings=settings.positions,
         tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,

@@ -6,7 +6,7 @@ Columns that change sign with the exchange are called odd (differences, log rati
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -15,6 +15,7 @@ from scipy import sparse
 from pipeline.competitions.task import Task
 from pipeline.data.features import joined_turns, mirrored_features, text_features
 from pipeline.models.tabular.tfidf import Tfidf
+from pipeline.settings.tabular import Tabular
 
 
 class Inputs(NamedTuple):
@@ -26,21 +27,21 @@ class Inputs(NamedTuple):
     """(rows, n-grams) float64, or None where the member uses none or has reduced them to dense columns."""
 
     def minus(self) -> Inputs:
-        """The opposite sign everywhere: the mirror image of odd inputs."""
+        """Returns the opposite sign everywhere: the mirror image of odd inputs."""
         return Inputs(-self.dense, None if self.ngrams is None else -self.ngrams)
 
     def take(self, rows: np.ndarray) -> Inputs:
-        """The chosen rows."""
+        """Returns the chosen rows."""
         return Inputs(self.dense[rows], None if self.ngrams is None else self.ngrams[rows])
 
     def below(self, other: Inputs) -> Inputs:
-        """These rows, then those of `other`."""
+        """Returns these rows, then those of `other`."""
         ngrams = None if self.ngrams is None else sparse.vstack([self.ngrams, other.ngrams], format="csr")
         return Inputs(np.vstack([self.dense, other.dense]), ngrams)
 
 
 def ngram_matrices(rows: pl.DataFrame, task: Task, vocabularies: dict[str, Tfidf]) -> dict[str, sparse.csr_matrix]:
-    """TF-IDF of each side, or of the one text: (rows, n-grams of all vocabularies). Empty without vocabularies."""
+    """Returns field -> TF-IDF of each side, or of the one text: (rows, n-grams of all vocabularies); may be empty."""
     matrices = {}
     for field in (task.sides or task.fields) if vocabularies else ():
         texts = joined_turns(rows, field)
@@ -51,15 +52,15 @@ def ngram_matrices(rows: pl.DataFrame, task: Task, vocabularies: dict[str, Tfidf
 def head_inputs(
     rows: pl.DataFrame,
     task: Task,
-    settings: dict[str, Any],
+    settings: Tabular,
     matrices: dict[str, sparse.csr_matrix],
     components: np.ndarray | None,
 ) -> dict[str, Inputs]:
-    """`class` for a single text; `winner`, `mirrored winner` and `tie` for two sides.
+    """Returns the inputs of `class` for a single text; of `winner`, `mirrored winner` and `tie` for two sides.
 
     A logistic winner head gets odd columns only; LightGBM gets every feature, in both orders.
     """
-    features = _remembered(rows, task) if settings["features"] else pl.DataFrame()
+    features = _remembered(rows, task) if settings.features else pl.DataFrame()
     if task.sides is None:
         reduced, ngrams = _reduced(matrices.get(task.fields[0]), components, len(rows))
         return {"class": Inputs(np.hstack([_floats(features, len(rows)), reduced]), ngrams)}
@@ -67,7 +68,7 @@ def head_inputs(
     difference = matrices[first] - matrices[second] if matrices else None
     reduced, ngrams = _reduced(difference, components, len(rows))
     odd, even = _odd_and_even(features, task)
-    if settings["model"] == "logistic":
+    if settings.model == "logistic":
         winner = Inputs(np.hstack([_floats(odd, len(rows)), reduced]), ngrams)
         mirrored = winner.minus()
     else:
@@ -96,7 +97,7 @@ def _odd_and_even(features: pl.DataFrame, task: Task) -> tuple[pl.DataFrame, pl.
 def _reduced(
     matrix: sparse.csr_matrix | None, components: np.ndarray | None, rows: int
 ) -> tuple[np.ndarray, sparse.csr_matrix | None]:
-    """The n-grams as (rows, components) dense columns, or as they are."""
+    """Returns the n-grams as (rows, components) dense columns, or as they are."""
     if matrix is None or components is None:
         return np.empty((rows, 0)), matrix
     return np.asarray(matrix @ components.T.astype(np.float64)), None
@@ -110,7 +111,7 @@ _LATEST: list[tuple[pl.DataFrame, pl.DataFrame]] = []
 
 
 def _remembered(rows: pl.DataFrame, task: Task) -> pl.DataFrame:
-    """`text_features(rows, task)`, kept for the rows seen last: the kernel asks some twenty fold models about them."""
+    """Returns `text_features(rows, task)`, kept for the rows seen last: the kernel asks many fold models about them."""
     texts = rows.select(task.fields)
     if not (_LATEST and _LATEST[0][0].equals(texts)):
         _LATEST[:] = [(texts, text_features(texts, task))]

@@ -16,7 +16,7 @@ MAX_ITERATIONS = 1000
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearHead:
     """A fitted logistic regression with the scaling of its dense inputs."""
 
     center: np.ndarray
@@ -29,11 +29,11 @@ class Linear:
     """(scores,)"""
 
     def scores(self, inputs: Inputs) -> np.ndarray:
-        """(rows, 1) log odds of the second of two classes, or (rows, classes) logits of more."""
+        """Returns (rows, 1) log odds of the second of two classes, or (rows, classes) logits of more."""
         return np.asarray(_table(inputs, self.center, self.scale) @ self.weights.T + self.bias)
 
 
-def fit_linear(inputs: Inputs, targets: np.ndarray, c: float, features_c: float, odd: bool) -> Linear:
+def fit_linear_head(inputs: Inputs, targets: np.ndarray, c: float, features_c: float, odd: bool) -> LinearHead:
     """Fits targets (rows,), 0 to classes - 1 and each of them present.
 
     `c` and `features_c` are the inverse strengths of the penalties on n-grams and on features. `odd`: the rows come
@@ -52,11 +52,11 @@ def fit_linear(inputs: Inputs, targets: np.ndarray, c: float, features_c: float,
     table = _table(inputs, center, scale)
     model.fit(table * larger if inputs.ngrams is None else table @ sparse.diags(larger), targets)
     bias = np.broadcast_to(model.intercept_, len(model.coef_)).astype(np.float64)
-    return Linear(center, scale, model.coef_ * larger, bias)
+    return LinearHead(center, scale, model.coef_ * larger, bias)
 
 
 def _table(inputs: Inputs, center: np.ndarray, scale: np.ndarray) -> np.ndarray | sparse.csr_matrix:
-    """Standardised features and n-grams side by side."""
+    """Returns standardised features and n-grams side by side."""
     dense = np.clip((_signed_log(inputs.dense) - center) / scale, -FURTHEST, FURTHEST)
     return dense if inputs.ngrams is None else sparse.hstack([sparse.csr_matrix(dense), inputs.ngrams], format="csr")
 

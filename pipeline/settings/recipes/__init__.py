@@ -16,12 +16,12 @@ PRETRAINED = ("smooth-mlm",)
 """Recipes whose point is a backbone that has been trained on the competition's own text."""
 
 
-def with_recipe(member: Any) -> Any:
-    """`member` (a part of params.yaml) laid over the recipe that it names; as it is where it names none.
+def with_recipe(member: dict[str, Any]) -> dict[str, Any]:
+    """Returns `member` (a part of params.yaml) laid over the recipe that it names; as it is where it names none.
 
     Raises: ValueError for a recipe that does not exist.
     """
-    if not isinstance(member, dict) or member.get("recipe") is None:
+    if member.get("recipe") is None:
         return member
     name, known = member["recipe"], sorted(file.stem for file in FOLDER.glob("*.yaml"))
     if name not in known:

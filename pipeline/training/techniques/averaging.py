@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from pipeline.settings.finetuning import Training
 
 Share = Callable[[int], float]
 """Step -> the share that the weights after it get in the average."""
 
 
-def share_of(settings: dict[str, Any], total: int) -> Share | None:
-    """The average that a run of `total` steps asks for by `ema` or `swa`, or None.
+def share_of(settings: Training, total: int) -> Share | None:
+    """Returns the average that a run of `total` steps asks for by `ema` or `swa`, or None.
 
     EMA is m <- b m + (1 - b) w with b = min(decay, (1 + t) / (10 + t)) at step t, for a decay of the half-life asked
     for: a short run would otherwise keep its first weights. SWA is the equal mean from a step on.
     """
-    if half_life := settings.get("ema", 0.0) * total:
+    if half_life := settings.ema * total:
         decay = 0.5 ** (1 / half_life)
         return lambda step: 1 - min(decay, (1 + step) / (10 + step))
-    start = int(settings.get("swa", 1.0) * total)
+    start = int(settings.swa * total)
     return (lambda step: 1 / max(1, step - start + 1)) if start < total else None
 
 
@@ -41,7 +42,7 @@ class Average:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """The network has the averaged weights for a while; then its own again, bit by bit."""
+        """Gives the network the averaged weights for a while; then its own again, bit by bit."""
         own = {name: each.detach().clone() for name, each in self.weights.items()}
         put(self.weights, self.mean)
         try:
@@ -59,7 +60,7 @@ def put(weights: dict[str, Tensor], values: dict[str, Tensor]) -> None:
 
 @torch.no_grad()
 def add(weights: dict[str, Tensor], mean: dict[str, Tensor], count: int) -> dict[str, Tensor]:
-    """The mean of `count` runs' weights, after `count - 1` of them had `mean`."""
+    """Returns the mean of `count` runs' weights, after `count - 1` of them had `mean`."""
     if count == 1:
         return {name: each.detach().clone() for name, each in weights.items()}
     return {name: each.lerp_(weights[name], 1 / count) for name, each in mean.items()}

@@ -11,14 +11,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipeline.settings.techniques import Deni
 from pipeline.training.gradients import Learner, gradients
-from pipeline.training.optim import adamw, backbone_name
+from pipeline.training.optim import adamw, backbone_name, step
 from pipeline.training.seeds import seed_of
 from pipeline.training.techniques.averaging import put
 
@@ -35,24 +36,24 @@ class Phase(NamedTuple):
     """The children stay; otherwise they are averaged into the network."""
 
 
-def phases(total: int, settings: dict[str, Any]) -> list[Phase]:
-    """All phases of a run of `total` steps. The published schedule counts steps from 1, and so does this."""
-    alone, together = (max(1, round(settings[name] * total)) for name in ("alone", "together"))
-    last = math.ceil(settings["ensemble"] * total) - 1
+def phases(total: int, settings: Deni) -> list[Phase]:
+    """Returns all phases of a run of `total` steps. The published schedule counts steps from 1, and so does this."""
+    alone, together = (max(1, round(share * total)) for share in (settings.alone, settings.together))
+    last = math.ceil(settings.ensemble * total) - 1
     found, free = [], 0  # where the network began to train by itself
-    for step in range(math.ceil(settings["begin"] * total) - 1, math.ceil(settings["end"] * total) - 1):
-        if step - free >= alone and step + together <= last:
-            found.append(Phase(step, step + together, votes=False))
-            free = step + together
+    for number in range(math.ceil(settings.begin * total) - 1, math.ceil(settings.end * total) - 1):
+        if number - free >= alone and number + together <= last:
+            found.append(Phase(number, number + together, votes=False))
+            free = number + together
     return [*found, Phase(max(last, free), total, votes=True)]
 
 
-def updates(total: int, settings: dict[str, Any]) -> int:
+def updates(total: int, settings: Deni) -> int:
     """Batches that are computed forward and backward in a run of `total` steps, those of the children included."""
-    return total + settings["children"] * sum(phase.last - phase.first for phase in phases(total, settings))
+    return total + settings.children * sum(phase.last - phase.first for phase in phases(total, settings))
 
 
-class Deni:
+class Children:
     """The children of one run."""
 
     def __init__(
@@ -62,23 +63,24 @@ class Deni:
         plan: list[list[np.ndarray]],
         rate_at: Callable[[int], float],
     ) -> None:
-        """`weights` are the network's that learn, `plan` the rows of every step, `rate_at` the schedule."""
+        """Takes the network's `weights` that learn, as `plan` the rows of every step, and as `rate_at` the schedule."""
         self.learner, self.weights, self.plan, self.rate_at = learner, weights, plan, rate_at
-        self.settings: dict[str, Any] = learner.settings["deni"]
+        assert learner.settings.deni
+        self.settings = learner.settings.deni
         self.phases = phases(len(plan), self.settings)
-        self.noisy = noisy(learner.network, weights, self.settings["noise"])
+        self.noisy = noisy(learner.network, weights, self.settings.noise)
         self.mean: dict[str, Tensor] = {}
         """Of the children of the phase that runs."""
         self.voters: list[dict[str, Tensor]] = []
 
-    def before(self, step: int) -> None:
-        """Trains the children of the phase that begins with `step`, if one does and they have not been trained."""
-        phase = next((each for each in self.phases if each.first == step), None)
+    def before(self, number: int) -> None:
+        """Trains the children of the phase that begins with `number`, if one does and they have not been trained."""
+        phase = next((each for each in self.phases if each.first == number), None)
         if phase is None or self.mean or self.voters:
             return
         with _kept(self.weights):
             start = {name: each.detach().clone() for name, each in self.weights.items()}
-            for child in range(1, self.settings["children"] + 1):
+            for child in range(1, self.settings.children + 1):
                 put(self.weights, start)
                 self._add_noise(phase, child)
                 self._train(phase, child)
@@ -87,10 +89,10 @@ class Deni:
                 else:
                     self._join(child)
 
-    def after(self, step: int) -> None:
-        """Makes the network the mean of itself and its children, where their phase ends after `step`."""
-        if self.mean and any(phase.last == step + 1 for phase in self.phases):
-            share = 1 / (1 + self.settings["children"])
+    def after(self, number: int) -> None:
+        """Makes the network the mean of itself and its children, where their phase ends after `number`."""
+        if self.mean and any(phase.last == number + 1 for phase in self.phases):
+            share = 1 / (1 + self.settings.children)
             with torch.no_grad():
                 for name, each in self.weights.items():
                     each.copy_(torch.lerp(self.mean[name], each, share))
@@ -98,10 +100,8 @@ class Deni:
 
     @torch.no_grad()
     def _add_noise(self, phase: Phase, child: int) -> None:
-        variance = self.settings["variance"] / (1 if phase.votes else phase.first + 1)
-        draw = torch.Generator().manual_seed(
-            seed_of(self.learner.settings["seeds"]["dropout"], STREAM, phase.first, child)
-        )
+        variance = self.settings.variance / (1 if phase.votes else phase.first + 1)
+        draw = torch.Generator().manual_seed(seed_of(self.learner.settings.seeds.dropout, STREAM, phase.first, child))
         for name in self.noisy:
             each = self.weights[name]
             spread = float(each.float().std()) if each.numel() > 1 else 0.0
@@ -110,19 +110,14 @@ class Deni:
 
     def _train(self, phase: Phase, child: int) -> None:
         learner, settings = self.learner, self.learner.settings
-        optimizer, scaler = adamw(learner.network, settings), learner.device.scaler()
-        own = Learner(learner.network, learner.objective, settings, learner.device, scaler, None)
-        for step in range(phase.first, phase.last):
-            rate = self.rate_at(step) if self.settings["rate"] == "schedule" else settings["schedule"]["rate"]
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group["scale"]
-            torch.manual_seed(seed_of(settings["seeds"]["dropout"], step, child))
-            gradients(own, self.plan[step], step, step / len(self.plan))
-            scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(self.weights.values(), settings["clip"])
-            scaler.step(optimizer)
-            scaler.update()
-            optimizer.zero_grad(set_to_none=True)
+        optimizer, scaler, skipped = adamw(learner.network, settings), learner.device.scaler(), 0
+        own = Learner(learner.network, learner.objective, settings, learner.device, scaler)
+        for number in range(phase.first, phase.last):
+            # As in the loop, a step that an fp16 overflow cost does not move the schedule.
+            rate = self.rate_at(number - skipped) if self.settings.rate == "schedule" else settings.schedule.rate
+            torch.manual_seed(seed_of(settings.seeds.dropout, number, child))
+            gradients(own, self.plan[number], number, number / len(self.plan))
+            skipped += step(optimizer, scaler, self.weights.values(), rate, settings.clip).overflow
 
     @torch.no_grad()
     def _join(self, child: int) -> None:
@@ -134,7 +129,7 @@ class Deni:
 
 
 def noisy(network: nn.Module, weights: dict[str, Tensor], where: str) -> list[str]:
-    """The names of what gets noise: everything that learns, or what stands above the backbone.
+    """Returns the names of what gets noise: everything that learns, or what stands above the backbone.
 
     `auto` takes the head where all of the backbone learns, and everything where a part of it does (adapters).
     """
@@ -147,7 +142,7 @@ def noisy(network: nn.Module, weights: dict[str, Tensor], where: str) -> list[st
 
 @contextmanager
 def _kept(weights: dict[str, Tensor]) -> Iterator[None]:
-    """The network has its own weights and no gradients afterwards, whatever was trained in their place."""
+    """Gives the network its own weights and no gradients afterwards, whatever was trained in their place."""
     own = {name: each.detach().clone() for name, each in weights.items()}
     try:
         yield

@@ -8,12 +8,12 @@ rows: doubling a batch doubles it, and the loop divides by the rows.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from pipeline.settings.techniques import Proximal, Smart
 from pipeline.training.techniques.perturbation import Noise, moved
 
 SCALE = 2.0**12
@@ -22,7 +22,7 @@ EARLY = 0.1
 
 
 def divergence(logits: Tensor, others: Tensor) -> Tensor:
-    """Sum over the rows of KL(p || q) + KL(q || p), in nats, of (rows, classes) logits."""
+    """Returns the sum over the rows of KL(p || q) + KL(q || p), in nats, of (rows, classes) logits."""
     log_p, log_q = logits.float().log_softmax(dim=1), others.float().log_softmax(dim=1)
     return ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum()
 
@@ -34,17 +34,17 @@ def smoothness(
     words: Tensor,
     mask: Tensor,
     noise: Noise,
-    settings: dict[str, Any],
+    settings: Smart,
 ) -> Tensor:
     """SMART's R_s: the divergence of `logits` from what `answer` gives for words moved to where it is worst.
 
     `words` (sequences, length, hidden) says where words stand, `mask` which are padding; every pass has the dropout
     that follows `noise`, so that unmoved words cost nothing.
     """
-    space, real = settings["space"], mask[..., None].float()
-    delta = settings["noise"] * _normal(words)
-    if settings["form"] == "sift":
-        delta = delta.clamp(-2 * settings["noise"], 2 * settings["noise"])
+    space, real = settings.space, mask[..., None].float()
+    delta = settings.noise * _normal(words)
+    if settings.form == "sift":
+        delta = delta.clamp(-2 * settings.noise, 2 * settings.noise)
     delta = delta * real
 
     def moved_answer(by: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ def smoothness(
         with moved(network, by, space):
             return answer()
 
-    for _ in range(settings["ascents"]):
+    for _ in range(settings.ascents):
         delta.requires_grad_(True)
         # Scaled, for what is tiny vanishes in fp16; the step is along gradient / max |gradient|.
         (gradient,) = torch.autograd.grad(SCALE * divergence(moved_answer(delta), logits.detach()), delta)
@@ -60,27 +60,27 @@ def smoothness(
     return divergence(moved_answer(delta), logits)
 
 
-def ascended(delta: Tensor, gradient: Tensor, real: Tensor, settings: dict[str, Any]) -> Tensor:
-    """One step of the inner maximisation: d + step * g / max|g|, of each sequence (SiFT: of each word), in the box."""
-    dims = (2,) if settings["form"] == "sift" else (1, 2)
+def ascended(delta: Tensor, gradient: Tensor, real: Tensor, settings: Smart) -> Tensor:
+    """Returns the perturbation after an ascent: d + step * g / max|g| by sequence (SiFT: by word), in the box."""
+    dims = (2,) if settings.form == "sift" else (1, 2)
     largest = gradient.abs().amax(dim=dims, keepdim=True)
     unit = torch.where(torch.isfinite(largest) & (largest > 0), gradient / largest.clamp_min(1e-30), 0.0)
-    stepped = (delta + settings["step"] * unit) * real
-    radius = settings["radius"]
+    stepped = (delta + settings.step * unit) * real
+    radius = settings.radius
     return stepped if radius is None else stepped.clamp(-radius, radius)
 
 
 class Teacher:
     """The momentum average of the weights, whose answers the network must stay near."""
 
-    def __init__(self, weights: dict[str, Tensor], settings: dict[str, Any], total: int) -> None:
+    def __init__(self, weights: dict[str, Tensor], settings: Proximal, total: int) -> None:
         self.weights, self.settings, self.total = weights, settings, total
         self.mean = {name: each.detach().clone() for name, each in weights.items()}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Follows the weights after step `step`."""
-        momentum = self.settings["early" if step < EARLY * self.total else "momentum"]
+        momentum = self.settings.early if step < EARLY * self.total else self.settings.momentum
         for name, each in self.weights.items():
             self.mean[name].lerp_(each, 1 - momentum)
 

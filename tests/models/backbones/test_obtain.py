@@ -21,9 +21,9 @@ from transformers import (
     BertForMaskedLM,
 )
 
+from pipeline.artifacts import HOLDOUT
 from pipeline.competitions.task import Competition
 from pipeline.data.corpus import training_texts
-from pipeline.data.folds import HOLDOUT
 from pipeline.data.text import MARKERS
 from pipeline.errors import PodiumError
 from pipeline.models.backbones.obtain import family, obtain

@@ -1,0 +1,216 @@
+"""Where things lie in a run's folder, artifacts/, and in a package, which has the same layout; and their contents.
+
+No other file spells such a path. A stage reads with `Artifacts()`; the kernel with `Artifacts(package)`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from pipeline.competitions.task import Competition, competition_from_json
+from pipeline.errors import PodiumError
+from pipeline.files import read_json
+
+HOLDOUT = -1
+"""The fold of rows that no member, backbone or stacker learns from."""
+MEMBER = "member.json"
+"""In a fold model's folder: its kind, whether it was trained, and its settings."""
+FACTS = "backbone.json"
+"""In a backbone's folder: its family, architecture, sizes and content hash."""
+POINTER = "unchanged.json"
+"""Stands in pretrained/<backbone>/ in place of a second copy of weights that nothing has changed."""
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """The folder of a run or of a package."""
+
+    root: Path = Path("artifacts")
+
+    # The competition and its folds.
+
+    @property
+    def competition_folder(self) -> Path:
+        return self.root / "competition"
+
+    @property
+    def competition_file(self) -> Path:
+        """The competition's YAML as JSON, and how many rows train and test have."""
+        return self.competition_folder / "competition.json"
+
+    @property
+    def train_file(self) -> Path:
+        return self.competition_folder / "train.parquet"
+
+    @property
+    def test_file(self) -> Path:
+        return self.competition_folder / "test.parquet"
+
+    @property
+    def truth_file(self) -> Path:
+        """True probabilities of the training rows, where the data was generated."""
+        return self.competition_folder / "truth.parquet"
+
+    @property
+    def folds_file(self) -> Path:
+        return self.root / "folds.parquet"
+
+    def competition(self) -> Competition:
+        """Returns the competition as `prepare` has kept it."""
+        return competition_from_json(read_json(self.competition_file)["competition"])
+
+    def train(self) -> pl.LazyFrame:
+        """Returns the training rows: id, label (a class index) and the text fields, each a list of turns."""
+        return pl.scan_parquet(self.train_file, glob=False)
+
+    def folds(self) -> pl.DataFrame:
+        """Returns id and fold (-1 is the holdout) of every training row, in the order of `train()`.
+
+        Raises: PodiumError where it does not hold the ids of the training rows in their order.
+        """
+        folds = pl.read_parquet(self.folds_file)
+        if not folds["id"].equals(self.train().select("id").collect()["id"]):
+            raise PodiumError(f"{self.folds_file}: its ids are not those of {self.train_file}; run `dvc repro folds`")
+        return folds
+
+    def seen_rows(self) -> pl.DataFrame:
+        """Returns the training rows without the holdout: all that members, backbones and tokenizers may learn from."""
+        return self.train().collect().filter(self.folds()["fold"] != HOLDOUT)
+
+    # Backbones, by name.
+
+    def backbone(self, name: str) -> Path:
+        return self.root / "backbones" / name
+
+    def pretrain_start(self, name: str) -> Path:
+        return self.root / "start_pretrain" / f"{name}.json"
+
+    def pretrained(self, name: str) -> Path:
+        return self.root / "pretrained" / name
+
+    def quantised(self, name: str, precision: str) -> Path:
+        """In a package: the base that decoders of that precision share."""
+        return self.root / "pretrained" / f"{name}-{precision}"
+
+    def base(self, name: str, precision: str = "fp32") -> Path:
+        """Returns the folder of a backbone's network and tokenizer, quantised already where that exists.
+
+        Raises: PodiumError where there is none.
+        """
+        for folder in (self.quantised(name, precision), self.pretrained(name)):
+            if (folder / POINTER).is_file():
+                return self.backbone(name)
+            if (folder / "config.json").is_file():
+                return folder
+        raise PodiumError(f"{self.pretrained(name)}: expected a backbone, found none; run `dvc repro`")
+
+    def backbone_facts(self, name: str) -> dict[str, Any]:
+        """Returns what is known of a backbone: family, architecture, positions, sha256 of its contents, ...
+
+        Raises: PodiumError where there is none.
+        """
+        for file in (self.pretrained(name) / POINTER, self.pretrained(name) / FACTS):
+            if file.is_file():
+                facts: dict[str, Any] = read_json(file)
+                return facts
+        raise PodiumError(f"{self.pretrained(name)}: expected a backbone, found none; run `dvc repro`")
+
+    # Members, their fold models and what they said.
+
+    def start(self, member: str) -> Path:
+        return self.root / "start" / f"{member}.json"
+
+    def member(self, name: str) -> Path:
+        """The folder of a member's fold models."""
+        return self.root / "members" / name
+
+    def model(self, member: str, fold: int) -> Path:
+        return self.member(member) / f"fold{fold}"
+
+    def receipt(self, member: str, fold: int) -> Path:
+        """Where a fold model comes from, and the record of its training."""
+        return self.root / "receipts" / f"{member}-fold{fold}.json"
+
+    def oof_part(self, member: str, fold: int) -> Path:
+        return self.root / "oof" / member / f"fold{fold}.parquet"
+
+    def holdout_part(self, member: str, fold: int) -> Path:
+        return self.root / "oof" / member / f"holdout{fold}.parquet"
+
+    @property
+    def oof_file(self) -> Path:
+        return self.root / "oof" / "oof.parquet"
+
+    @property
+    def holdout_file(self) -> Path:
+        return self.root / "oof" / "holdout.parquet"
+
+    def refit(self, member: str) -> Path:
+        return self.root / "refit" / member
+
+    def refit_model(self, member: str) -> Path:
+        return self.refit(member) / "model"
+
+    def refit_answers(self, member: str) -> Path:
+        """What a refitted model says of some rows, for the parity check."""
+        return self.refit(member) / "parity.parquet"
+
+    @property
+    def tokens(self) -> Path:
+        """Token ids of texts, once per tokenizer; no stage's output, and it may go at any time."""
+        return self.root / "tokens"
+
+    # The second level, the package and the rehearsal.
+
+    @property
+    def stack(self) -> Path:
+        return self.root / "stack"
+
+    @property
+    def level2_file(self) -> Path:
+        """The stack's nested predictions."""
+        return self.stack / "level2.parquet"
+
+    @property
+    def diagnostics_file(self) -> Path:
+        return self.root / "diagnostics.json"
+
+    @property
+    def package(self) -> Path:
+        return self.root / "package"
+
+    @property
+    def manifest_file(self) -> Path:
+        """In a package: every file with its hash, the members, the rungs."""
+        return self.root / "MANIFEST.json"
+
+    @property
+    def parity_file(self) -> Path:
+        """In a package: some rows with what the members said of them out-of-fold."""
+        return self.root / "parity.parquet"
+
+    @property
+    def submission_file(self) -> Path:
+        return self.root / "rehearsal" / "submission.csv"
+
+    def strays(self, members: set[str], folds: set[int], backbones: set[str]) -> list[Path]:
+        """Returns the files and folders of members, folds or backbones other than these, and what may go anyway."""
+        wanted = {self.start(m) for m in members} | {self.refit(m) for m in members}
+        for m in members:
+            for k in folds:
+                wanted |= {self.receipt(m, k), self.model(m, k), self.oof_part(m, k), self.holdout_part(m, k)}
+        for b in backbones:
+            wanted |= {self.backbone(b), self.pretrained(b), self.pretrain_start(b)}
+        found: list[Path] = []
+        for pattern in (
+            *("start/*.json", "receipts/*.json", "members/*/fold*", "oof/*/*.parquet"),
+            *("refit/*", "backbones/*", "pretrained/*", "start_pretrain/*.json"),
+            *("members/.quick-*", "members/*/.fold*.partial"),  # left by a process that was killed
+            "tokens/*",  # made again where they are wanted
+        ):
+            found += sorted(set(self.root.glob(pattern)) - wanted)
+        return found

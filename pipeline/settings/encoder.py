@@ -1,0 +1,29 @@
+"""The settings of a member of kind `encoder`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pipeline.section import Checked, section
+from pipeline.settings.finetuning import NetworkSettings
+from pipeline.settings.member import below_external
+from pipeline.settings.optimisation import Attention
+
+
+@section
+class Encoder(NetworkSettings):
+    """A member of kind `encoder`: a bidirectional network (DeBERTa), all of it fine-tuned."""
+
+    kind: Literal["encoder"]
+    pooling: Literal["mean", "cls", "attention"] = "mean"
+    attention: Attention = "fast"
+    network: Annotated[str | None, Checked(below_external(".py"))] = None
+    """A Python file under external/ with one function `build`, in place of pooling and head; docs/network.md."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.inference.precision in ("nf4", "int8"):
+            raise ValueError(f"inference.precision {self.inference.precision} is for decoders: use fp32, fp16 or bf16")
+
+    def files(self) -> dict[str, str]:
+        return {"network": self.network} if self.network else {}

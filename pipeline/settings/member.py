@@ -1,0 +1,42 @@
+"""What the settings of every member kind have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.section import section
+
+
+@section
+class MemberSettings:
+    """One entry of `members` in params.yaml. Each kind adds its own keys; see pipeline/kinds.py."""
+
+    kind: str
+    """A key of pipeline.kinds.KINDS."""
+    backbone: str
+    """A key of `backbones`. Members without a network say `none`, because dvc.yaml looks up the same key in all."""
+    folds: tuple[int, ...] | None = None
+    """Train these folds only; the others write empty parts. All where it is left out."""
+
+    def trains(self, fold: int) -> bool:
+        """Returns whether there is a model of this fold."""
+        return self.folds is None or fold in self.folds
+
+    def files(self) -> dict[str, str]:
+        """Returns key -> path of the user's files whose contents decide the training."""
+        return {}
+
+
+def below_external(suffix: str = "") -> Callable[[str | None], str | None]:
+    """Returns a check that a path lies under external/, the folder that DVC watches, and ends in `suffix`."""
+
+    def check(file: str | None) -> str | None:
+        if file is not None and (
+            Path(file).parts[:1] != ("external",) or ".." in Path(file).parts or not file.endswith(suffix)
+        ):
+            what = f"{suffix} file" if suffix else "file"
+            raise ValueError(f"expected a {what} under external/, the folder that DVC watches")
+        return file
+
+    return check
