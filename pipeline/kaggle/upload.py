@@ -7,14 +7,12 @@ never go on. Archives at a place of their own keep name, size and time, by which
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PodiumError
-from pipeline.files import atomic_folder, read_json
+from pipeline.files import atomic_folder, link, read_json
 from pipeline.package.manifest import MANIFEST, METADATA
 
 # As Kaggle's pages state them for private datasets; the server has the last word.
@@ -52,7 +50,7 @@ def stage_upload(package: Path, folder: Path) -> Path:
             if path.is_dir():
                 _archive(path, partial / f"{path.name}.zip", files)
             elif path.name != METADATA:
-                _link(path, partial / path.name)
+                link(path, partial / path.name)
                 if path.name != MANIFEST:
                     with path.open("rb") as source:
                         _compare(path, hashlib.file_digest(source, "sha256").hexdigest(), files.get(path.name))
@@ -76,10 +74,3 @@ def _compare(file: Path, found: str, expected: dict[str, Any] | None) -> None:
     if expected is None or found != expected["sha256"]:
         what = "which does not name it" if expected is None else f"sha256 {expected['sha256'][:16]}, found {found[:16]}"
         raise PodiumError(f"{file}: expected a file as in {MANIFEST}, {what}; run `dvc repro package`")
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)

@@ -8,7 +8,6 @@ predictions. The Kaggle CLI uploads it with `kaggle datasets create -r zip`.
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from pipeline.competitions.task import competition_from_json
 from pipeline.config import Package
 from pipeline.ensemble.ladder import Ladder, load_ladder
 from pipeline.errors import PodiumError
-from pipeline.files import atomic_folder, read_json, write_parquet
+from pipeline.files import atomic_folder, link, read_json, write_parquet
 from pipeline.imports import ROOT, closure
 from pipeline.members.refit import MODEL, PARITY
 from pipeline.package.manifest import write_manifest, write_metadata
@@ -57,9 +56,9 @@ def build_package(artifacts: Path, settings: Package, wheels: list[Path]) -> Non
                 member["folds"] = [extra, *member["folds"]]
         for file in sorted((artifacts / "stack").iterdir()):
             if file.suffix in (".json", ".txt"):  # not level2.parquet, which holds labels and serves the report
-                _link(file, folder / "stack" / file.name)
+                link(file, folder / "stack" / file.name)
         for wheel in wheels:
-            _link(wheel, folder / "wheels" / wheel.name)
+            link(wheel, folder / "wheels" / wheel.name)
         for source in closure(ENTRY):
             # Copied: an editor that writes in place would change a linked file under its hash.
             (folder / "code" / source).parent.mkdir(parents=True, exist_ok=True)
@@ -108,13 +107,4 @@ def _refits(folder: Path, members: dict[str, dict[str, Any]]) -> dict[str, pl.Da
 
 def _link_all(source: Path, target: Path) -> None:
     for file in sorted(path for path in source.rglob("*") if path.is_file()):
-        _link(file, target / file.relative_to(source))
-
-
-def _link(source: Path, target: Path) -> None:
-    """A second name for the same bytes; a copy where the file systems differ."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copyfile(source, target)
+        link(file, target / file.relative_to(source))
