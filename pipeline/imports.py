@@ -15,10 +15,10 @@ ROOT = Path(__file__).parents[1]
 OURS = ("pipeline", "stages")
 
 
-def closure(module: str, root: Path = ROOT) -> list[Path]:
-    """The files (relative to `root`, sorted) that importing `module` loads from our own packages, itself included."""
+def closure(*modules: str, root: Path = ROOT) -> list[Path]:
+    """Returns the files (relative to `root`, sorted) of `modules` and of all that importing them loads of our own."""
     found: set[Path] = set()
-    waiting = [module]
+    waiting = list(modules)
     while waiting:
         file = _file(waiting.pop(), root)
         if file is None or file in found:
@@ -32,7 +32,7 @@ def closure(module: str, root: Path = ROOT) -> list[Path]:
 
 def libraries(module: str, root: Path = ROOT) -> list[str]:
     """Top-level names of the installed libraries that the closure of `module` imports, sorted."""
-    names = {name.split(".")[0] for file in closure(module, root) for name in _imported(file, root)}
+    names = {name.split(".")[0] for file in closure(module, root=root) for name in _imported(file, root)}
     return sorted(names - set(OURS) - set(sys.stdlib_module_names))
 
 
@@ -43,7 +43,7 @@ def fingerprint(module: str, alone: tuple[str, ...] = (), root: Path = ROOT) -> 
     another kind is no change to this one.
     """
     digest = hashlib.sha256()
-    for file in sorted({*closure(module, root), *map(Path, alone)}):
+    for file in sorted({*closure(module, root=root), *map(Path, alone)}):
         tree = _without_docstrings(ast.parse((root / file).read_text(encoding="utf-8")))
         digest.update(f"{file.as_posix()}\n{ast.dump(tree)}\n".encode())
     return digest.hexdigest()

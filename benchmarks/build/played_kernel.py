@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from pipeline.package.offline import network_mode, without_network
+from pipeline.package.offline import offline_command, offline_mode
 
 
 class PlayedKernels:
@@ -22,7 +22,7 @@ class PlayedKernels:
     def __init__(self, server: Any, folder: Path) -> None:
         self.server = server
         self.folder = folder
-        self.mode = network_mode()
+        self.mode = offline_mode()
 
     def rehearse(self, body: dict[str, Any]) -> Any:
         """Runs the pushed script on the visible rows; returns the server's Kernel."""
@@ -60,7 +60,7 @@ class PlayedKernels:
             bare |= {"PODIUM_INPUT": str(place / "input"), "PODIUM_WORKING": str(place / "working")}
             if rerun:
                 bare["KAGGLE_IS_COMPETITION_RERUN"] = "1"
-            command, environment = without_network(place / "script.py", self.mode, place / "guard", bare)
+            command, environment = offline_command(place / "script.py", self.mode, place / "guard", bare)
             began = time.monotonic()
             done = subprocess.run(command, env=environment, cwd=place, capture_output=True, text=True, check=False)
             print(f"  kernel on {data.name}: {time.monotonic() - began:.1f} s", flush=True)

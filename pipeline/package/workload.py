@@ -1,52 +1,55 @@
-"""What the kernel's planner wants to know of a member: how much work a token is to it, and what its passes bring.
+"""Measures what the kernel's planner must know of a member: how much work a token is to it, what its passes bring.
 
 No seconds: those depend on the machine, and the kernel measures them where it runs. python -m stages.package
 """
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from pipeline.artifacts import MEMBER, Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.data.features import field_characters
 from pipeline.ensemble.row_priority import divergence
 from pipeline.files import read_json
 from pipeline.inference.passes import FIRST, combined, passes_of
 from pipeline.inference.predict import open_member
-from pipeline.models.backbones.pretrained import base_folder
+from pipeline.kinds import KINDS
 
 
-def work_of(package: Path, name: str, member: dict[str, Any], parity: pl.DataFrame, competition: Competition) -> dict:
-    """`passes`, `gains` and `work` for a member's entry in the manifest; its files lie in `package` already.
+def member_workload(
+    package: Artifacts, name: str, member: dict[str, Any], parity: pl.DataFrame, competition: Competition
+) -> dict[str, Any]:
+    """Returns `passes`, `gains` and `work` for a member's entry in the manifest; its files lie in `package` already.
 
     gains: pass beyond the first -> expected gain in log loss of the member alone, on the rows of `parity`. work, for
     networks: parameters of the layers, their number and width, bytes to load, sequences and their longest length.
     """
-    place = package / "members" / name / f"fold{member['folds'][0]}"
-    settings = read_json(place / "member.json").get("settings", {})
+    model = package.model(name, member["folds"][0])
+    settings = read_json(model / MEMBER).get("settings", {})
     passes = passes_of(settings)
     rows = parity.select("id", *competition.kind.fields)
-    found = {"passes": list(passes), "gains": _gains(place, passes, rows, competition)}
-    if member["kind"] not in ("encoder", "decoder"):
-        return found
+    entry = {"passes": list(passes), "gains": _gains(model, passes, rows, competition)}
+    if not KINDS[member["kind"]].network:
+        return entry
     from pipeline.models.backbones.tokenizer import load_tokenizer  # transformers is slow to load
 
-    base = base_folder(package, settings["backbone"], member["precision"])
+    base = package.base(settings["backbone"], member["precision"])
     config = read_json(base / "config.json")
     texts = pl.concat([rows[field].explode() for field in competition.kind.fields]).drop_nulls().to_list()
     tokens = sum(map(len, load_tokenizer(base)(texts, add_special_tokens=False)["input_ids"])) if texts else 1
     characters = float(np.sum(list(field_characters(rows, competition.kind.fields).values())))
-    folders = {place, base}
-    return found | {
+    return entry | {
         "work": {
             "parameters": _layer_parameters(config),
             "layers": config["num_hidden_layers"],
             "hidden": config["hidden_size"],
-            "bytes": sum(file.stat().st_size for folder in folders for file in folder.rglob("*.safetensors")),
+            "bytes": sum(file.stat().st_size for folder in {model, base} for file in folder.rglob("*.safetensors")),
             "siamese": settings["input"] == "siamese",
             "max_tokens": settings["max_tokens"],
             "long_tokens": settings["inference"].get("long_tokens"),
@@ -56,7 +59,7 @@ def work_of(package: Path, name: str, member: dict[str, Any], parity: pl.DataFra
 
 
 def _layer_parameters(config: dict[str, Any]) -> int:
-    """Weights that every token is multiplied with: all but the embeddings."""
+    """Returns the number of weights that every token is multiplied with: all but the embeddings."""
     hidden, middle = config["hidden_size"], config["intermediate_size"]
     heads = config["num_attention_heads"]
     keys = config.get("num_key_value_heads") or heads
@@ -65,15 +68,12 @@ def _layer_parameters(config: dict[str, Any]) -> int:
     return int(config["num_hidden_layers"] * (attention + gates * hidden * middle))
 
 
-def _gains(place: Path, passes: tuple[str, ...], rows: pl.DataFrame, competition: Competition) -> dict[str, float]:
-    """Pass -> mean divergence of the answer with it from the answer without."""
+def _gains(model: Path, passes: tuple[str, ...], rows: pl.DataFrame, competition: Competition) -> dict[str, float]:
+    """Returns pass -> mean divergence of the answer with it from the answer without."""
     if passes == (FIRST,):
         return {}
-    member = open_member(place, competition)
-    try:
+    with closing(open_member(model, competition)) as member:
         parts = {which: member.predict(rows, which) for which in passes}
-    finally:
-        member.close()
     gains, known = {}, {FIRST: parts[FIRST]}
     for which in passes[1:]:
         more = known | {which: parts[which]}
