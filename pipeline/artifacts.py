@@ -23,6 +23,17 @@ FACTS = "backbone.json"
 """In a backbone's folder: its family, architecture, sizes and content hash."""
 POINTER = "unchanged.json"
 """Stands in pretrained/<backbone>/ in place of a second copy of weights that nothing has changed."""
+PRETRAINING = "pretraining.json"
+"""In pretrained/<backbone>/: how its pretraining went."""
+MANIFEST = "MANIFEST.json"
+"""In a package: every file with its hash, the members, the rungs."""
+DATASET_METADATA = "dataset-metadata.json"
+"""In a package: title and name of its dataset, for the Kaggle CLI, which does not upload it."""
+
+# What the stages measured stands beside artifacts/: git keeps it, and `dvc metrics diff` compares it.
+CV_METRICS = Path("metrics/cv.json")
+PROBE_METRICS = Path("metrics/probe.json")
+REHEARSAL_METRICS = Path("metrics/rehearsal.json")
 
 
 @dataclass(frozen=True)
@@ -92,6 +103,10 @@ class Artifacts:
     def pretrained(self, name: str) -> Path:
         return self.root / "pretrained" / name
 
+    def pretrainings(self) -> list[Path]:
+        """Returns the records of the backbones that were pretrained here."""
+        return sorted(self.root.glob(f"pretrained/*/{PRETRAINING}"))
+
     def quantised(self, name: str, precision: str) -> Path:
         """In a package: the base that decoders of that precision share."""
         return self.root / "pretrained" / f"{name}-{precision}"
@@ -134,6 +149,10 @@ class Artifacts:
     def receipt(self, member: str, fold: int) -> Path:
         """Where a fold model comes from, and the record of its training."""
         return self.root / "receipts" / f"{member}-fold{fold}.json"
+
+    def receipts(self) -> list[Path]:
+        """Returns the receipts that are there, those of former members among them."""
+        return sorted(self.root.glob("receipts/*.json"))
 
     def oof_part(self, member: str, fold: int) -> Path:
         return self.root / "oof" / member / f"fold{fold}.parquet"
@@ -185,8 +204,17 @@ class Artifacts:
 
     @property
     def manifest_file(self) -> Path:
-        """In a package: every file with its hash, the members, the rungs."""
-        return self.root / "MANIFEST.json"
+        return self.root / MANIFEST
+
+    @property
+    def code(self) -> Path:
+        """In a package: the kernel's own code."""
+        return self.root / "code"
+
+    @property
+    def wheels(self) -> Path:
+        """In a package: the libraries that the kernel brings along."""
+        return self.root / "wheels"
 
     @property
     def parity_file(self) -> Path:

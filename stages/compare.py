@@ -6,7 +6,7 @@ python -m stages.compare --markdown
 
 import argparse
 
-from pipeline.ledger.compare import compare
+from pipeline.ledger.compare import comparison
 from pipeline.stage import stage
 
 if __name__ == "__main__":
@@ -14,4 +14,4 @@ if __name__ == "__main__":
     parser.add_argument("--markdown", action="store_true", help="as a table for a README")
     arguments = parser.parse_args()
     with stage("compare", keep_seconds=False):
-        print(compare(arguments.markdown))
+        print(comparison(arguments.markdown))

@@ -10,7 +10,7 @@ import shlex
 from pipeline.competitions.registry import load_competition
 from pipeline.config import load_params
 from pipeline.kaggle.cli import Patience
-from pipeline.kaggle.download import command, download
+from pipeline.kaggle.download import download, download_command
 from pipeline.stage import stage
 
 if __name__ == "__main__":
@@ -20,7 +20,7 @@ if __name__ == "__main__":
     with stage("download", keep_seconds=False):
         competition = load_competition(load_params().data.competition)
         if arguments.dry_run:
-            print(f"kaggle {shlex.join(command(competition))}")
+            print(f"kaggle {shlex.join(download_command(competition))}")
         else:
             folder = download(competition, Patience())
             print(f"next: make repro DATA={folder}")

@@ -10,8 +10,8 @@ import argparse
 from pipeline.competitions.registry import load_competition
 from pipeline.config import load_params
 from pipeline.kaggle.cli import Patience
+from pipeline.kaggle.sync import sync
 from pipeline.ledger.git import numbered_tags
-from pipeline.ledger.sync import sync
 from pipeline.stage import stage
 
 if __name__ == "__main__":

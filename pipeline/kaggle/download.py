@@ -1,4 +1,4 @@
-"""The competition's files from Kaggle: fetched by the CLI, unpacked, checked against the competition's YAML file.
+"""Brings the competition's files from Kaggle: fetched by the CLI, unpacked, checked against its YAML file.
 
 python -m stages.download
 """
@@ -9,6 +9,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.data.ingest import prepare
 from pipeline.errors import PodiumError
@@ -20,8 +21,8 @@ ARCHIVES = DATA / "downloads"
 """Beside the unpacked folders: what lies in `data.path` is a dependency of the pipeline."""
 
 
-def command(competition: Competition) -> list[str]:
-    """The arguments of `kaggle`."""
+def download_command(competition: Competition) -> list[str]:
+    """Returns the arguments of `kaggle` that download the files."""
     return ["competitions", "download", competition.name, "-p", str(ARCHIVES)]
 
 
@@ -35,7 +36,7 @@ def download(competition: Competition, patience: Patience) -> Path:
     archive, target = ARCHIVES / f"{competition.name}.zip", DATA / competition.name
     try:
         kaggle(
-            *command(competition),
+            *download_command(competition),
             patience=patience,
             judge=lambda printed: None if archive.is_file() else f"{archive}: expected a file, found none",
             echo=True,
@@ -77,7 +78,7 @@ def unpack(archive: Path, target: Path) -> None:
 def check(folder: Path, competition: Competition) -> None:
     """Reads every file as `prepare` will. Raises: PodiumError for the first thing that is wrong."""
     with tempfile.TemporaryDirectory() as temporary:
-        target = Path(temporary) / "competition"
-        prepare(folder, competition, target)
-        rows = read_json(target / "competition.json")["rows"]
+        artifacts = Artifacts(Path(temporary))
+        prepare(folder, competition, artifacts.competition_folder)
+        rows = read_json(artifacts.competition_file)["rows"]
     print(f"{folder}: {rows['train']:,} train and {rows['test']:,} test rows, as {competition.name} should be")

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from pipeline.artifacts import CV_METRICS
 from pipeline.errors import PodiumError
 
 LB = Path("lb.json")
 LEDGER = Path("ledger.csv")
-CV = Path("metrics/cv.json")
 
 KEYS = ("submission", "commit", "public", "private", "runtime_seconds", "status")
 """lb.json's keys. `runtime_seconds` is the dress rehearsal's on Kaggle: nobody is told that of the scored rerun."""
@@ -47,9 +47,9 @@ class Entry:
 
 
 def nested_score(text: str, source: str) -> tuple[float, float | None]:
-    """The chosen stack's level-2 nested score and its standard error, from the text of metrics/cv.json.
+    """Returns the chosen stack's level-2 nested score and its standard error, from the text of metrics/cv.json.
 
-    Raises: PodiumError naming `source` where it says no such score.
+    Raises: PodiumError naming `source` where the text has no such score.
     """
     try:
         stack = json.loads(text)["stack"]
@@ -58,20 +58,24 @@ def nested_score(text: str, source: str) -> tuple[float, float | None]:
         raise PodiumError(f"{source}: expected stack.score, a number, found none; run `dvc repro stack`") from None
 
 
+def present_cv() -> float | None:
+    """Returns the level-2 nested score of the working tree; None where there is none yet."""
+    if not CV_METRICS.is_file():
+        return None
+    return nested_score(CV_METRICS.read_text(encoding="utf-8"), str(CV_METRICS))[0]
+
+
 def lb_text(values: dict[str, Any]) -> str:
-    """The text of lb.json; what `values` does not name is null."""
+    """Returns the text of lb.json; what `values` does not name is null."""
     return json.dumps({key: values.get(key) for key in KEYS}, indent=2) + "\n"
 
 
-NOTHING = lb_text({})
+NO_SCORE = lb_text({})
 """lb.json of a commit that has no score yet."""
 
 
 def parse_ledger(text: str) -> list[Entry]:
-    """The entries of ledger.csv's text, in their order.
-
-    Raises: PodiumError naming line and column.
-    """
+    """Returns the entries of ledger.csv's text, in their order. Raises: PodiumError naming line and column."""
     rows = list(csv.reader(io.StringIO(text)))
     expected = [field.name for field in fields(Entry)]
     if not rows or rows[0] != expected:
@@ -95,7 +99,7 @@ def _entry(number: int, row: list[str]) -> Entry:
 
 
 def ledger_text(entries: list[Entry]) -> str:
-    """ledger.csv's text; numbers keep every digit."""
+    """Returns ledger.csv's text; numbers keep every digit."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([field.name for field in fields(Entry)])
@@ -105,11 +109,19 @@ def ledger_text(entries: list[Entry]) -> str:
 
 
 def with_entries(entries: list[Entry], new: list[Entry]) -> list[Entry]:
-    """`entries` with `new` in place of those of the same submission, ordered by submission."""
+    """Returns `entries` with `new` in place of those of the same submission, ordered by submission."""
     merged = {entry.submission: entry for entry in [*entries, *new]}
     return [merged[number] for number in sorted(merged)]
 
 
 def decimals(value: float | None) -> str:
-    """A score with five decimals, a dash where there is none."""
+    """Returns a score with five decimals, a dash where there is none."""
     return "–" if value is None else f"{value:.5f}"
+
+
+def clock(seconds: float) -> str:
+    """Returns seconds as `42 s`, `12 min 05 s` or `2 h 07 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 1:
+        return f"{rest} s"
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"

@@ -21,6 +21,7 @@ from unittest import mock
 import polars as pl
 from support import ROOT, write_external
 
+from pipeline.artifacts import Artifacts
 from pipeline.competitions.registry import load_competition
 from pipeline.config import load_params
 from pipeline.data.demo import generate, write
@@ -89,7 +90,7 @@ def build(root: Path, settings: str = PARAMS) -> None:
         stack.main()
         # One small wheel stands for all: installing it is as real and a few times as quick.
         small = [wheel for wheel in find_wheels(WHEELS, LOCK) if wheel.name.startswith("safetensors")]
-        build_package(Path("artifacts"), params.package, small)
+        build_package(Artifacts(), params.package, small)
     finally:
         os.chdir(before)
 
