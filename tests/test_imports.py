@@ -67,6 +67,14 @@ def test_comments_and_docstrings_do_not_change_a_fingerprint(tmp_path: Path) -> 
     assert libraries("pipeline.one", tmp_path) == ["numpy"]
 
 
+def test_what_only_types_need_is_not_loaded(tmp_path: Path) -> None:
+    types = "if TYPE_CHECKING:\n    from pipeline import two\n"
+    write(tmp_path, "one", f"{types}def f():\n    from pipeline import three\n")
+    for name in ("two", "three"):
+        write(tmp_path, name, "Y = 1\n")
+    assert [file.stem for file in closure("pipeline.one", root=tmp_path)] == ["one", "three"]
+
+
 def test_a_file_named_alone_counts_without_its_imports(tmp_path: Path) -> None:
     write(tmp_path, "one", "X = 1\n")
     write(tmp_path, "shell", "from pipeline import other\nS = 1\n")

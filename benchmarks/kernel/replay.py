@@ -15,7 +15,7 @@ import polars as pl
 
 from pipeline.competitions.metrics import log_losses
 from pipeline.competitions.task import Competition
-from pipeline.data.features import field_characters
+from pipeline.data.rows import field_characters
 from pipeline.ensemble.ladder import Ladder
 from pipeline.kernel.budget import margin
 from pipeline.kernel.results import Answers

@@ -21,7 +21,7 @@ SIZE_WEIGHT = 0.1
 
 
 def group_key(task: Task) -> pl.Expr:
-    """One String per row: the group field's first turn in lower case without white space, cut to 400 characters.
+    """Returns a String per row: the group field's first turn in lower case, 400 characters without white space.
 
     Two rows with equal keys are the same question to a model, whatever their spacing; they must not be parted.
     """
@@ -30,12 +30,12 @@ def group_key(task: Task) -> pl.Expr:
 
 
 def group_keys(rows: pl.DataFrame, task: Task) -> pl.Series:
-    """The `group_key` of every row."""
+    """Returns the `group_key` of every row."""
     return rows.select(group_key(task)).to_series()
 
 
 def assign_folds(groups: pl.Series, labels: np.ndarray, folds: int, holdout: float, seed: int) -> np.ndarray:
-    """The fold (0 to folds - 1, or -1 for the holdout) of every row, Int8 (rows,).
+    """Returns the fold (0 to folds - 1, or -1 for the holdout) of every row, Int8 (rows,).
 
     Rows whose `groups` (keys or their hashes) are equal stay together. Of each class of `labels` (rows,) the holdout
     gets the share `holdout` and every fold an equal share of what is left, as nearly as whole groups allow. The time
@@ -68,7 +68,7 @@ def assign_folds(groups: pl.Series, labels: np.ndarray, folds: int, holdout: flo
 
 
 def _codes(groups: pl.Series) -> np.ndarray:
-    """(rows,) group numbers in the order in which the groups first appear."""
+    """Returns group numbers (rows,) in the order in which the groups first appear."""
     # Hashes sort faster than texts. Their values, which another polars may change, decide nothing.
     _, first, codes = np.unique(groups.hash().to_numpy(), return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[codes]
@@ -109,7 +109,7 @@ def _deal(
 
 
 def _nearest(wish: np.ndarray, total: int, shares: np.ndarray) -> np.ndarray:
-    """Counts (parts,) with sum `total` for which the sum of (count - wish)^2 / share is least."""
+    """Returns counts (parts,) with sum `total` for which the sum of (count - wish)^2 / share is least."""
     taking = np.ones(len(wish), dtype=bool)
     while True:
         step = (total - wish[taking].sum()) / shares[taking].sum()
@@ -125,7 +125,7 @@ def _nearest(wish: np.ndarray, total: int, shares: np.ndarray) -> np.ndarray:
 
 
 def _filled(part_of: np.ndarray, sizes: np.ndarray, fewest: np.ndarray) -> np.ndarray:
-    """`part_of` (groups,) with small groups moved to parts that have fewer than `fewest` (parts,) groups."""
+    """Returns `part_of` (groups,) with small groups moved to parts that have fewer than `fewest` (parts,) groups."""
     while ((has := np.bincount(part_of, minlength=len(fewest))) < fewest).any():
         spare = np.flatnonzero((has > fewest)[part_of])
         part_of[spare[np.argmin(sizes[spare])]] = np.argmax(has < fewest)
@@ -142,11 +142,6 @@ class Split:
 
 
 def split_rows(rows: pl.DataFrame, folds: pl.DataFrame, fold: int) -> Split:
-    """Parts `rows` (train.parquet) by the table of folds.parquet.
-
-    Raises: PodiumError where the two tables do not hold the same ids in the same order.
-    """
-    if not rows["id"].equals(folds["id"]):
-        raise PodiumError("artifacts/folds.parquet: its ids are not those of train.parquet; run `dvc repro folds`")
+    """Returns `rows` (Artifacts.train) parted by `folds` (Artifacts.folds), which holds their ids in their order."""
     of = folds["fold"]
     return Split(rows.filter((of != fold) & (of != HOLDOUT)), rows.filter(of == fold), rows.filter(of == HOLDOUT))

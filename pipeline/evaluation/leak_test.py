@@ -21,14 +21,14 @@ FALSE_ALARMS = 0.01
 
 
 @dataclass(frozen=True)
-class Gap:
+class LeakTest:
     """A member's mean log loss on the holdout minus that on its own folds, single fold models on both."""
 
     gap: float
     """Positive where the out-of-fold rows look easier; classes in equal shares on both."""
     error: float
     relative: float | None
-    """The same for the member's loss minus the median of the other members' losses on the row, which takes away how
+    """`gap` of the member's loss minus the median of the other members' losses on the row, which takes away how
     hard the rows are and finds a single leak sooner; None for a single member."""
     relative_error: float | None
     leak: bool
@@ -42,8 +42,8 @@ class Gap:
         return max(pairs, key=lambda pair: pair[0] / pair[1])
 
 
-def gap_test(oof: Table, holdout: Holdout | None, members: list[str], competition: Competition) -> dict[str, Gap]:
-    """The test of every member that has answered for the holdout; nothing without one.
+def leak_test(oof: Table, holdout: Holdout | None, members: list[str], competition: Competition) -> dict[str, LeakTest]:
+    """Returns the test of every member that has answered the holdout; nothing without one.
 
     Errors are clustered by first prompt. The classes' shares, which are pure chance, are taken out by regression.
     """
@@ -69,7 +69,7 @@ def gap_test(oof: Table, holdout: Holdout | None, members: list[str], competitio
             unseen_difference = _mean(unseen[name] - _median([unseen[other] for other in others]))
             relative = _compared(np.concatenate([difference, unseen_difference]), labels, is_oof, groups)
         relative_gap, relative_error = relative or (None, None)
-        gap = Gap(plain[0], plain[1], relative_gap, relative_error, leak=False)
+        gap = LeakTest(plain[0], plain[1], relative_gap, relative_error, leak=False)
         found[name] = replace(gap, leak=gap.strongest[0] > limit * gap.strongest[1])
     return found
 
@@ -80,13 +80,13 @@ def _losses(table: Table, member: str) -> np.ndarray:
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
-    """(models, rows) -> (rows,) over the models that have spoken."""
-    spoken = np.isfinite(values)
-    return np.where(spoken, values, 0.0).sum(axis=0) / np.where(spoken.any(axis=0), spoken.sum(axis=0), np.nan)
+    """Returns the mean (rows,) of (models, rows) over the models that have answered."""
+    known = np.isfinite(values)
+    return np.where(known, values, 0.0).sum(axis=0) / np.where(known.any(axis=0), known.sum(axis=0), np.nan)
 
 
 def _median(values: list[np.ndarray]) -> np.ndarray:
-    """The median of the members that have spoken; NaN where none has."""
+    """Returns the median of the members that have answered; NaN where none has."""
     stacked = np.ma.masked_invalid(np.stack(values))
     return np.ma.median(stacked, axis=0).filled(np.nan)
 
@@ -94,7 +94,7 @@ def _median(values: list[np.ndarray]) -> np.ndarray:
 def _compared(
     values: np.ndarray, labels: np.ndarray, is_oof: np.ndarray, groups: np.ndarray
 ) -> tuple[float, float] | None:
-    """Mean on the holdout minus mean on the out-of-fold rows at equal class shares, and its clustered standard error.
+    """Returns the mean on the holdout minus that on the out-of-fold rows at equal class shares, and its standard error.
 
     None where there is nothing to compare, or nothing that varies. Least squares on one column per class and one for
     the holdout; the error is the sandwich estimator's.

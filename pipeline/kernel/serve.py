@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.data.features import field_characters
+from pipeline.data.rows import field_characters
 from pipeline.ensemble.ladder import PRIOR, Rung
 from pipeline.files import read_json, write_json
 from pipeline.kernel.dress_rehearsal import rehearsed_rows, report

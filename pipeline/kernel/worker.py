@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.artifacts import Artifacts
-from pipeline.data.features import field_characters
+from pipeline.data.rows import field_characters
 from pipeline.errors import PodiumError
 from pipeline.inference.predict import OpenMember, open_member
 from pipeline.kernel.faults import Faults

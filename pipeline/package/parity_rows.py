@@ -9,7 +9,7 @@ import polars as pl
 
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
-from pipeline.data.features import field_characters
+from pipeline.data.rows import field_characters
 from pipeline.inference.parity import parity_differences, parity_part
 from pipeline.inference.predict import predict_member
 

@@ -14,8 +14,8 @@ import polars as pl
 
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
-from pipeline.data.features import field_characters
-from pipeline.ensemble.row_priority import divergence
+from pipeline.data.rows import field_characters
+from pipeline.ensemble.row_priority import kl_divergence
 from pipeline.files import read_json
 from pipeline.inference.passes import FIRST, combined, passes_of
 from pipeline.inference.predict import open_member
@@ -80,6 +80,6 @@ def _gains(
     gains, known = {}, {FIRST: parts[FIRST]}
     for which in passes[1:]:
         more = known | {which: parts[which]}
-        gains[which] = round(float(divergence(combined(more), combined(known)).mean()), 6)
+        gains[which] = round(float(kl_divergence(combined(more), combined(known)).mean()), 6)
         known = more
     return gains

@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.competitions.task import competition_from_json
-from pipeline.data.features import field_characters
+from pipeline.data.rows import field_characters
 from pipeline.ensemble.ladder import Ladder, load_ladder
 from pipeline.errors import PodiumError
 from pipeline.files import read_json

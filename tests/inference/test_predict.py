@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from pipeline.competitions.task import Competition
-from pipeline.data.features import swapped
+from pipeline.data.rows import swapped
 from pipeline.errors import PodiumError
 from pipeline.inference import forward, open_network
 from pipeline.inference.passes import FIRST, LONG, SWAP, combined

@@ -22,8 +22,8 @@ from scipy.special import expit, logit, softmax
 from sklearn.decomposition import TruncatedSVD
 
 from pipeline.competitions.task import Competition, Task
-from pipeline.data.features import joined_turns
 from pipeline.data.folds import group_keys
+from pipeline.data.rows import joined_turns
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, write_json
 from pipeline.models.saved import read_member, save_member
