@@ -142,11 +142,16 @@ def _admitted(
     worth: Worth,
     prices: dict[Step, Price],
 ) -> tuple[list[Planned], bool]:
-    """The steps as they fit into `left` seconds, and whether that is all of their rows; nothing where too few fit."""
+    """Returns the steps as they fit into `left` seconds, and whether that is all of their rows; nothing where too few
+    fit."""
     if _together(steps, prices)[1] <= left:
         return [Planned(each, rung, None, *_together([each], prices), gain / len(steps)) for each in steps], True
     if not gain > LEFTOVER:
         return [], False
+    # Not all rows fit, so the ones that gain most per second come first. All steps get the same rows, since the rung
+    # answers a row when every step has; a row that a step has done already costs nothing there. What fits is judged by
+    # the upper bound of all steps together, which is no sum over rows: loading and chunks have prices of their own. It
+    # is taken to grow with their number, so bisection finds the largest that fits; what it finds fits in any case.
     rows = np.flatnonzero(np.logical_or.reduce([now.open[step] for step in steps]))
     work = np.sum([_row_seconds(step, now, costs)[rows] * now.open[step][rows] for step in steps], axis=0)
     gains = worth.row_gains(rung, now.present[rows], now.characters[rows])
@@ -161,6 +166,7 @@ def _admitted(
     while begin < end:
         middle = (begin + end + 1) // 2
         begin, end = (middle, end) if _together(steps, priced(middle)[1])[1] <= left else (begin, middle - 1)
+    # A small part is worth its loading only where a worker has paid that already.
     if begin < 1 or (begin < SMALLEST_PART * len(rows) and not now.begun.issuperset(steps)):
         return [], False
     mask, parts = priced(begin)

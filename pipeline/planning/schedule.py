@@ -196,17 +196,24 @@ class Schedule:
         return mask if planned.rows is None else mask & planned.rows
 
     def _chunk(self, planned: Planned, device: str, now: float) -> Chunk | None:
-        """The next rows of a step: at first its longest, then block by block; as many as one chunk should hold."""
+        """Returns the next rows of a step: at first its longest, then block by block, as many as one chunk should hold;
+        None where there are none, or where not even one of them is sure to end before the stop."""
         step, load = planned.step, self.loads[planned.step]
         rows = np.flatnonzero(self.rows_of(planned))
         if not len(rows) or not self.may(step.member, device):
             return None
+        # A device that has not run the member yet begins with the longest rows of all: memory runs out at once or
+        # never. A third of a chunk will do there, for what it costs is only a guess. After that come the rows that gain
+        # most per token, so that the time there is goes to the best of them. But a batch is padded to its longest row:
+        # hence not row by row, but a block of rows by gain, and the longest first within it.
         probing = (step.member, device) not in self._probed
         if not probing and planned.rung and len(rows) > BLOCK:
             gains = self.worth.row_gains(planned.rung, self.present[rows], self.characters[rows])
             best = np.argsort(-gains / np.maximum(load.tokens[rows], 1.0), kind="stable")
             rows = rows[best[: max(BLOCK, len(rows) // BLOCKS)]]
         rows = rows[np.argsort(-load.tokens[rows], kind="stable")]
+        # As many rows as fill a chunk's time by what each is expected to take, and at most half the tokens with which
+        # the member ran out of memory or the fold model lost its last worker.
         held = self.holds[device]
         opens = held is None or (held.member, held.fold) != (step.member, step.fold)
         loading, spread = self.costs.loading(step.member, device) if opens else (0.0, 0.0)
@@ -218,6 +225,9 @@ class Schedule:
             count = min(count, -(-int(load.eligible.sum()) // 3))
         cap = min(self._caps.get(step.member, np.inf), self._careful.get((step.member, step.fold), np.inf))
         count = max(1, min(count, int(np.searchsorted(np.cumsum(load.tokens[rows]), cap, side="right"))))
+        # The chunk must end before the stop by its upper bound, of two standard deviations: those of its work and of
+        # its loading are independent and add up in squares. Where it would not, half the rows may, though loading takes
+        # as long for them. Six times this bound is when a worker is taken to hang.
         while count:
             taken = rows[:count]
             tokens, squares = float(load.tokens[taken].sum()), float(load.squares[taken].sum())
