@@ -36,39 +36,47 @@ PROBE_METRICS = Path("metrics/probe.json")
 REHEARSAL_METRICS = Path("metrics/rehearsal.json")
 
 
+class _Below:
+    """A fixed path below the root."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __get__(self, artifacts: Artifacts, kind: type[Artifacts]) -> Path:
+        return artifacts.root / self.path
+
+
 @dataclass(frozen=True)
 class Artifacts:
     """The folder of a run or of a package."""
 
     root: Path = Path("artifacts")
 
-    # The competition and its folds.
-
-    @property
-    def competition_folder(self) -> Path:
-        return self.root / "competition"
-
-    @property
-    def competition_file(self) -> Path:
-        """The competition's YAML as JSON, and how many rows train and test have."""
-        return self.competition_folder / "competition.json"
-
-    @property
-    def train_file(self) -> Path:
-        return self.competition_folder / "train.parquet"
-
-    @property
-    def test_file(self) -> Path:
-        return self.competition_folder / "test.parquet"
-
-    @property
-    def truth_file(self) -> Path:
-        """True probabilities of the training rows, where the data was generated."""
-        return self.competition_folder / "truth.parquet"
-
-    @property
-    def folds_file(self) -> Path:
-        return self.root / "folds.parquet"
+    competition_folder = _Below("competition")
+    competition_file = _Below("competition/competition.json")
+    """The competition's YAML as JSON, and how many rows train and test have."""
+    train_file = _Below("competition/train.parquet")
+    test_file = _Below("competition/test.parquet")
+    truth_file = _Below("competition/truth.parquet")
+    """True probabilities of the training rows, where the data was generated."""
+    folds_file = _Below("folds.parquet")
+    oof_file = _Below("oof/oof.parquet")
+    holdout_file = _Below("oof/holdout.parquet")
+    tokens = _Below("tokens")
+    """Token ids of texts, once per tokenizer; no stage's output, and it may go at any time."""
+    stack = _Below("stack")
+    level2_file = _Below("stack/level2.parquet")
+    """The stack's nested predictions."""
+    diagnostics_file = _Below("diagnostics.json")
+    package = _Below("package")
+    manifest_file = _Below("MANIFEST.json")
+    code = _Below("code")
+    """In a package: the kernel's own code."""
+    wheels = _Below("wheels")
+    """In a package: the libraries that the kernel brings along."""
+    parity_file = _Below("parity.parquet")
+    """In a package: some rows with what the members said of them out-of-fold."""
+    submission_file = _Below("rehearsal/submission.csv")
 
     def competition(self) -> Competition:
         """Returns the competition as `prepare` has kept it."""
@@ -160,14 +168,6 @@ class Artifacts:
     def holdout_part(self, member: str, fold: int) -> Path:
         return self.root / "oof" / member / f"holdout{fold}.parquet"
 
-    @property
-    def oof_file(self) -> Path:
-        return self.root / "oof" / "oof.parquet"
-
-    @property
-    def holdout_file(self) -> Path:
-        return self.root / "oof" / "holdout.parquet"
-
     def refit(self, member: str) -> Path:
         return self.root / "refit" / member
 
@@ -177,53 +177,6 @@ class Artifacts:
     def refit_answers(self, member: str) -> Path:
         """What a refitted model says of some rows, for the parity check."""
         return self.refit(member) / "parity.parquet"
-
-    @property
-    def tokens(self) -> Path:
-        """Token ids of texts, once per tokenizer; no stage's output, and it may go at any time."""
-        return self.root / "tokens"
-
-    # The second level, the package and the rehearsal.
-
-    @property
-    def stack(self) -> Path:
-        return self.root / "stack"
-
-    @property
-    def level2_file(self) -> Path:
-        """The stack's nested predictions."""
-        return self.stack / "level2.parquet"
-
-    @property
-    def diagnostics_file(self) -> Path:
-        return self.root / "diagnostics.json"
-
-    @property
-    def package(self) -> Path:
-        return self.root / "package"
-
-    @property
-    def manifest_file(self) -> Path:
-        return self.root / MANIFEST
-
-    @property
-    def code(self) -> Path:
-        """In a package: the kernel's own code."""
-        return self.root / "code"
-
-    @property
-    def wheels(self) -> Path:
-        """In a package: the libraries that the kernel brings along."""
-        return self.root / "wheels"
-
-    @property
-    def parity_file(self) -> Path:
-        """In a package: some rows with what the members said of them out-of-fold."""
-        return self.root / "parity.parquet"
-
-    @property
-    def submission_file(self) -> Path:
-        return self.root / "rehearsal" / "submission.csv"
 
     def strays(self, members: set[str], folds: set[int], backbones: set[str]) -> list[Path]:
         """Returns the files and folders of members, folds or backbones other than these, and what may go anyway."""
@@ -237,7 +190,7 @@ class Artifacts:
         for pattern in (
             *("start/*.json", "receipts/*.json", "members/*/fold*", "oof/*/*.parquet"),
             *("refit/*", "backbones/*", "pretrained/*", "start_pretrain/*.json"),
-            *("members/.quick-*", "members/*/.fold*.partial"),  # left by a process that was killed
+            "members/*/.fold*.partial",  # left by a process that was killed
             "tokens/*",  # made again where they are wanted
         ):
             found += sorted(set(self.root.glob(pattern)) - wanted)
