@@ -58,15 +58,19 @@ def _file(module: str, root: Path) -> Path | None:
 
 
 def _imported(file: Path, root: Path) -> tuple[str, ...]:
-    """Every module name that `file` imports anywhere in its text; a `from` import may name a submodule."""
+    """Returns every module name that `file` imports when it runs; a `from` import may name a submodule."""
     return _imports((root / file).read_text(encoding="utf-8"))
 
 
 @cache
 def _imports(text: str) -> tuple[str, ...]:
-    """The same of a file's text, which is parsed once however many modules import it."""
+    """Returns them for a file's text, which is parsed once however many modules import it."""
     names: list[str] = []
-    for node in ast.walk(ast.parse(text)):
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            node.body = []  # for mypy alone
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
