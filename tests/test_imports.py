@@ -84,10 +84,7 @@ def test_a_file_named_alone_counts_without_its_imports(tmp_path: Path) -> None:
     write(tmp_path, "other", "O = 2\n")
     assert fingerprint("pipeline.one", alone, root=tmp_path) == first
     write(tmp_path, "shell", "from pipeline import other\nS = 2\n")
-<<<<<<< HEAD
     assert fingerprint("pipeline.one", alone, root=tmp_path) != first
-=======
-    assert fingerprint("pipeline.one", alone, tmp_path) != first
 
 
 def test_imports_for_types_alone_are_not_followed(tmp_path: Path) -> None:
@@ -99,4 +96,3 @@ def test_imports_for_types_alone_are_not_followed(tmp_path: Path) -> None:
     assert closure("pipeline.one", root=tmp_path) == files
     write(tmp_path, "four", "X = 1\n")
     assert closure("pipeline.four", "pipeline.one", root=tmp_path) == [Path("pipeline/four.py"), *files]
->>>>>>> h-kaggle

@@ -117,7 +117,6 @@ def test_a_kind_brings_its_code_and_nothing_that_only_training_needs(kind: str) 
     assert imported([kind]) <= allowed
 
 
-@pytest.mark.xfail(strict=True, reason="predict.py and parity.py still import the network members' module by name")
 def test_without_networks_no_code_of_theirs_is_shipped() -> None:
     networks = {name for name, kind in KINDS.items() if kind.network}
     extra = set(kernel_code(KINDS)) - set(kernel_code(LIGHT))
