@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,6 @@ from pipeline.ensemble.table import read_holdout, read_oof
 from pipeline.errors import PodiumError
 from pipeline.evaluation.cv import Stacked, cv_scores, level2_frame
 from pipeline.files import write_json
-from pipeline.members import external
 from pipeline.members.fold import train_fold
 
 FOLDS = [0, 1, 2]
@@ -43,10 +43,11 @@ def built(tmp_path_factory: pytest.TempPathFactory, lmsys: Competition) -> Artif
         patch.chdir(root)
         for name, sharpness in (("strong", 1.2), ("weak", 0.5)):
             start = write_external(root, name, rows, lmsys, sharpness)
-            start["settings"]["folds"] = None if name == "strong" else [0, 1]
-            write_json(artifacts.start(name), start)
+            if name == "weak":
+                start = replace(start, settings=replace(start.settings, folds=(0, 1)))
+            write_json(artifacts.start(name), asdict(start))
             for fold in FOLDS:
-                train_fold(external, split_rows(rows, artifacts.folds(), fold), start, fold, artifacts.root)
+                train_fold(split_rows(rows, artifacts.folds(), fold), start, fold, artifacts)
     return artifacts
 
 
