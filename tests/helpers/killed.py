@@ -19,7 +19,8 @@ import time
 from pathlib import Path
 
 from pipeline.files import sha256_file
-from pipeline.training import decoder, encoder, pretrain  # noqa: F401
+from pipeline.members import decoder, encoder  # noqa: F401
+from pipeline.training import pretrain  # noqa: F401
 from pipeline.training.checkpoint import ROOT
 from stages import finetune
 from stages import pretrain as pretrain_stage
