@@ -110,7 +110,6 @@ def _with_changes(entry: Entry, tags: dict[int, str]) -> Entry:
 
 def record_scores(fresh: list[Entry], tags: dict[int, str]) -> None:
     """Makes the commits of these scores, and moves the tags lb-N to them."""
-    moved = []
     for entry in fresh:
         tag = f"lb-{entry.submission}"
         known = numbered_tags("lb").get(entry.submission)
@@ -122,7 +121,6 @@ def record_scores(fresh: list[Entry], tags: dict[int, str]) -> None:
         git("tag", "-f", "-a", tag, made, "-m", message)
         said = f"public {decimals(entry.public)}, private {decimals(entry.private)}, CV {decimals(entry.cv)}"
         print(f"{tag}: {entry.status}, {said}", flush=True)
-        moved.append(tag)
     text = ledger_text(with_entries(read_ledger("HEAD"), fresh))
     if file_at("HEAD", str(LEDGER)) != text:
-        commit_here({str(LEDGER): text}, f"Ledger: {', '.join(moved)}")
+        commit_here({str(LEDGER): text}, f"Ledger: {', '.join(f'lb-{entry.submission}' for entry in fresh)}")
