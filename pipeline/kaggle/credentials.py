@@ -40,13 +40,12 @@ def find_credentials(environment: Mapping[str, str] = os.environ) -> Credentials
     """Returns the credentials that the CLI would use, in its order of search; None where it would find none."""
     home = Path(environment.get("HOME") or "~").expanduser()
     token = environment.get("KAGGLE_API_TOKEN", "")
-    secrets, username = [], None
-    if token and _is_file(token):
+    if os.path.isfile(token):  # unlike Path's, it takes a text that is too long for a file name
         token = Path(token).read_text(encoding="utf-8").strip()
     for name in ("access_token", "access_token.txt"):
         if not token and (home / ".kaggle" / name).is_file():
             token = (home / ".kaggle" / name).read_text(encoding="utf-8").strip()
-    secrets.append(token)
+    secrets, username = [token], None
     legacy = _legacy(environment, home)
     if legacy.get("username") and legacy.get("key"):
         username = str(legacy["username"])
@@ -75,13 +74,6 @@ def _legacy(environment: Mapping[str, str], home: Path) -> dict[str, Any]:
     found = _json(folder / "kaggle.json")
     named = {"username": environment.get("KAGGLE_USERNAME"), "key": environment.get("KAGGLE_KEY")}
     return found | {key: value for key, value in named.items() if value}
-
-
-def _is_file(name: str) -> bool:
-    try:
-        return Path(name).is_file()
-    except OSError:  # a token can be too long for a file name
-        return False
 
 
 def _json(path: Path) -> dict[str, Any]:

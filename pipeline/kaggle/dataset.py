@@ -106,7 +106,6 @@ def upload(package: Path, settings: Package, commit: str, limit: float, patience
 
 
 def _send(dataset: str, folder: Path, remote: Remote | None, notes: str, patience: Patience) -> None:
-    """Uploads the files and makes the version."""
     lost: list[str] = []
 
     def judge(printed: str) -> str | None:
@@ -123,15 +122,9 @@ def _send(dataset: str, folder: Path, remote: Remote | None, notes: str, patienc
         return now is not None and (remote is None or now.notes == notes)
 
     which = ("create", "-p", str(folder)) if remote is None else ("version", "-p", str(folder), "-m", notes)
+    command = ("datasets", *which, "--keep-tabular")
     try:
-        kaggle(
-            *("datasets", *which, "--keep-tabular"),
-            patience=patience,
-            judge=judge,
-            stop_at=NOT_ALL,
-            echo=True,
-            finished=finished,
-        )
+        kaggle(*command, patience=patience, judge=judge, stop_at=NOT_ALL, echo=True, finished=finished)
     except KaggleError as error:
         if lost:
             # Whether the CLI was stopped before it made the version is not certain.
@@ -143,7 +136,7 @@ def _send(dataset: str, folder: Path, remote: Remote | None, notes: str, patienc
 
 
 def _wait_ready(dataset: str, version: int, limit: float, patience: Patience) -> int:
-    """Waits until `version` or a later one is the current version, and ready to be mounted."""
+    """Waits until `version` or a later one is the current version and ready to be mounted; returns its number."""
 
     def look() -> tuple[str, int | None]:
         now = look_up(dataset, patience)

@@ -34,13 +34,12 @@ def download(competition: Competition, patience: Patience) -> Path:
     Raises: PodiumError where Kaggle refuses, the archive is broken, or its files are not what the YAML file says.
     """
     archive, target = ARCHIVES / f"{competition.name}.zip", DATA / competition.name
+
+    def judge(_: str) -> str | None:
+        return None if archive.is_file() else f"{archive}: expected a file, found none"
+
     try:
-        kaggle(
-            *download_command(competition),
-            patience=patience,
-            judge=lambda printed: None if archive.is_file() else f"{archive}: expected a file, found none",
-            echo=True,
-        )
+        kaggle(*download_command(competition), patience=patience, judge=judge, echo=True)
     except KaggleError as error:
         if error.status == 403:
             rules = f"https://www.kaggle.com/competitions/{competition.name}/rules"
@@ -53,7 +52,11 @@ def download(competition: Competition, patience: Patience) -> Path:
     else:
         unpack(archive, target)
         write_json(note, seen)
-    check(target, competition)
+    with tempfile.TemporaryDirectory() as temporary:
+        artifacts = Artifacts(Path(temporary))
+        prepare(target, competition, artifacts.competition_folder)  # refuses the first thing that is wrong
+        rows = read_json(artifacts.competition_file)["rows"]
+    print(f"{target}: {rows['train']:,} train and {rows['test']:,} test rows, as {competition.name} should be")
     return target
 
 
@@ -73,12 +76,3 @@ def unpack(archive: Path, target: Path) -> None:
     except (zipfile.BadZipFile, EOFError) as error:
         archive.unlink()
         raise PodiumError(f"{archive}: not a whole archive ({error}); deleted, run `make download` again") from None
-
-
-def check(folder: Path, competition: Competition) -> None:
-    """Reads every file as `prepare` will. Raises: PodiumError for the first thing that is wrong."""
-    with tempfile.TemporaryDirectory() as temporary:
-        artifacts = Artifacts(Path(temporary))
-        prepare(folder, competition, artifacts.competition_folder)
-        rows = read_json(artifacts.competition_file)["rows"]
-    print(f"{folder}: {rows['train']:,} train and {rows['test']:,} test rows, as {competition.name} should be")

@@ -136,10 +136,8 @@ def published() -> Published | None:
 
 def submitted_as(content: str) -> str | None:
     """Returns the tag sub-N of the submission that sent the very same `content`, the hash of a push or of a file."""
-    for number in numbered_tags("sub"):
-        if content in tag_message(f"sub-{number}"):
-            return f"sub-{number}"
-    return None
+    tags = (f"sub-{number}" for number in numbered_tags("sub"))
+    return next((tag for tag in tags if content in tag_message(tag)), None)
 
 
 def commit_published(metadata: dict[str, Any] | None, keep_score: bool = False) -> None:

@@ -53,22 +53,18 @@ def push(kernel: str, seconds: int, patience: Patience) -> int:
     Raises: KaggleError also where the CLI is content with a version that lacks its data.
     """
 
+    pushed = re.compile(r"Kernel version (\d+) successfully pushed")
+
     def judge(printed: str) -> str | None:
         for line in printed.splitlines():
             if re.search(r"^Kernel push error:|not valid (dataset|competition|kernel) sources", line):
                 return line
-        return None if _pushed(printed) else f"unexpected answer: {printed.strip()[-300:]}"
+        return None if pushed.search(printed) else f"unexpected answer: {printed.strip()[-300:]}"
 
     command = ("kernels", "push", "-p", str(KERNEL.parent), "-t", str(seconds))
-    version = _pushed(kaggle(*command, patience=patience, judge=judge))
-    assert version is not None
+    version = int(pushed.findall(kaggle(*command, patience=patience, judge=judge))[0])
     print(f"kernel {kernel}: version {version} pushed", flush=True)
     return version
-
-
-def _pushed(printed: str) -> int | None:
-    found = re.search(r"Kernel version (\d+) successfully pushed", printed)
-    return int(found[1]) if found else None
 
 
 def wait_for_run(kernel: str, version: int, limit: float, folder: Path, patience: Patience) -> None:
@@ -142,8 +138,5 @@ def log_lines(path: Path) -> list[str]:
 
 
 def predicted_seconds(rehearsal: dict[str, Any]) -> float | None:
-    """Returns the most seconds that the scored rerun is expected to need, from the timings of the dress rehearsal.
-
-    It is None where the competition's YAML file does not say how many rows are hidden.
-    """
+    """Returns the most seconds that the scored rerun should need, from rehearsal.json; None without `hidden_rows`."""
     return (rehearsal.get("hidden") or {}).get("upper_seconds")

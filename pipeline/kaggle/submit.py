@@ -67,14 +67,18 @@ def submit(settings: Package, competition: Competition, allow_dirty: bool, again
     if (known := submitted_as(content)) and not again:
         print(already_submitted(record, known), flush=True)
         return known
-    check_score() if record else commit_published(None)
+    if record is None:
+        commit_published(None)
+    elif file_at("HEAD", str(LB)) != NO_SCORE:
+        raise PodiumError(f"{LB}: expected nulls, found a score; run `make publish`")
     commit = commit_of("HEAD")
     tag = f"sub-{max(numbered_tags('sub'), default=0) + 1}"
     listed = submissions(competition, patience)
     earlier = [each.get("ref") for each in listed] if again else []
     found = submission_of(listed, commit, earlier)
     if found is None:
-        found = _send(competition, record, commit, description(tag, commit), earlier, patience)
+        command = submit_command(competition, record, description(tag, commit))
+        found = _send(competition, command, commit, earlier, patience)
     else:
         print(f"Kaggle lists a submission of commit {commit[:8]} already", flush=True)
     facts = {"ref": found.get("ref"), "content": content, "budget_seconds": settings.budget_seconds}
@@ -89,11 +93,17 @@ def check_ready(settings: Package, competition: Competition) -> tuple[Published 
 
     Raises: PodiumError where there is nothing that fits what is here now.
     """
-    if competition.submission == "code":
-        record = check_run(settings, competition)
-        return record, record.made_of
-    check_file()
-    return None, sha256_file(SUBMISSION_FILE)
+    if competition.submission != "code":
+        check_rehearsal()
+        if not SUBMISSION_FILE.is_file():
+            raise PodiumError(f"{SUBMISSION_FILE}: no such file; run `dvc repro`")
+        return None, sha256_file(SUBMISSION_FILE)
+    record, metadata = published(), filled_metadata(settings, competition)
+    if record is None or not record.complete:
+        raise PodiumError("no kernel has finished its dress rehearsal on Kaggle; run `make publish`")
+    if record.made_of != push_hash(metadata, settings.budget_seconds, record.dataset_version):
+        raise PodiumError(f"kernel version {record.version} is older than the package or its code; run `make publish`")
+    return record, record.made_of
 
 
 def already_submitted(record: Published | None, tag: str) -> str:
@@ -112,42 +122,13 @@ def description(tag: str, commit: str) -> str:
 
 def submit_command(competition: Competition, record: Published | None, message: str) -> list[str]:
     """Returns the arguments of `kaggle` that submit a kernel's version, or without a kernel the rehearsal's file."""
-    sent = ["-f", str(SUBMISSION_FILE)]
-    if record:
-        sent = ["-k", record.kernel, "-v", str(record.version), "-f", "submission.csv"]
-    return ["competitions", "submit", competition.name, *sent, "-m", message]
-
-
-def check_run(settings: Package, competition: Competition) -> Published:
-    """Returns the push that holds what is here now. Raises: PodiumError without one whose run has succeeded."""
-    record, metadata = published(), filled_metadata(settings, competition)
-    if record is None or not record.complete:
-        raise PodiumError("no kernel has finished its dress rehearsal on Kaggle; run `make publish`")
-    if record.made_of != push_hash(metadata, settings.budget_seconds, record.dataset_version):
-        raise PodiumError(f"kernel version {record.version} is older than the package or its code; run `make publish`")
-    return record
-
-
-def check_score() -> None:
-    """Raises: PodiumError where HEAD has the score of another commit."""
-    if file_at("HEAD", str(LB)) != NO_SCORE:
-        raise PodiumError(f"{LB}: expected nulls, found a score; run `make publish`")
-
-
-def check_file() -> None:
-    """Raises: PodiumError where the rehearsal left no valid submission file."""
-    check_rehearsal()
-    if not SUBMISSION_FILE.is_file():
-        raise PodiumError(f"{SUBMISSION_FILE}: no such file; run `dvc repro`")
+    kernel = ["-k", record.kernel, "-v", str(record.version)] if record else []
+    file = "submission.csv" if record else str(SUBMISSION_FILE)
+    return ["competitions", "submit", competition.name, *kernel, "-f", file, "-m", message]
 
 
 def _send(
-    competition: Competition,
-    record: Published | None,
-    commit: str,
-    message: str,
-    earlier: Sequence[Any],
-    patience: Patience,
+    competition: Competition, command: list[str], commit: str, earlier: Sequence[Any], patience: Patience
 ) -> dict[str, Any]:
     """Submits, and returns the submission as Kaggle lists it: one whose ref is not among the `earlier` ones."""
 
@@ -158,8 +139,7 @@ def _send(
     def listed() -> dict[str, Any] | None:
         return submission_of(submissions(competition, patience), commit, earlier)
 
-    arguments = submit_command(competition, record, message)
-    printed = kaggle(*arguments, patience=patience, judge=judge, finished=lambda: listed() is not None)
+    printed = kaggle(*command, patience=patience, judge=judge, finished=lambda: listed() is not None)
     said = " ".join(printed.split())
 
     def look() -> tuple[str, dict[str, Any] | None]:

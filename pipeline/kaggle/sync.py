@@ -22,8 +22,6 @@ from pipeline.ledger.git import commit_here, commit_of, commit_on, file_at, git,
 from pipeline.ledger.history import changed_params, dvc_repository, read_ledger, submitted_commits
 from pipeline.ledger.ledger import LB, LEDGER, Entry, decimals, lb_text, ledger_text, nested_score, with_entries
 
-DONE = ("complete", "error")
-
 
 def sync(competition: Competition, wait_seconds: float, patience: Patience) -> None:
     """Reads the submissions and writes down every score that is new or has changed.
@@ -35,7 +33,7 @@ def sync(competition: Competition, wait_seconds: float, patience: Patience) -> N
     tags = submitted_commits()
 
     def look() -> tuple[str, bool | None]:
-        entries = [entry for entry in _entries(competition, tags, patience) if entry.status in DONE]
+        entries = [entry for entry in _entries(competition, tags, patience) if entry.status in ("complete", "error")]
         fresh = [entry for entry in entries if lb_text(vars(entry)) != file_at(f"lb-{entry.submission}", str(LB))]
         if fresh:
             record_scores([_with_changes(entry, tags) for entry in fresh], tags)
@@ -112,7 +110,6 @@ def _with_changes(entry: Entry, tags: dict[int, str]) -> Entry:
 
 def record_scores(fresh: list[Entry], tags: dict[int, str]) -> None:
     """Makes the commits of these scores, and moves the tags lb-N to them."""
-    moved = []
     for entry in fresh:
         tag = f"lb-{entry.submission}"
         known = numbered_tags("lb").get(entry.submission)
@@ -124,7 +121,6 @@ def record_scores(fresh: list[Entry], tags: dict[int, str]) -> None:
         git("tag", "-f", "-a", tag, made, "-m", message)
         said = f"public {decimals(entry.public)}, private {decimals(entry.private)}, CV {decimals(entry.cv)}"
         print(f"{tag}: {entry.status}, {said}", flush=True)
-        moved.append(tag)
     text = ledger_text(with_entries(read_ledger("HEAD"), fresh))
     if file_at("HEAD", str(LEDGER)) != text:
-        commit_here({str(LEDGER): text}, f"Ledger: {', '.join(moved)}")
+        commit_here({str(LEDGER): text}, f"Ledger: {', '.join(f'lb-{entry.submission}' for entry in fresh)}")

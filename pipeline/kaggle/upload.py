@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.artifacts import DATASET_METADATA, MANIFEST
 from pipeline.errors import PodiumError
-from pipeline.files import atomic_folder, link, read_json
+from pipeline.files import atomic_folder, link, read_json, sha256_file
 
 # As Kaggle's pages state them for private datasets; the server has the last word.
 MOST_BYTES = 200_000_000_000
@@ -52,8 +52,7 @@ def stage_upload(package: Path, folder: Path) -> Path:
             elif path.name != DATASET_METADATA:
                 link(path, partial / path.name)
                 if path.name != MANIFEST:
-                    with path.open("rb") as source:
-                        _compare(path, hashlib.file_digest(source, "sha256").hexdigest(), files.get(path.name))
+                    _compare(path, sha256_file(path), files.get(path.name))
     return folder.resolve()
 
 

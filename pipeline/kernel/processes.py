@@ -82,7 +82,7 @@ class Process:
             text=True,
             errors="replace",
             start_new_session=True,
-            cwd=Path(self.inputs.working),
+            cwd=self.inputs.working,
         )
         threading.Thread(target=self._read, daemon=True).start()
 

@@ -28,10 +28,8 @@ class Results:
     """Where it is None, the equal mean of all members is used."""
     values: dict[Step, np.ndarray] = field(default_factory=dict)
     """Step -> (rows, classes) probabilities; NaN where it has not answered."""
-
-    def __post_init__(self) -> None:
-        self._averages: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        self._features: pl.DataFrame | None = None
+    _averages: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, init=False)
+    _features: pl.DataFrame | None = field(default=None, init=False)
 
     def add(self, step: Step, rows: np.ndarray, values: np.ndarray) -> None:
         """Adds a chunk: values (chunk rows, classes) of the row numbers `rows`."""

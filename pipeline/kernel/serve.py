@@ -22,8 +22,6 @@ from pipeline.planning.gain import expected_gain
 from pipeline.planning.schedule import Schedule
 from pipeline.planning.steps import loads_of
 
-TIMINGS = "timings.json"
-
 
 def serve(inputs: KernelInputs, scratch: Path) -> None:
     """Predicts and writes until the deadline; `scratch` is a folder for results and for the token ids of texts.
@@ -67,7 +65,7 @@ def read_timings(package: Path) -> dict[str, Any] | None:
     try:
         return {
             member: {name: {key: float(each[key]) for key in ("load", "a", "b", "c")} for name, each in found.items()}
-            for member, found in read_json(package / TIMINGS).items()
+            for member, found in read_json(package / "timings.json").items()
         }
     except (OSError, ValueError, TypeError, AttributeError, LookupError):
         return None

@@ -38,28 +38,25 @@ def agreement(entries: list[Entry], cv: float | None) -> Agreement:
 
 def pearson(x: np.ndarray, y: np.ndarray) -> float | None:
     """Returns Pearson's correlation of two (n,) series; None where it means nothing."""
-    if len(x) < LEAST_FOR_CORRELATION:
+    if len(x) < LEAST_FOR_CORRELATION or not np.ptp(x) or not np.ptp(y):
         return None
-    dx, dy = x - x.mean(), y - y.mean()
-    scale = math.sqrt(float((dx**2).sum()) * float((dy**2).sum()))
-    return float(np.clip((dx * dy).sum() / scale, -1.0, 1.0)) if scale > 0 else None
+    return float(np.corrcoef(x, y)[0, 1])
 
 
-def prediction_interval(x: np.ndarray, y: np.ndarray, at: float, level: float = LEVEL) -> tuple[float, float]:
+def prediction_interval(x: np.ndarray, y: np.ndarray, at: float) -> tuple[float, float]:
     """Returns the prediction interval of a new y at x = `at`, by least squares through (n,) points with normal errors.
 
     The interval is that of simple linear regression, fit ± t(n-2) s sqrt(1 + 1/n + (at - mean x)² / Sxx). Where x never
     changed, there is no line: the mean with its own interval, t(n-1) s sqrt(1 + 1/n).
     """
-    n, dx = len(x), x - x.mean()
-    spread = float((dx**2).sum())
-    slope = float((dx * y).sum()) / spread if spread > 0 else 0.0
-    freedom = n - 2 if spread > 0 else n - 1
+    n, dx, away = len(x), x - x.mean(), at - float(x.mean())
+    slope, far, freedom = 0.0, 0.0, n - 1
+    if (spread := float((dx**2).sum())) > 0:
+        slope, far, freedom = float((dx * y).sum()) / spread, away**2 / spread, n - 2
     residuals = y - y.mean() - slope * dx
     s = math.sqrt(float((residuals**2).sum()) / freedom)
-    far = (at - float(x.mean())) ** 2 / spread if spread > 0 else 0.0
-    reach = float(stdtrit(freedom, 0.5 + level / 2)) * s * math.sqrt(1.0 + 1.0 / n + far)
-    middle = float(y.mean()) + slope * (at - float(x.mean()))
+    reach = float(stdtrit(freedom, 0.5 + LEVEL / 2)) * s * math.sqrt(1.0 + 1.0 / n + far)
+    middle = float(y.mean()) + slope * away
     return middle - reach, middle + reach
 
 

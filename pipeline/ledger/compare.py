@@ -43,7 +43,7 @@ def submitted_entries() -> list[Entry]:
 
 
 def table_cells(entry: Entry) -> tuple[str, ...]:
-    """Returns one entry as the table shows it, without the column of changes."""
+    """Returns one entry as the table shows it."""
     cv = decimals(entry.cv) + (f" ± {entry.cv_error:.5f}" if entry.cv_error is not None else "")
     public = decimals(entry.public) if entry.status == "complete" else entry.status
     gap = "–" if entry.gap is None else f"{entry.gap:+.5f}"
@@ -51,17 +51,17 @@ def table_cells(entry: Entry) -> tuple[str, ...]:
     if entry.runtime_seconds is not None and entry.budget_seconds:
         share = entry.runtime_seconds / entry.budget_seconds
         time = f"{clock(entry.runtime_seconds)} / {clock(entry.budget_seconds)} ({share:.1%})"
-    return str(entry.submission), entry.commit[:8], cv, public, decimals(entry.private), gap, time
+    scores = cv, public, decimals(entry.private), gap
+    return str(entry.submission), entry.commit[:8], *scores, time, entry.changes or "–"
 
 
 def table_lines(entries: list[Entry], markdown: bool) -> list[str]:
-    """Returns the lines of the table, changed params in its last column."""
-    rows = [HEADER, *((*table_cells(entry), entry.changes or "–") for entry in entries)]
+    """Returns the lines of the table."""
+    rows = [HEADER, *map(table_cells, entries)]
     if markdown:
-        rows = [tuple(cell.replace("|", "\\|") for cell in row) for row in rows]
-        rule = "|" + "|".join("---" for _ in HEADER) + "|"
-        lines = [f"| {' | '.join(row)} |" for row in rows]
-        return [lines[0], rule, *lines[1:]]
+        escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+        head, *lines = [f"| {' | '.join(row)} |" for row in escaped]
+        return [head, "|" + "---|" * len(HEADER), *lines]
     widths = [max(len(row[place]) for row in rows) for place in range(len(HEADER) - 1)]
     return ["  ".join([*map(str.ljust, row[:-1], widths), row[-1]]).rstrip() for row in rows]
 

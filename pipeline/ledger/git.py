@@ -20,13 +20,7 @@ def git(*arguments: str, stdin: str | None = None, **environment: str) -> str:
     Raises: PodiumError with git's own words.
     """
     done = subprocess.run(
-        ["git", *arguments],
-        input=stdin,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
+        ["git", *arguments], input=stdin, env=os.environ | environment, capture_output=True, text=True, errors="replace"
     )
     if done.returncode:
         said = " ".join((done.stderr or done.stdout).split()) or f"exit code {done.returncode}"

@@ -45,16 +45,15 @@ def changed_params(repository: Any, before: str, after: str) -> str:
 
 def describe_changes(changes: dict[str, dict[str, Any]]) -> str:
     """Returns DVC's {key: {"old", "new"}} in words; a member that came or went is one item, not one per setting."""
-    items, whole = {}, {}
+    named = {}
     for key, change in changes.items():
         parts = key.split(".")
         member = ".".join(parts[:2]) if parts[0] == "members" else ""
         kind = changes.get(f"{member}.kind", {})
         if member and (kind.get("old") is None) != (kind.get("new") is None):
-            whole[member] = "new" if kind.get("old") is None else "gone"
+            named[member] = f"{member} {'new' if kind.get('old') is None else 'gone'}"
         else:
-            items[key] = f"{key} {value_text(change.get('old'))} → {value_text(change.get('new'))}"
-    named = {key: f"{key} {what}" for key, what in whole.items()} | items
+            named[key] = f"{key} {value_text(change.get('old'))} → {value_text(change.get('new'))}"
     return ", ".join(named[key] for key in sorted(named))
 
 
@@ -75,15 +74,12 @@ def metrics_of(repository: Any, revisions: list[str]) -> dict[str, dict[str, flo
     The keys are those of a ledger entry: cv, cv_error, public, private, runtime_seconds.
     """
     found: dict[str, dict[str, float | None]] = {}
-    pairs = list(pairwise(revisions)) or [(name, name) for name in revisions]
-    for before, after in pairs:
+    for before, after in list(pairwise(revisions)) or [(name, name) for name in revisions]:
         diff = repository.metrics.diff(before, after, all=True).get("diff", {})
         for revision, side in ((before, "old"), (after, "new")):
-            found[revision] = {
-                "cv": _value(diff, CV_METRICS, "stack.score", side),
-                "cv_error": _value(diff, CV_METRICS, "stack.standard_error", side),
-                **{key: _value(diff, LB, key, side) for key in ("public", "private", "runtime_seconds")},
-            }
+            places = {"cv": (CV_METRICS, "stack.score"), "cv_error": (CV_METRICS, "stack.standard_error")}
+            places |= {key: (LB, key) for key in ("public", "private", "runtime_seconds")}
+            found[revision] = {key: _value(diff, *place, side) for key, place in places.items()}
     return found
 
 

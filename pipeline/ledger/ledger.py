@@ -46,6 +46,9 @@ class Entry:
         return None if self.public is None or self.cv is None else self.public - self.cv
 
 
+COLUMNS = [field.name for field in fields(Entry)]
+
+
 def nested_score(text: str, source: str) -> tuple[float, float | None]:
     """Returns the chosen stack's level-2 nested score and its standard error, from the text of metrics/cv.json.
 
@@ -76,35 +79,29 @@ NO_SCORE = lb_text({})
 
 def parse_ledger(text: str) -> list[Entry]:
     """Returns the entries of ledger.csv's text, in their order. Raises: PodiumError naming line and column."""
-    rows = list(csv.reader(io.StringIO(text)))
-    expected = [field.name for field in fields(Entry)]
-    if not rows or rows[0] != expected:
-        raise PodiumError(f"{LEDGER}: line 1: expected {','.join(expected)}, found {','.join(rows[0]) if rows else ''}")
-    return [_entry(number, row) for number, row in enumerate(rows[1:], start=2)]
-
-
-def _entry(number: int, row: list[str]) -> Entry:
-    if len(row) != len(fields(Entry)):
-        raise PodiumError(f"{LEDGER}: line {number}: expected {len(fields(Entry))} cells, found {len(row)}")
-    values: dict[str, Any] = {}
-    for field, cell in zip(fields(Entry), row, strict=True):
-        if field.type == "str":
-            values[field.name] = cell
-            continue
-        try:
-            values[field.name] = int(cell) if field.type == "int" else float(cell) if cell else None
-        except ValueError:
-            raise PodiumError(f"{LEDGER}: line {number}: {field.name}: expected a number, found {cell}") from None
-    return Entry(**values)
+    header, *rows = list(csv.reader(io.StringIO(text))) or [[]]
+    if header != COLUMNS:
+        raise PodiumError(f"{LEDGER}: line 1: expected {','.join(COLUMNS)}, found {','.join(header)}")
+    entries = []
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(COLUMNS):
+            raise PodiumError(f"{LEDGER}: line {number}: expected {len(COLUMNS)} cells, found {len(row)}")
+        values: dict[str, Any] = dict(zip(COLUMNS, row, strict=True))
+        for field in fields(Entry):
+            cell = values[field.name]
+            try:
+                if field.type != "str":
+                    values[field.name] = int(cell) if field.type == "int" else float(cell) if cell else None
+            except ValueError:
+                raise PodiumError(f"{LEDGER}: line {number}: {field.name}: expected a number, found {cell}") from None
+        entries.append(Entry(**values))
+    return entries
 
 
 def ledger_text(entries: list[Entry]) -> str:
-    """Returns ledger.csv's text; numbers keep every digit."""
+    """Returns ledger.csv's text; numbers keep every digit, and None is an empty cell."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([field.name for field in fields(Entry)])
-    for entry in entries:
-        writer.writerow(["" if value is None else value for value in asdict(entry).values()])
+    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *(asdict(entry).values() for entry in entries)])
     return text.getvalue()
 
 

@@ -147,8 +147,8 @@ class Costs:
         """Returns (3,) factors on the starting figures, their (3, 3) covariance, and the relative noise of a chunk."""
         key = (member, device)
         if key not in self._solved:
-            seen, ratio = self.observed.get(key, Observations()), self._ratio(member, device)
-            spread = SPREAD_KNOWN if self._others(member, device) or seen.ratios else SPREAD
+            seen, others = self.observed.get(key, Observations()), self._others(member, device)
+            ratio, spread = float(np.exp(sum(others) / (len(others) + SHRINK))), SPREAD_KNOWN if others else SPREAD
             if (member, self.hardware[device]) in self.measured:
                 spread = SPREAD_MEASURED
             if seen.ratios:  # its own chunks say more about the level than any promise
@@ -167,10 +167,6 @@ class Costs:
             for (other, where), seen in self.observed.items()
             if where == device and seen.ratios and other != member and (other in self.networks) == network
         ]
-
-    def _ratio(self, member: str, device: str) -> float:
-        others = self._others(member, device)
-        return float(np.exp(sum(others) / (len(others) + SHRINK)))
 
     @staticmethod
     def _noise(seen: Observations) -> float:

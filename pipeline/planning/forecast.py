@@ -35,7 +35,6 @@ from pipeline.planning.steps import Step, loads_of
 
 DRAW_SEED = 7
 NO_LIMIT = 1.0e9
-GPU_NAMES = {"t4": "Tesla T4", "gpu": "GPU"}
 
 
 @dataclass(frozen=True)
@@ -117,10 +116,8 @@ def devices_of(words: str) -> list[WorkerDevice]:
     hardware, count = found[1], int(found[2] or 1)
     if hardware == "cpu":
         return [WorkerDevice(f"cpu:{number}", "cpu") for number in range(count)]
-    return [
-        *(WorkerDevice(f"cuda:{number}", GPU_NAMES[hardware]) for number in range(count)),
-        WorkerDevice("cpu", "cpu"),
-    ]
+    name = "Tesla T4" if hardware == "t4" else "GPU"
+    return [*(WorkerDevice(f"cuda:{number}", name) for number in range(count)), WorkerDevice("cpu", "cpu")]
 
 
 def read_rehearsal(file: Path) -> dict[str, Any]:

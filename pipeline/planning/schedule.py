@@ -94,19 +94,15 @@ class Schedule:
         if self._stale:
             self.planned, self._stale = self._plan(now), False
         own = self.holds[device]
-        order = sorted(self.planned, key=lambda each: each.step != own)
-        others = {step for where, step in self.holds.items() if where != device}
-        later: list[Planned] = []
-        for each in order:
-            if each.step != own and each.step in others:
-                later.append(each)
-            elif chunk := self._chunk(each, device, now):
-                return self._hand_out(chunk)
-        for each in later:
+        others = {step for where, step in self.holds.items() if where != device} - {own}
+        for each in sorted(self.planned, key=lambda each: (each.step in others, each.step != own)):
             chunk = self._chunk(each, device, now)
             loading = self.costs.loading(each.step.member, device)[0]
-            if chunk and self._left(each, device) > JOIN_FACTOR * loading:
-                return self._hand_out(chunk)
+            if chunk and (each.step not in others or self._left(each, device) > JOIN_FACTOR * loading):
+                self.under_way[each.step][chunk.rows] = True
+                if each.step not in self.order:
+                    self.order.append(each.step)
+                return chunk
         return None
 
     def finished(self, device: str, chunk: StepChunk, loading: float | None, seconds: float) -> None:
@@ -177,16 +173,14 @@ class Schedule:
         )
         found = plan(situation, self.costs, self.expected)
         if self.everything:
-            whole = {each.step for each in found if each.rows is None}
-            rest = [step for step, mask in alive.items() if mask.any() and step not in whole]
             found = [each for each in found if each.rows is None]
+            rest = [step for step, mask in alive.items() if mask.any() and step not in {each.step for each in found}]
             found += [Planned(step, None, None, 0.0, 0.0, 0.0) for step in rest]
         return found
 
     def _left(self, planned: Planned, device: str) -> float:
         """Returns the expected seconds of the open rows on the device."""
-        mask = self.rows_of(planned)
-        load = self.loads[planned.step]
+        mask, load = self.rows_of(planned), self.loads[planned.step]
         return self.costs.expect(planned.step.member, device, load.tokens @ mask, load.squares @ mask)[0]
 
     def rows_of(self, planned: Planned) -> np.ndarray:
@@ -237,9 +231,3 @@ class Schedule:
                 return StepChunk(step, taken, tokens, squares, opens, limit)
             count //= 2
         return None
-
-    def _hand_out(self, chunk: StepChunk) -> StepChunk:
-        self.under_way[chunk.step][chunk.rows] = True
-        if chunk.step not in self.order:
-            self.order.append(chunk.step)
-        return chunk

@@ -122,7 +122,8 @@ def file(codes: list, tmp_path: Path) -> Path:
 
 
 def send(spooky: Competition) -> object:
-    return submit._send(spooky, None, "c0ffee", "podium sub-1 commit c0ffee cv 1.0", [], IMPATIENT)
+    command = submit.submit_command(spooky, None, "podium sub-1 commit c0ffee cv 1.0")
+    return submit._send(spooky, command, "c0ffee", [], IMPATIENT)
 
 
 def test_a_submission_whose_upload_failed(server: KaggleServer, codes: list, file: Path, spooky: Competition) -> None:
