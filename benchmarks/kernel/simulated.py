@@ -23,13 +23,12 @@ from tqdm import tqdm
 
 from benchmarks.kernel.replay import PROFILES, Case, Draw, Result, cheap_losses, full_seconds, replay, usual
 from benchmarks.result import command_line, write
-from pipeline.competitions.task import competition_from_json
+from pipeline.artifacts import Artifacts
 from pipeline.config import load_params
-from pipeline.ensemble.build_ladder import climb
-from pipeline.ensemble.stack import calibrate
+from pipeline.ensemble.build_ladder import build_ladder, calibrate
 from pipeline.ensemble.table import Table, read_holdout, read_oof
 from pipeline.errors import PodiumError
-from pipeline.files import read_json
+from pipeline.kinds import KINDS
 from pipeline.planning.steps import Step
 from pipeline.stage import stage
 
@@ -69,23 +68,23 @@ def show(name: str, table: dict) -> None:
 
 def cases_of(run: Path) -> dict[str, Case]:
     """Returns `oof K`, the rows of fold K, and `holdout`, the rows of no fold with every fold model."""
-    artifacts = run / "artifacts"
-    competition = competition_from_json(read_json(artifacts / "competition" / "competition.json")["competition"])
+    artifacts = Artifacts(run / "artifacts")
+    competition = artifacts.competition()
     params = load_params(run / "params.yaml")
-    members = [name for name, member in params.members.items() if member.kind != "external"]
+    members = [name for name, member in params.members.items() if KINDS[member.kind].knows_every_row]
     oof, holdout = read_oof(artifacts, members, competition), read_holdout(artifacts, members, competition)
     folds = oof.rows["fold"].to_numpy()
     cases = {}
     for fold in np.unique(folds):
         inside, outside = part(oof, folds != fold), part(oof, folds == fold)
-        ladder = climb(inside, members, "logistic", competition, 1, 0, members[::-1])
+        ladder = build_ladder(inside, members, "logistic", competition, 1, 0, members[::-1])
         predictions = {Step(name, 0): outside.probabilities[name] for name in members}
         cases[f"oof {fold}"] = Case(f"oof {fold}", outside.rows, outside.labels, predictions, ladder)
     if holdout:
         # Its own shift to the average is learned on the holdout; half of it teaches, the other half is scored.
         half = np.arange(len(holdout.average.labels)) % 2 == 0
         taught = type(holdout)(part(holdout.average, half), {k: part(t, half) for k, t in holdout.single.items()})
-        ladder, _ = calibrate(climb(oof, members, "logistic", competition, 1, 0, members[::-1]), taught, 0)
+        ladder, _ = calibrate(build_ladder(oof, members, "logistic", competition, 1, 0, members[::-1]), taught, 0)
         asked = {fold: part(table, ~half) for fold, table in holdout.single.items()}
         rows = next(iter(asked.values()))
         predictions = {Step(name, fold): table.probabilities[name] for name in members for fold, table in asked.items()}

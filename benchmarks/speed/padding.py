@@ -18,7 +18,7 @@ from benchmarks.result import command_line, markdown, write
 from benchmarks.speed.protocol import ROWS_PER_STEP, TOKENS_PER_BATCH, texts_of, votes
 from pipeline.competitions.registry import load_competition
 from pipeline.data.batches import epoch_steps, inference_batches, padded
-from pipeline.data.features import swapped
+from pipeline.data.rows import swapped
 from pipeline.data.text import Encoded, encode, views_of
 from pipeline.models.backbones.obtain import obtain
 from pipeline.models.backbones.tokenizer import load_tokenizer

@@ -13,7 +13,7 @@ from scipy.special import softmax
 
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
-from pipeline.data.features import swapped
+from pipeline.data.rows import swapped
 from pipeline.data.text import Encoded, encode, views_of
 from pipeline.errors import PodiumError
 from pipeline.inference.forward import logits_of

@@ -12,9 +12,9 @@ import polars as pl
 from torch import Tensor, nn
 
 from pipeline.competitions.task import Competition
-from pipeline.data.features import swapped
 from pipeline.data.folds import Split, group_keys
-from pipeline.data.text import Encoded, decoded
+from pipeline.data.rows import swapped
+from pipeline.data.text import Encoded
 from pipeline.inference.network_member import encoded_rows
 from pipeline.members.context import Run, Start
 from pipeline.models.backbones.tokenizer import load_tokenizer
@@ -135,7 +135,7 @@ def _show(rows: pl.DataFrame, run: OpenRun) -> None:
         row = rows[number // encoded.views]
         print(f"row {row['id'][0]}, class {run.competition.classes[row['label'][0]]}, {len(ids)} tokens:")
         print(f"  ids {ids[:12].tolist()}{' ...' if len(ids) > 12 else ''}")
-        print(f"  {decoded(run.tokenizer, ids)[:SHOWN_CHARACTERS]!r}")
+        print(f"  {run.tokenizer.decode(ids.tolist())[:SHOWN_CHARACTERS]!r}")
 
 
 def _objective(rows: pl.DataFrame, run: OpenRun, both_orders: bool, smoothing: float) -> Classification:

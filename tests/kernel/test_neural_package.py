@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from packaged import accept, build, kernel_error, manifest_of, mount, run_here
 
+from pipeline.artifacts import Artifacts
 from pipeline.config import load_params
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, write_json
@@ -149,7 +150,7 @@ def test_networks_are_refitted_from_a_backbone_that_the_package_brings(run: Path
         patch.setattr("pipeline.members.refit.collapsed", lambda split, answers, competition: False)
         for member in ("siamese", "judge"):
             refit.main(member)
-        build_package(Path("artifacts"), load_params().package, [])
+        build_package(Artifacts(), load_params().package, [])
     members = manifest_of(root / "artifacts" / "package")["members"]
     assert {name: member["folds"] for name, member in members.items()} == {
         "words": [0, 1],

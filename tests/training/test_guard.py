@@ -35,7 +35,7 @@ def test_what_is_seen_is_the_plain_cross_entropy_against_that_of_the_prior(rows:
     draw = np.random.default_rng(seed)
     logits, labels = draw.normal(size=(rows, classes)) * 5, draw.integers(0, classes, rows)
     prior = draw.dirichlet(np.ones(classes)) * 0.9 + 0.1 / classes
-    found = seen(logits.astype(np.float32), labels, prior, 1.0, 2.0, 1.0, False)
+    found = seen(logits.astype(np.float32), labels, prior, [1.0, 2.0], 1.0, False)
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     wanted = sum(math.log(probabilities[row, label] / prior[label]) for row, label in enumerate(labels))
     assert found.gain == pytest.approx(wanted, rel=1e-4, abs=1e-4)

@@ -12,7 +12,7 @@ from support import SHARED, preference_rows
 from pipeline.competitions.metrics import METRICS
 from pipeline.competitions.task import Competition
 from pipeline.config import Tabular
-from pipeline.data.features import swapped
+from pipeline.data.rows import swapped
 from pipeline.errors import PodiumError
 from pipeline.models.tabular.model import TabularModel, fit_tabular, load_tabular
 from pipeline.models.tabular.tfidf import WORDS, fit_tfidf

@@ -13,7 +13,8 @@ import polars as pl
 from scipy import sparse
 
 from pipeline.competitions.task import Task
-from pipeline.data.features import joined_turns, mirrored_features, text_features
+from pipeline.data.features import mirrored_features, text_features
+from pipeline.data.rows import joined_turns
 from pipeline.models.tabular.tfidf import Tfidf
 from pipeline.settings.tabular import Tabular
 
