@@ -77,22 +77,18 @@ def apply_preset(name: str, data: str, refit: bool = False, params: Path = Path(
         raise PodiumError(f'PRESET: no preset "{name}"{nearest(name, known)}, known are {", ".join(known)}')
     if data and not Path(data).is_dir():
         raise PodiumError(f"DATA: {data}: no such folder")
-    committed = _committed(params)
+    shown = subprocess.run(["git", "show", f"HEAD:./{params}"], capture_output=True, text=True, check=False)
+    if shown.returncode:
+        raise PodiumError(f"{params}: not committed to git yet; presets are laid over the committed file")
     now = params.read_text(encoding="utf-8")
-    if now != committed and not (LAST.exists() and read_json(LAST) == sha256_file(params)):
+    if now != shown.stdout and not (LAST.exists() and read_json(LAST) == sha256_file(params)):
         raise PodiumError(f"{params}: has uncommitted edits; `git commit {params}` or `git checkout {params}` first")
-    text = overlay(committed, (PRESETS / f"{name}.yaml").read_text(encoding="utf-8") if name else "{}", data, refit)
+    preset = (PRESETS / f"{name}.yaml").read_text(encoding="utf-8") if name else "{}"
+    text = overlay(shown.stdout, preset, data, refit)
     validated(Params, yaml.safe_load(text), f"{params} under preset {name}" if name else str(params))
     print("".join(difflib.unified_diff(now.splitlines(True), text.splitlines(True), "before", "after")), end="")
     write_text(params, text)
     write_json(LAST, sha256_file(params))
-
-
-def _committed(params: Path) -> str:
-    committed = subprocess.run(["git", "show", f"HEAD:./{params}"], capture_output=True, text=True, check=False)
-    if committed.returncode:
-        raise PodiumError(f"{params}: not committed to git yet; presets are laid over the committed file")
-    return committed.stdout
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """Builds the Kaggle dataset: fold models, stackers, the kernel's code, wheels, parity rows, and a manifest with hashes.
 
-python -m stages.package
-
 The folder is checked before it is moved into place: every fold model is loaded from it and must repeat its out-of-fold
 predictions. The Kaggle CLI uploads it with `kaggle datasets create -r zip`.
 """
@@ -15,22 +13,24 @@ from typing import Any
 
 import polars as pl
 
-from pipeline.artifacts import MEMBER, Artifacts
+from pipeline.artifacts import FACTS, MEMBER, PRETRAINING, Artifacts
 from pipeline.config import Package
 from pipeline.ensemble.ladder import Ladder, load_ladder
 from pipeline.errors import PodiumError
 from pipeline.files import atomic_folder, link, read_json, write_parquet
 from pipeline.imports import ROOT, closure
-from pipeline.kinds import KINDS
+from pipeline.kinds import KINDS, Kind
 from pipeline.models.saved import read_member
 from pipeline.package.manifest import write_manifest, write_metadata
 from pipeline.package.parity_rows import parity_rows, refit_rows, reload_and_compare
 from pipeline.package.workload import member_workload
 from pipeline.settings.finetuning import NetworkSettings
 
-MODEL, PARITY = "model", "parity.parquet"
 ENTRY = "pipeline.kernel.run"
 """Where the kernel's code begins."""
+WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json")
+NOT_NEEDED = (FACTS, PRETRAINING, "spm.model")
+"""spm.model: every tokenizer has been saved as tokenizer.json."""
 
 
 def build_package(artifacts: Artifacts, settings: Package, wheels: list[Path]) -> None:
@@ -51,11 +51,9 @@ def build_package(artifacts: Artifacts, settings: Package, wheels: list[Path]) -
             for fold in member["folds"]:
                 _link_all(artifacts.model(name, fold), package.model(name, fold))
             if (kind := KINDS[member["kind"]]).network:
-                from pipeline.package.bases import pack_backbone  # torch is slow to load
-
                 about = read_member(artifacts.model(name, member["folds"][0])).settings
                 assert about
-                pack_backbone(artifacts, about.backbone, kind, member["precision"], package)
+                _pack_backbone(artifacts, about.backbone, kind, member["precision"], package)
             if name in refits:
                 _link_all(artifacts.refit_model(name), package.model(name, extra))
                 member["folds"] = [extra, *member["folds"]]  # first, since it has seen the most rows
@@ -110,6 +108,31 @@ def _refits(artifacts: Artifacts, members: Iterable[str]) -> dict[str, pl.DataFr
     models = {name: artifacts.refit_model(name) / MEMBER for name in members}
     trained = [name for name, file in models.items() if file.is_file() and read_json(file)["trained"]]
     return {name: pl.read_parquet(artifacts.refit_answers(name)) for name in trained}
+
+
+def _pack_backbone(artifacts: Artifacts, name: str, kind: Kind, precision: str, package: Artifacts) -> None:
+    """Puts into `package` what fold models of `kind` need of the backbone `name`, once for all members and folds.
+
+    Fold models of most kinds bring all weights themselves, so that config and tokenizer are enough. Where they share
+    their base, it goes in as well, saved in the precision that they were trained on, in a folder of its own.
+    """
+    source, facts = artifacts.base(name), package.pretrained(name)
+    if not (facts / FACTS).is_file():
+        facts.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / FACTS, facts / FACTS)
+    target = package.quantised(name, precision) if kind.shared_base else facts
+    if (target / "config.json").is_file():
+        return  # another member has brought it
+    target.mkdir(parents=True, exist_ok=True)
+    weights = {file for pattern in WEIGHT_FILES for file in source.glob(pattern)}
+    for file in sorted(set(source.iterdir()) - weights):
+        if file.is_file() and file.name not in NOT_NEEDED:
+            shutil.copyfile(file, target / file.name)
+    if kind.shared_base:
+        from pipeline.models.backbones.loading import load_backbone  # torch is slow to load
+
+        base: Any = load_backbone(source, precision, "cpu")
+        base.save_pretrained(target, max_shard_size="5GB")
 
 
 def _link_all(source: Path, target: Path) -> None:

@@ -65,7 +65,6 @@ def offline_command(
     if mode == "namespace":
         return [*UNSHARE, *command], environment
     guard.mkdir(parents=True, exist_ok=True)
-    (guard / "sitecustomize.py").write_text(
-        REFUSE_SOCKETS, encoding="utf-8"
-    )  # Python runs it in every process that it starts
+    # Python runs it in every process that it starts.
+    (guard / "sitecustomize.py").write_text(REFUSE_SOCKETS, encoding="utf-8")
     return command, environment | {"PYTHONPATH": str(guard)}

@@ -20,18 +20,23 @@ PARITY_SEED = 41
 def parity_rows(train: pl.DataFrame, oof: pl.DataFrame, members: list[str], competition: Competition) -> pl.DataFrame:
     """Returns up to 32 rows of each fold, its longest among them: id, fold, texts, "<member>/<class>" out-of-fold.
 
-    `train` has id and the text fields; `oof` has id, fold and the members' columns for every row outside the
-    holdout.
+    `train` has id and the text fields; `oof` has id, fold and members' columns for every row outside the holdout.
     """
     fields = list(competition.kind.fields)
     columns = [f"{member}/{name}" for member in members for name in competition.classes]
-    rows = oof.select("id", "fold", *columns).join(
-        train.select("id", *fields), on="id", how="left", maintain_order="left"
-    )
+    texts = train.select("id", *fields)
+    rows = oof.select("id", "fold", *columns).join(texts, on="id", how="left", maintain_order="left")
     lengths = np.sum(list(field_characters(rows, competition.kind.fields).values()), axis=0)
     folds = rows["fold"].to_numpy()
-    chosen = [_choose(np.flatnonzero(folds == fold), lengths, fold) for fold in np.unique(folds)]
-    return rows[np.concatenate(chosen)].select("id", "fold", *fields, *columns)
+    chosen: list[int] = []
+    for fold in np.unique(folds):
+        places = np.flatnonzero(folds == fold)
+        longest = places[lengths[places].argmax()]
+        others = places[places != longest]
+        generator = np.random.default_rng([PARITY_SEED, fold])
+        drawn = generator.choice(others, min(len(others), ROWS_PER_FOLD - 1), replace=False)
+        chosen += sorted([*drawn, longest])
+    return rows[chosen].select("id", "fold", *fields, *columns)
 
 
 def refit_rows(train: pl.DataFrame, answers: dict[str, pl.DataFrame], fold: int, parity: pl.DataFrame) -> pl.DataFrame:
@@ -49,13 +54,6 @@ def refit_rows(train: pl.DataFrame, answers: dict[str, pl.DataFrame], fold: int,
         rows = rows.join(frame, on="id", how="left", maintain_order="left")
     missing = [pl.lit(None, parity.schema[name]).alias(name) for name in parity.columns if name not in rows.columns]
     return rows.with_columns(missing).select(parity.columns)
-
-
-def _choose(places: np.ndarray, lengths: np.ndarray, fold: int) -> np.ndarray:
-    longest = places[lengths[places].argmax()]
-    others = places[places != longest]
-    draw = np.random.default_rng([PARITY_SEED, fold]).choice(others, min(len(others), ROWS_PER_FOLD - 1), replace=False)
-    return np.sort(np.append(draw, longest))
 
 
 def reload_and_compare(package: Artifacts, members: dict[str, dict[str, Any]], competition: Competition) -> None:

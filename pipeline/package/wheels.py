@@ -29,18 +29,17 @@ def find_wheels(folder: Path, lock: Path, kinds: Iterable[str] = ()) -> list[Pat
         raise PodiumError(f"{lock}: no such file; `make lock` writes it")
     pins = dict(re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;]+)", lock.read_text(encoding="utf-8"), flags=re.MULTILINE))
     names = {*LIBRARIES, *(name for kind in kinds for name in KINDS[kind].wheels)}
-    return sorted(_wheel(folder, name, pins, lock) for name in names)
-
-
-def _wheel(folder: Path, name: str, pins: dict[str, str], lock: Path) -> Path:
-    if name not in pins:
-        raise PodiumError(
-            f"{lock}: expected a pinned version of {name}, found none; add it to pyproject.toml, `make lock`"
-        )
-    wheels = sorted(folder.glob(f"{name.replace('-', '_')}-{pins[name]}-*.whl"))
-    if not wheels:
-        raise PodiumError(f"{folder}: expected a wheel of {name} {pins[name]}, found none; run `make setup`")
-    fitting = [path for path in wheels if FITTING.search(path.name)]
-    if not fitting:
-        raise PodiumError(f"{wheels[0]}: expected a py3-none or abi3 wheel for Linux on x86_64")
-    return fitting[0]
+    found = []
+    for name in sorted(names):
+        if name not in pins:
+            raise PodiumError(
+                f"{lock}: expected a pinned version of {name}, found none; add it to pyproject.toml, `make lock`"
+            )
+        wheels = sorted(folder.glob(f"{name.replace('-', '_')}-{pins[name]}-*.whl"))
+        if not wheels:
+            raise PodiumError(f"{folder}: expected a wheel of {name} {pins[name]}, found none; run `make setup`")
+        fitting = [path for path in wheels if FITTING.search(path.name)]
+        if not fitting:
+            raise PodiumError(f"{wheels[0]}: expected a py3-none or abi3 wheel for Linux on x86_64")
+        found.append(fitting[0])
+    return sorted(found)

@@ -1,6 +1,6 @@
 """Measures what the kernel's planner must know of a member: how much work a token is to it, what its passes bring.
 
-No seconds: those depend on the machine, and the kernel measures them where it runs. python -m stages.package
+No seconds: those depend on the machine, and the kernel measures them where it runs.
 """
 
 from __future__ import annotations
