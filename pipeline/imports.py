@@ -36,14 +36,14 @@ def libraries(module: str, root: Path = ROOT) -> list[str]:
     return sorted(names - set(OURS) - set(sys.stdlib_module_names))
 
 
-def fingerprint(module: str, alone: tuple[str, ...] = (), without: str = "", root: Path = ROOT) -> str:
+def fingerprint(module: str, alone: tuple[str, ...] = (), without: tuple[str, ...] = (), root: Path = ROOT) -> str:
     """Returns the hex SHA-256 over the syntax trees of the closure of `module`, without comments and docstrings.
 
     Files named in `alone` count too, but not what they import: they call one of several kinds, and a change to
-    another kind is no change to this one. The file `without` does not count.
+    another kind is no change to this one. Files in `without` do not count.
     """
     digest = hashlib.sha256()
-    for file in sorted({*closure(module, root=root), *map(Path, alone)} - {Path(without)}):
+    for file in sorted({*closure(module, root=root), *map(Path, alone)} - set(map(Path, without))):
         tree = _without_docstrings(ast.parse((root / file).read_text(encoding="utf-8")))
         digest.update(f"{file.as_posix()}\n{ast.dump(tree)}\n".encode())
     return digest.hexdigest()

@@ -85,3 +85,14 @@ def test_a_file_named_alone_counts_without_its_imports(tmp_path: Path) -> None:
     assert fingerprint("pipeline.one", alone, root=tmp_path) == first
     write(tmp_path, "shell", "from pipeline import other\nS = 2\n")
     assert fingerprint("pipeline.one", alone, root=tmp_path) != first
+
+
+def test_imports_for_types_alone_are_not_followed(tmp_path: Path) -> None:
+    guarded = "if TYPE_CHECKING:\n    from pipeline import two\nelse:\n    import pipeline.three\n"
+    write(tmp_path, "one", f"from typing import TYPE_CHECKING\n{guarded}")
+    write(tmp_path, "two", "Y = 1\n")
+    write(tmp_path, "three", "Z = 1\n")
+    files = [Path("pipeline/one.py"), Path("pipeline/three.py")]
+    assert closure("pipeline.one", root=tmp_path) == files
+    write(tmp_path, "four", "X = 1\n")
+    assert closure("pipeline.four", "pipeline.one", root=tmp_path) == [Path("pipeline/four.py"), *files]

@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from pipeline.package.offline import network_mode, without_network
+from pipeline.package.offline import offline_command, offline_mode
 from tests.helpers.kaggle_server import KaggleServer, Kernel
 
 
@@ -23,7 +23,7 @@ class PlayedKernels:
     def __init__(self, server: KaggleServer, folder: Path) -> None:
         self.server = server
         self.folder = folder
-        self.mode = network_mode()
+        self.mode = offline_mode()
 
     def rehearse(self, body: dict[str, Any]) -> Kernel:
         """Runs the pushed script on the visible rows; returns what the server keeps of it."""
@@ -59,7 +59,7 @@ class PlayedKernels:
             bare |= {"PODIUM_INPUT": str(place / "input"), "PODIUM_WORKING": str(place / "working")}
             if rerun:
                 bare["KAGGLE_IS_COMPETITION_RERUN"] = "1"
-            command, environment = without_network(place / "script.py", self.mode, place / "guard", bare)
+            command, environment = offline_command(place / "script.py", self.mode, place / "guard", bare)
             began = time.monotonic()
             done = subprocess.run(command, env=environment, cwd=place, capture_output=True, text=True, check=False)
             print(f"  kernel on {data.name}: {time.monotonic() - began:.1f} s", flush=True)

@@ -28,6 +28,7 @@ from pipeline.config import load_params
 from pipeline.ensemble.build_ladder import build_ladder, calibrate
 from pipeline.ensemble.table import Table, read_holdout, read_oof
 from pipeline.errors import PodiumError
+from pipeline.kinds import KINDS
 from pipeline.planning.steps import Step
 from pipeline.stage import stage
 
@@ -70,7 +71,7 @@ def cases_of(run: Path) -> dict[str, Case]:
     artifacts = Artifacts(run / "artifacts")
     competition = artifacts.competition()
     params = load_params(run / "params.yaml")
-    members = [name for name, member in params.members.items() if member.kind != "external"]
+    members = [name for name, member in params.members.items() if KINDS[member.kind].knows_every_row]
     oof, holdout = read_oof(artifacts, members, competition), read_holdout(artifacts, members, competition)
     folds = oof.rows["fold"].to_numpy()
     cases = {}

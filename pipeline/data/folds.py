@@ -77,7 +77,8 @@ def _codes(groups: pl.Series) -> np.ndarray:
 def _deal(
     codes: np.ndarray, labels: np.ndarray, shares: list[float], fewest: list[int], draw: np.random.Generator
 ) -> np.ndarray:
-    """(rows,) indices into `shares`: every part gets its share of the rows of each class, in whole groups.
+    """Returns each row's index into `shares`, (rows,): every part gets its share of the rows of each class, in whole
+    groups.
 
     codes (rows,): group numbers; fewest: the number of groups that a part gets at least.
 
@@ -96,6 +97,11 @@ def _deal(
     _, example, kinds = np.unique(counts @ draw.random(len(totals)), return_index=True, return_inverse=True)
     shuffled = draw.permutation(len(kinds))
     members = np.split(shuffled[np.argsort(kinds[shuffled], kind="stable")], np.cumsum(np.bincount(kinds))[:-1])
+    # A part is as far from its share as the sum over classes of row weight * missing^2 says, and `wish` is the number
+    # of copies of a kind that would bring it nearest: (missing . rows) / (rows . rows), both weighted. All parts
+    # together take every copy, so they get the whole numbers nearest to their wishes. Heavy kinds come first, while
+    # every part has room for them, and light ones even out what is left. Equal weights go by the kinds' first groups,
+    # so that equal tables are dealt alike everywhere.
     missing = np.outer(shares, totals)
     part_of = np.empty(len(kinds), dtype=np.int64)
     for kind in np.lexsort((example, -weights[example])):

@@ -28,7 +28,7 @@ class Start:
     code: str = ""
     """Fingerprint of the code that its kind uses."""
     kind: Mapping[str, Any] = field(default_factory=dict)
-    """Its row in pipeline.kinds."""
+    """What decides of its row in pipeline.kinds."""
     libraries: Mapping[str, str] = field(default_factory=dict)
     """Import name -> installed version."""
     files: Mapping[str, str] = field(default_factory=dict)

@@ -1,4 +1,7 @@
-"""The network of an encoder or decoder member: a backbone, pooling and a head; or one of the user's own."""
+"""The network of an encoder or decoder member: a backbone, pooling and a head; or one of the user's own.
+
+Shape suffixes: R rows, V views of a row, B sequences of a batch (R * V), L tokens of a sequence, E hidden width.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +24,18 @@ FUNCTION = "build"
 
 
 class Network(nn.Module):
-    """Token ids to class logits."""
+    """The network from token ids to class logits."""
 
     def __init__(self, backbone: nn.Module, pooling: Pooling, head: nn.Module, views: int) -> None:
         super().__init__()
         self.backbone, self.pooling, self.head, self.views = backbone, pooling, head, views
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Returns (rows, classes) float32 logits of (rows * views, length) ids and mask, a row's views side by side."""
-        states = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        pooled = self.pooling(states, attention_mask).to(_dtype(self.head))
-        return self.head(pooled.view(-1, self.views, pooled.shape[-1])).float()
+        """Returns (rows, classes) float32 logits of ids and mask, both (B, L), a row's views one after the other."""
+        states_BLE = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        pooled_BE = self.pooling(states_BLE, attention_mask).to(_dtype(self.head))
+        pooled_RVE = pooled_BE.view(-1, self.views, pooled_BE.shape[-1])
+        return self.head(pooled_RVE).float()
 
 
 def encoder_network(backbone: Any, settings: Encoder, task: Task, classes: int, source: str | None) -> nn.Module:

@@ -17,9 +17,11 @@ from pipeline.members.decoder import adapted_base
 from pipeline.members.encoder import trainable_backbone
 from pipeline.models.backbones.tokenizer import load_tokenizer
 from pipeline.models.network import decoder_network, encoder_network
+from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.classification import Classification
 from pipeline.training.device import Device
 from pipeline.training.gradients import Learner, gradients
+from pipeline.training.loop import Trained, TrainingRun, fit
 
 CPU = Device("cpu", "fp32")
 
@@ -55,3 +57,8 @@ def step_of(learner: Learner) -> dict[str, Tensor]:
 
 def furthest(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
     return max(float((one[name] - other[name]).abs().max()) for name in one | other)
+
+
+def fitted(learner: Learner, folder: Path, device: Device = CPU) -> Trained:
+    """The loop's whole run, with its checkpoint in `folder`."""
+    return fit(TrainingRun(learner.network, learner.objective, learner.settings, device, Checkpoint(folder), "x"))

@@ -1,4 +1,4 @@
-"""A made-up run on disk, as the report reads it, and its page as a reader sees it."""
+"""A made-up run on disk for the tests of the report, and the page as a reader sees it."""
 
 from __future__ import annotations
 

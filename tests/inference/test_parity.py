@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.errors import PodiumError
 from pipeline.inference.parity import parity_differences, parity_part
@@ -17,7 +18,7 @@ from pipeline.inference.predict import predict_member
 def test_parity_is_held_to_its_tolerance(package: Path, lmsys: Competition) -> None:
     parity = pl.read_parquet(package / "parity.parquet")
     folder = package / "members/shape/fold1"
-    predicted = predict_member(folder, parity_part(parity, 1, lmsys), lmsys)
+    predicted = predict_member(folder, Artifacts(package), parity_part(parity, 1, lmsys), lmsys)
     assert parity_differences(predicted, "shape", 1, parity, "fp32", lmsys).shape == (32, 3)
     column = pl.col("shape/winner_model_a")
     for change, found in (
@@ -48,5 +49,5 @@ def test_half_precision_may_differ_a_little_but_not_lean_one_way(package: Path, 
 
 def test_an_unknown_kind_is_named(tmp_path: Path, lmsys: Competition) -> None:
     (tmp_path / "member.json").write_text('{"kind": "forest"}')
-    with pytest.raises(PodiumError, match="kind: expected tabular, external, encoder or decoder, found forest"):
-        predict_member(tmp_path, pl.DataFrame(), lmsys)
+    with pytest.raises(PodiumError, match="kind: expected one of tabular, encoder, decoder, external, found forest"):
+        predict_member(tmp_path, Artifacts(tmp_path), pl.DataFrame(), lmsys)

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from networks import decoder, encoder
 
 from pipeline.inference.passes import FIRST, LONG, SWAP, combined, passes_of
+from pipeline.settings.member import MemberSettings
+from pipeline.settings.tabular import Tabular
 
 
 @given(
@@ -39,14 +41,13 @@ def test_any_passes_make_the_answer_row_by_row(names: set[str], rows: int, seed:
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({}, ("first",)),
-        ({"features": True, "model": "logistic"}, ("first",)),
+        (None, ("first",)),
+        (Tabular(kind="tabular", backbone="none", model="logistic"), ("first",)),
         (encoder(), ("first",)),
         (encoder(inference={"swap": True}), ("first", "swap")),
         (encoder(inference={"long_tokens": 128}), ("first", "long")),
         (decoder(inference={"swap": True, "long_tokens": 128}), ("first", "swap", "long")),
-        ({"inference": {"swap": False}}, ("first",)),  # saved before there was a long pass
     ],
 )
-def test_settings_ask_for_passes(settings: dict[str, object], expected: tuple[str, ...]) -> None:
+def test_settings_ask_for_passes(settings: MemberSettings | None, expected: tuple[str, ...]) -> None:
     assert passes_of(settings) == expected

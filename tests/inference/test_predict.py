@@ -16,6 +16,7 @@ from networks import decoder, encoder
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.data.rows import swapped
 from pipeline.errors import PodiumError
@@ -24,6 +25,7 @@ from pipeline.inference.passes import FIRST, LONG, SWAP, combined
 from pipeline.inference.precision import computes_in_fp32, in_fp32
 from pipeline.inference.predict import open_member, predict_member
 from pipeline.models.external import save_external
+from pipeline.settings.external import External
 
 EVERYTHING = {"swap": True, "long_tokens": 200}
 MEMBERS = {
@@ -33,7 +35,7 @@ MEMBERS = {
 }
 
 
-def rows_of(artifacts: Path) -> pl.DataFrame:
+def rows_of(artifacts: Artifacts) -> pl.DataFrame:
     """Short rows and long ones."""
     rows = asked(artifacts)
     short = pl.col("prompt", "a", "b").list.eval(pl.element().str.slice(0, 6))
@@ -41,14 +43,14 @@ def rows_of(artifacts: Path) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize("name", MEMBERS)
-def test_the_answer_is_that_of_all_passes_in_any_company(name: str, artifacts: Path, lmsys: Competition) -> None:
+def test_the_answer_is_that_of_all_passes_in_any_company(name: str, artifacts: Artifacts, lmsys: Competition) -> None:
     folder, rows = trained(artifacts, MEMBERS[name], lmsys), rows_of(artifacts)
-    with closing(open_member(folder, lmsys)) as member:
+    with closing(open_member(folder, artifacts, lmsys)) as member:
         whole = member.predict(rows)
         names = [FIRST, SWAP, LONG] if "long" not in name else [FIRST, LONG]
         parts = {which: member.predict(rows, which) for which in names}
         assert np.abs(whole - combined(parts)).max() < 1e-6
-        assert np.abs(whole - predict_member(folder, rows, lmsys)).max() < 1e-6
+        assert np.abs(whole - predict_member(folder, artifacts, rows, lmsys)).max() < 1e-6
         assert np.isfinite(whole).all() and np.isfinite(parts[FIRST]).all()
         long = np.isfinite(parts[LONG]).all(axis=1)
         assert list(long) == [False] * 6 + [True] * 6
@@ -60,11 +62,11 @@ def test_the_answer_is_that_of_all_passes_in_any_company(name: str, artifacts: P
             assert np.abs(parts[SWAP] - lmsys.mirrored(member.predict(mirrored, FIRST))).max() < 1e-6
             assert np.abs(whole - lmsys.mirrored(member.predict(mirrored))).max() < 1e-6
         assert member.predict(rows.head(0)).shape == (0, 3) == member.predict(rows.head(0), LONG).shape
-        assert member.rescued == 0 and member.tokens_per_batch == MEMBERS[name]["inference"]["tokens_per_batch"]
+        assert member.rescued == 0 and member.tokens_per_batch == MEMBERS[name].inference.tokens_per_batch
 
 
-def test_a_pass_that_a_member_lacks_is_named(artifacts: Path, lmsys: Competition, tmp_path: Path) -> None:
-    member = open_member(trained(artifacts, encoder(), lmsys), lmsys)
+def test_a_pass_that_a_member_lacks_is_named(artifacts: Artifacts, lmsys: Competition, tmp_path: Path) -> None:
+    member = open_member(trained(artifacts, encoder(), lmsys), artifacts, lmsys)
     with pytest.raises(PodiumError, match="fold0: expected one of the passes first, found swap"):
         member.predict(asked(artifacts), SWAP)
     member.close()
@@ -72,8 +74,9 @@ def test_a_pass_that_a_member_lacks_is_named(artifacts: Path, lmsys: Competition
     with pytest.raises(ValueError, match="fold0: asked after it was closed"):
         member.predict(asked(artifacts))
     known = asked(artifacts).select("id", *(pl.lit(1 / 3).alias(name) for name in lmsys.classes))
-    save_external(known.head(5), tmp_path / "friend")
-    friend = open_member(tmp_path / "friend", lmsys)
+    settings = External(kind="external", backbone="none", file="external/friend.csv")
+    save_external(known.head(5), settings, lmsys, tmp_path / "friend")
+    friend = open_member(tmp_path / "friend", artifacts, lmsys)
     for which in (None, FIRST):
         assert np.isfinite(friend.predict(asked(artifacts), which)).all(axis=1).sum() == 5
     assert (friend.rescued, friend.tokens_per_batch) == (0, None)
@@ -81,7 +84,7 @@ def test_a_pass_that_a_member_lacks_is_named(artifacts: Path, lmsys: Competition
         friend.predict(asked(artifacts), LONG)
 
 
-def test_folds_share_one_base(artifacts: Path, lmsys: Competition, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folds_share_one_base(artifacts: Artifacts, lmsys: Competition, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = [trained(artifacts, decoder(precision="nf4"), lmsys, fold) for fold in (0, 1)]
     loaded: list[Path] = []
     load = open_network.load_backbone
@@ -94,7 +97,7 @@ def test_folds_share_one_base(artifacts: Path, lmsys: Competition, monkeypatch: 
     monkeypatch.setattr(open_network, "load_backbone", counted)
     answers = []
     for folder in (*folders, *folders):
-        with closing(open_member(folder, lmsys)) as member:
+        with closing(open_member(folder, artifacts, lmsys)) as member:
             answers.append(member.predict(asked(artifacts)))
             assert np.array_equal(member.predict(asked(artifacts)), answers[-1])
     assert len(loaded) == 1
@@ -123,10 +126,10 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return all(each.dtype == other[name].dtype and torch.equal(each, other[name]) for name, each in one.items())
 
 
-def test_what_overflows_in_half_precision_is_computed_again(artifacts: Path, lmsys: Competition) -> None:
+def test_what_overflows_in_half_precision_is_computed_again(artifacts: Artifacts, lmsys: Competition) -> None:
     folder, rows = trained(artifacts, encoder(inference={"precision": "fp16"}), lmsys), asked(artifacts)
     loud(folder)
-    with closing(open_member(folder, lmsys)) as member:
+    with closing(open_member(folder, artifacts, lmsys)) as member:
         network = member._networks[0].network  # type: ignore[attr-defined]
         before = snapshot(network)
         answer = member.predict(rows)
@@ -140,8 +143,8 @@ def test_what_overflows_in_half_precision_is_computed_again(artifacts: Path, lms
         assert np.array_equal(member.predict(rows), answer) and member.rescued == 2 * once
 
 
-def base_that_overflows(artifacts: Path, scale: float) -> None:
-    file = artifacts / "backbones/llama/model.safetensors"
+def base_that_overflows(artifacts: Artifacts, scale: float) -> None:
+    file = artifacts.backbone("llama") / "model.safetensors"
     tensors = load_file(file)
     for name in tensors:
         if name.endswith(("up_proj.weight", "gate_proj.weight")):
@@ -150,23 +153,23 @@ def base_that_overflows(artifacts: Path, scale: float) -> None:
     open_network._idle.clear()
 
 
-def test_a_decoders_base_is_raised_too(artifacts: Path, lmsys: Competition) -> None:
+def test_a_decoders_base_is_raised_too(artifacts: Artifacts, lmsys: Competition) -> None:
     folder, rows = trained(artifacts, decoder(precision="fp16"), lmsys), asked(artifacts)
     base_that_overflows(artifacts, 3e3)
-    with closing(open_member(folder, lmsys)) as member:
+    with closing(open_member(folder, artifacts, lmsys)) as member:
         assert np.isfinite(member.predict(rows)).all()
         assert member.rescued == len(rows)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_what_overflows_in_fp32_too_is_left_without_answer(
-    precision: str, artifacts: Path, lmsys: Competition, monkeypatch: pytest.MonkeyPatch
+    precision: str, artifacts: Artifacts, lmsys: Competition, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, rows = trained(artifacts, encoder(inference={"precision": precision}), lmsys), asked(artifacts)
     tensors = load_file(folder / "model.safetensors")
     tensors["head.network.0.weight"][:] = torch.nan
     save_file(tensors, folder / "model.safetensors")
-    with closing(open_member(folder, lmsys)) as member:
+    with closing(open_member(folder, artifacts, lmsys)) as member:
         assert np.isnan(member.predict(rows)).all()
         assert member.rescued == (0 if precision == "fp32" else len(rows))
     # Training takes no such answers.
@@ -224,12 +227,12 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
 @pytest.mark.parametrize("devices", [["cpu"], ["cpu", "cpu"]])
 @pytest.mark.parametrize("limit", [64, 200, 400])
 def test_less_memory_means_smaller_batches_and_the_same_answer(
-    limit: int, devices: list[str], memory: Callable[[int], list[int]], artifacts: Path, lmsys: Competition
+    limit: int, devices: list[str], memory: Callable[[int], list[int]], artifacts: Artifacts, lmsys: Competition
 ) -> None:
     folder, rows = trained(artifacts, encoder(input="joint"), lmsys), asked(artifacts)
-    expected = predict_member(folder, rows, lmsys)
+    expected = predict_member(folder, artifacts, rows, lmsys)
     sizes = memory(limit)
-    with closing(open_member(folder, lmsys, devices)) as member:
+    with closing(open_member(folder, artifacts, lmsys, devices)) as member:
         assert np.abs(member.predict(rows) - expected).max() < 1e-6
         assert max(sizes) > limit and member.tokens_per_batch is not None
         assert member.tokens_per_batch <= max(sizes)
@@ -239,29 +242,29 @@ def test_less_memory_means_smaller_batches_and_the_same_answer(
 
 
 def test_a_row_that_does_not_fit_is_one_line(
-    memory: Callable[[int], list[int]], artifacts: Path, lmsys: Competition
+    memory: Callable[[int], list[int]], artifacts: Artifacts, lmsys: Competition
 ) -> None:
     folder = trained(artifacts, encoder(input="joint"), lmsys)
     memory(8)
     line = r"^out of memory on cpu with a single row of \d+ tokens per batch; lower max_tokens \(or inference\.long_tok"
-    with closing(open_member(folder, lmsys)) as member, pytest.raises(PodiumError, match=line):
+    with closing(open_member(folder, artifacts, lmsys)) as member, pytest.raises(PodiumError, match=line):
         member.predict(asked(artifacts))
 
 
 def test_memory_that_holds_no_network_is_one_line(
-    artifacts: Path, lmsys: Competition, monkeypatch: pytest.MonkeyPatch
+    artifacts: Artifacts, lmsys: Competition, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*given: Any) -> nn.Module:
         raise torch.OutOfMemoryError("no memory")
 
     folder = trained(artifacts, encoder(), lmsys)
-    monkeypatch.setattr(open_network, "fresh_backbone", full)
+    monkeypatch.setattr("pipeline.models.saved_network.fresh_backbone", full)
     with pytest.raises(PodiumError, match="fold0: out of memory on cpu, which the network alone fills"):
-        open_member(folder, lmsys)
+        open_member(folder, artifacts, lmsys)
 
 
 def test_a_row_that_fits_in_half_precision_alone_is_left_without_answer(
-    artifacts: Path, lmsys: Competition, monkeypatch: pytest.MonkeyPatch
+    artifacts: Artifacts, lmsys: Competition, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, rows = trained(artifacts, encoder(inference={"precision": "fp16"}), lmsys), asked(artifacts)
     loud(folder)
@@ -273,6 +276,6 @@ def test_a_row_that_fits_in_half_precision_alone_is_left_without_answer(
         return plain(network, *given)
 
     monkeypatch.setattr(forward, "batch_logits", asked_small)
-    with closing(open_member(folder, lmsys)) as member:
+    with closing(open_member(folder, artifacts, lmsys)) as member:
         assert np.isnan(member.predict(rows)).all(axis=1).any()
         assert member.rescued == 0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from pipeline.models.backbones.loading import load_backbone
 from pipeline.models.backbones.tokenizer import load_tokenizer
 from pipeline.training import pretrain as training
 from pipeline.training.language import CausalModel, Language, MaskedModel
-from pipeline.training.pretrain import SHORTEST, text_sequences
+from pipeline.training.pretrain import SHORTEST, PretrainStart, text_sequences
 
 
 @pytest.fixture
@@ -198,8 +199,7 @@ def test_text_of_the_holdout_is_never_used(
     folds = np.where(np.arange(40) < 8, HOLDOUT, 0)
     artifacts = write_artifacts(tmp_path, rows, lmsys, folds)
     (artifacts / "backbones").symlink_to(backbones / "backbones")
-    start = {"label": "pretrain bert", "settings": pretrain_settings(epochs=1), "threads": 1}
-    write_json(artifacts / "start_pretrain" / "bert.json", start)
+    write_json(artifacts / "start_pretrain" / "bert.json", asdict(PretrainStart("x", pretrain_settings(epochs=1))))
     seen: list[pl.DataFrame] = []
 
     def spy(given: pl.DataFrame, *others: Any) -> list[np.ndarray]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ from support import preference_rows
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.data.folds import Split, group_keys, split_rows
 from pipeline.errors import PodiumError
 from pipeline.files import read_json
 from pipeline.inference.network_member import encoded_rows
-from pipeline.members import encoder as encoder_kind
 from pipeline.members.context import Run
 from pipeline.members.finetune import inner_slice
 from pipeline.members.fold import train_fold
@@ -30,8 +31,9 @@ from pipeline.models.network import encoder_network
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.classification import Classification
 from pipeline.training.device import Device
-from pipeline.training.loop import fit
+from pipeline.training.loop import TrainingRun, fit
 from pipeline.training.seeds import seed_of
+from pipeline.training.state import Record
 
 CPU = Device("cpu", "fp32")
 
@@ -59,6 +61,15 @@ def objective(
     return Classification(encoded, labels, tokenizer.pad_token_id, "cpu", 8, budget, smoothing, 0)
 
 
+def fitted(
+    network: nn.Module, learned: Classification, checkpoint: Checkpoint, device: Device = CPU,
+    evaluate: Callable[[], float] | None = None, **changed: Any,
+) -> Record:  # fmt: skip
+    """The record of a run of the loop, with these training settings."""
+    asked = training_settings(**changed)
+    return fit(TrainingRun(network, learned, asked, device, checkpoint, "mine", evaluate=evaluate)).record
+
+
 def weights(network: nn.Module) -> dict[str, Tensor]:
     return {name: each.detach().clone() for name, each in network.named_parameters()}
 
@@ -73,7 +84,7 @@ def test_the_token_budget_changes_nothing_but_the_packing(backbones: Path, lmsys
         network, learned = network_of(backbones, lmsys), objective(backbones, lmsys, budget)
         before = weights(network)
         # A large eps would hide a difference, AdamW's own would magnify rounding where a gradient is nearly 0.
-        record = fit(network, learned, training_settings(), CPU, Checkpoint(tmp_path / str(budget)), "x")
+        record = fitted(network, learned, Checkpoint(tmp_path / str(budget)))
         found.append((weights(network), record.losses, max(map(len, learned.epoch(0)))))
         assert furthest(before, found[-1][0]) > 1e-3
     (small, losses, batches), (large, other_losses, single) = found
@@ -86,7 +97,7 @@ def test_the_same_run_twice_gives_the_same_bits(backbones: Path, lmsys: Competit
     found = []
     for number in range(2):
         network = network_of(backbones, lmsys, dropout=0.1)
-        fit(network, objective(backbones, lmsys), training_settings(), CPU, Checkpoint(tmp_path / str(number)), "x")
+        fitted(network, objective(backbones, lmsys), Checkpoint(tmp_path / str(number)))
         torch.manual_seed(number)  # what happens in between does not matter
         found.append(weights(network))
     assert furthest(*found) == 0.0
@@ -150,8 +161,8 @@ def test_the_average_is_judged_in_evaluation_mode_and_is_what_remains(
         return -float(len(judged))  # ever better
 
     plain = network_of(backbones, lmsys, dropout=0.2)
-    fit(plain, learned, training_settings(epochs=2), CPU, Checkpoint(run.folder / "plain"), "x")
-    fit(network, learned, training_settings(epochs=2, ema=0.2, inner=0.1), CPU, run, "x", evaluate)
+    fitted(plain, learned, Checkpoint(run.folder / "plain"), epochs=2)
+    fitted(network, learned, run, evaluate=evaluate, epochs=2, ema=0.2, inner=0.1)
     assert len(judged) == 2
     assert furthest(judged[-1], weights(network)) == 0.0
     assert furthest(weights(plain), weights(network)) > 1e-4  # it is the average, not the last weights
@@ -166,8 +177,7 @@ def test_the_best_moment_is_restored_exactly(backbones: Path, lmsys: Competition
         seen.append(weights(network))
         return next(given)
 
-    asked = training_settings(epochs=7, inner=0.1, patience=2)
-    record = fit(network, learned, asked, CPU, run, "x", evaluate)
+    record = fitted(network, learned, run, evaluate=evaluate, epochs=7, inner=0.1, patience=2)
     assert len(seen) == 6  # two evaluations without a better one end it
     assert record.best == record.scores[3][0] == 20
     assert furthest(weights(network), seen[3]) == 0.0
@@ -177,7 +187,7 @@ def test_the_best_moment_is_restored_exactly(backbones: Path, lmsys: Competition
 def test_patience_0_never_stops(backbones: Path, lmsys: Competition, run: Checkpoint) -> None:
     network, learned = network_of(backbones, lmsys), objective(backbones, lmsys)
     scores = iter([0.1, 0.2, 0.3, 0.4])
-    record = fit(network, learned, training_settings(epochs=4, inner=0.1), CPU, run, "x", lambda: next(scores))
+    record = fitted(network, learned, run, evaluate=lambda: next(scores), epochs=4, inner=0.1)
     assert [score for _, score in record.scores] == [0.1, 0.2, 0.3, 0.4] and record.best == 5
 
 
@@ -186,7 +196,7 @@ def test_a_loss_that_is_not_finite_is_one_line(backbones: Path, lmsys: Competiti
     with torch.no_grad():
         next(network.parameters()).fill_(math.inf)
     with pytest.raises(PodiumError, match=r"mine: the loss is not finite at step 1 of 5 .*; lower .*rate or set") as it:
-        fit(network, objective(backbones, lmsys), training_settings(), CPU, run, "mine")
+        fitted(network, objective(backbones, lmsys), run)
     assert "\n" not in str(it.value)
 
 
@@ -208,7 +218,7 @@ def test_out_of_memory_says_what_to_lower(
 
     monkeypatch.setattr(type(network), "forward", fail)
     with pytest.raises(PodiumError, match=r"mine: out of memory; lower batches\.tokens_per_batch \(now 1024\)") as it:
-        fit(network, objective(backbones, lmsys), training_settings(), CPU, run, "mine")
+        fitted(network, objective(backbones, lmsys), run)
     assert "\n" not in str(it.value)
 
 
@@ -222,15 +232,13 @@ def test_a_defect_is_not_taken_for_a_lack_of_memory(
 
     monkeypatch.setattr(type(network), "forward", fail)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        fit(network, objective(backbones, lmsys), training_settings(), CPU, run, "mine")
+        fitted(network, objective(backbones, lmsys), run)
 
 
 @pytest.mark.parametrize("settings_of", [encoder, decoder])
 def test_memory_that_runs_out_in_the_forecast_is_one_line_too(
     settings_of: Any, tmp_path: Path, backbones: Path, lmsys: Competition, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from importlib import import_module
-
     from pipeline.models.network import Network
 
     def fail(*_: Any) -> Tensor:
@@ -241,9 +249,8 @@ def test_memory_that_runs_out_in_the_forecast_is_one_line_too(
     rows, folds = preference_rows(40), np.repeat([0, 1, -1], [12, 20, 8])
     artifacts = ready(tmp_path, rows, lmsys, folds, backbones)
     start = start_of("mine", settings_of(), lmsys, artifacts)
-    kind = import_module(f"pipeline.members.{start['settings']['kind']}")
     with pytest.raises(PodiumError, match=r"mine fold 0: out of memory; lower batches\.tokens_per_batch"):
-        train_fold(kind, Split(rows[12:32], rows[:12], rows[32:]), start, 0, artifacts)
+        train_fold(Split(rows[12:32], rows[:12], rows[32:]), start, 0, Artifacts(artifacts))
     assert not (artifacts / "members/mine/fold0").exists()
 
 
@@ -277,7 +284,7 @@ def test_the_inner_slice_is_no_part_of_the_fold(
 
     monkeypatch.setattr(finetune, "inner_slice", spy)
     split = split_rows(rows, pl.read_parquet(artifacts / "folds.parquet"), 0)
-    train_fold(encoder_kind, split, start, 0, artifacts)
+    train_fold(split, start, 0, Artifacts(artifacts))
     assert asked[0]["id"].to_list() == rows["id"][12:52].to_list()
     told = read_json(artifacts / "receipts/mine-fold0.json")["training"]
     assert len(told["inner"]) == 4 and told["best"] in [step for step, _ in told["inner"]]
@@ -297,7 +304,7 @@ def test_rows_that_are_too_few_for_an_inner_slice_are_said(
     rows = preference_rows(40).with_columns(prompt=pl.Series([["the same question"]] * 40))
     artifacts = ready(tmp_path, rows, lmsys, np.repeat([0, 1, -1], [12, 20, 8]), backbones)
     start = start_of("mine", encoder({"inner": 0.2, "patience": 1}), lmsys, artifacts)
-    train_fold(encoder_kind, Split(rows[12:32], rows[:12], rows[32:]), start, 0, artifacts)
+    train_fold(Split(rows[12:32], rows[:12], rows[32:]), start, 0, Artifacts(artifacts))
     assert "20 rows are too few for training.inner 0.2; the last weights are kept" in capsys.readouterr().out
     assert read_json(artifacts / "receipts/mine-fold0.json")["training"]["inner"] == []
 
@@ -311,7 +318,7 @@ def test_a_fold_model_that_learned_nothing_is_marked_collapsed(
     artifacts = ready(tmp_path, rows, lmsys, np.repeat([0, 1, -1], [12, 40, 8]), backbones)
     start = start_of("mine", encoder({"schedule": {"rate": 1e-12}}), lmsys, artifacts)
     split = split_rows(rows, pl.read_parquet(artifacts / "folds.parquet"), 0)
-    train_fold(encoder_kind, split, start, 0, artifacts)
+    train_fold(split, start, 0, Artifacts(artifacts))
     assert read_json(artifacts / "receipts/mine-fold0.json")["training"]["collapsed"] is True
     assert "warning: mine fold 0: COLLAPSED, no better than the prior" in capsys.readouterr().out
 
@@ -326,8 +333,8 @@ def test_swapped_rows_join_with_swapped_labels(
     artifacts = ready(tmp_path, rows, lmsys, np.repeat([0, 1, -1], [12, 20, 8]), backbones)
     start = start_of("mine", encoder({"swap": True}), lmsys, artifacts)
     split = Split(rows, rows.head(0), rows.head(0))
-    setting = finetune.opened(split, start, Run("x", artifacts, Checkpoint(tmp_path / "checkpoint")))
-    learned = finetune._objective(rows, setting, True, 0.0)
+    run = Run("x", Artifacts(artifacts), Checkpoint(tmp_path / "checkpoint"))
+    learned = finetune._objective(rows, finetune.open_run(split, start, encoder({"swap": True}), run), True, 0.0)
     assert np.bincount(learned.labels)[0] == np.bincount(learned.labels)[1]
     assert len(learned.labels) == 80 and len(learned.encoded) == 80
     for row in range(40):
@@ -344,11 +351,11 @@ def test_a_step_that_overflows_is_skipped_and_leaves_weights_and_average_alone(
     monkeypatch.setattr(Device, "scaler", lambda self: torch.amp.GradScaler("cpu", init_scale=2.0**120))
     network = network_of(backbones, lmsys)
     before = weights(network)
-    record = fit(network, objective(backbones, lmsys), training_settings(ema=0.5), half, run, "x")
+    record = fitted(network, objective(backbones, lmsys), run, half, ema=0.5)
     assert record.skipped == len(record.losses) == 5
     assert furthest(before, weights(network)) == 0.0
     monkeypatch.undo()
-    own = fit(network, objective(backbones, lmsys), training_settings(), half, Checkpoint(run.folder / "own"), "x")
+    own = fitted(network, objective(backbones, lmsys), Checkpoint(run.folder / "own"), half)
     assert own.skipped == 0 and furthest(before, weights(network)) > 1e-3
 
 
@@ -357,7 +364,7 @@ def test_weights_stay_fp32_in_a_half_precise_run(
     precision: str, backbones: Path, lmsys: Competition, run: Checkpoint
 ) -> None:
     network = network_of(backbones, lmsys)
-    fit(network, objective(backbones, lmsys), training_settings(), Device("cpu", precision), run, "x")
+    fitted(network, objective(backbones, lmsys), run, Device("cpu", precision))
     assert {each.dtype for each in network.parameters()} == {torch.float32}
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import lay_backbone, scratch
+from networks import encoder, lay_backbone, scratch, training_settings
 from torch import nn
 
 from pipeline.competitions.task import Competition
 from pipeline.models.backbones.loading import load_backbone
 from pipeline.models.network import encoder_network
+from pipeline.settings.finetuning import Training
+from pipeline.settings.optimisation import RateSchedule
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.optim import adamw, bottom_and_head, layer_scale, parameter_groups, rate_at
 from pipeline.training.state import State
 
+PLAIN = training_settings(schedule={"rate": 1e-3})
 quick = settings(max_examples=60, deadline=None)
 
 
@@ -28,14 +32,16 @@ def network(tmp_path_factory: pytest.TempPathFactory, lmsys: Competition) -> nn.
     artifacts = tmp_path_factory.mktemp("deep") / "artifacts"
     lay_backbone(artifacts, "deep", scratch("deberta-v3", layers=3))
     backbone = load_backbone(artifacts / "backbones" / "deep", "fp32", "cpu")
-    settings = {"input": "siamese", "head": "equivariant", "pooling": "attention"}
-    return encoder_network(backbone, settings, lmsys.kind, 3, None)
+    return encoder_network(backbone, encoder(head="equivariant", pooling="attention"), lmsys.kind, 3, None)
+
+
+def asked(**changed: Any) -> Training:
+    return replace(PLAIN, **changed)
 
 
 def groups(network: nn.Module, **changed: Any) -> dict[str, dict[str, Any]]:
     """Parameter name -> its group."""
-    settings = {"schedule": {"rate": 1e-3}, "weight_decay": 0.01} | changed
-    found = {id(each): group for group in parameter_groups(network, settings) for each in group["params"]}
+    found = {id(each): group for group in parameter_groups(network, asked(**changed)) for each in group["params"]}
     return {name: found[id(each)] for name, each in network.named_parameters() if each.requires_grad}
 
 
@@ -43,8 +49,7 @@ def groups(network: nn.Module, **changed: Any) -> dict[str, dict[str, Any]]:
     "changed", [{}, {"layer_decay": 0.8}, {"head_rate": 1e-2, "layer_decay": 0.9}, {"layer_floor": 0.1}]
 )
 def test_each_trainable_parameter_stands_in_one_group_once(network: nn.Module, changed: dict[str, Any]) -> None:
-    settings = {"schedule": {"rate": 1e-3}, "weight_decay": 0.01} | changed
-    listed = [id(each) for group in parameter_groups(network, settings) for each in group["params"]]
+    listed = [id(each) for group in parameter_groups(network, asked(**changed)) for each in group["params"]]
     assert len(listed) == len(set(listed))
     assert set(listed) == {id(each) for each in network.parameters() if each.requires_grad}
 
@@ -82,11 +87,12 @@ def test_rates_rise_from_the_floor_along_a_cosine(network: nn.Module) -> None:
 @quick
 def test_layers_never_move_faster_than_those_above(layers: int, share: float) -> None:
     for rule in ("layer_floor", "layer_decay"):
-        scales = [layer_scale(distance, layers, {rule: share}) for distance in range(layers + 1)]
+        rising = replace(PLAIN, **{rule: share})
+        scales = [layer_scale(distance, layers, rising) for distance in range(layers + 1)]
         assert scales[0] == pytest.approx(1.0)
         assert all(above >= below > 0 for above, below in pairwise(scales))
-        assert len({layer_scale(distance, layers, {rule: 1.0}) for distance in range(layers + 1)}) == 1
-    assert layer_scale(layers, layers, {"layer_floor": share}) == pytest.approx(share)
+    assert {layer_scale(distance, layers, PLAIN) for distance in range(layers + 1)} == {1.0}
+    assert layer_scale(layers, layers, replace(PLAIN, layer_floor=share)) == pytest.approx(share)
 
 
 def test_bottom_and_head_are_what_the_guard_means(network: nn.Module) -> None:
@@ -114,7 +120,7 @@ def test_what_is_frozen_stays_bit_by_bit_and_costs_no_state(lmsys: Competition) 
     layer = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
     layer[0].requires_grad_(False)
     before = layer[0].weight.clone()
-    optimizer = adamw(layer, {"schedule": {"rate": 1e-3}, "weight_decay": 0.01})
+    optimizer = adamw(layer, asked())
     optimizer.param_groups[0]["lr"] = 0.1
     layer(torch.randn(3, 4)).sum().backward()
     optimizer.step()
@@ -127,7 +133,7 @@ def test_the_first_step_is_as_large_as_the_rate() -> None:
     """With bias correction; without it, it would be 3.16 times as large."""
     layer = nn.Linear(1, 1, bias=False)
     before = layer.weight.item()
-    optimizer = adamw(layer, {"schedule": {"rate": 1e-3}, "weight_decay": 0.0})
+    optimizer = adamw(layer, asked(weight_decay=0.0))
     optimizer.param_groups[0]["lr"] = 1e-3
     layer(torch.ones(1, 1)).sum().backward()
     optimizer.step()
@@ -137,7 +143,7 @@ def test_the_first_step_is_as_large_as_the_rate() -> None:
 def eight_bits(seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer, State]:
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Embedding(80, 128), nn.Linear(128, 64))  # both beyond the size that stays in 32 bits
-    optimizer = adamw(network, {"schedule": {"rate": 1e-3}, "weight_decay": 0.01, "optimizer_bits": 8})
+    optimizer = adamw(network, asked(optimizer_bits=8))
     weights: dict[str, torch.Tensor] = dict(network.named_parameters())
     return network, optimizer, State(weights, optimizer, torch.amp.GradScaler(enabled=False), None)
 
@@ -161,7 +167,7 @@ def test_moments_in_8_bits_learn_as_in_32_and_embeddings_keep_32() -> None:
     assert optimizer.state[table]["state1"].dtype == torch.float32
     torch.manual_seed(0)
     exact = nn.Sequential(nn.Embedding(80, 128), nn.Linear(128, 64))
-    stepped(exact, adamw(exact, {"schedule": {"rate": 1e-3}, "weight_decay": 0.01}), range(20))
+    stepped(exact, adamw(exact, asked()), range(20))
     for before, found, wanted in zip(begin, network.parameters(), exact.parameters(), strict=True):
         assert (found - wanted).norm() < 0.2 * (wanted - before).norm()
 
@@ -178,8 +184,8 @@ def test_moments_in_8_bits_go_on_from_a_checkpoint_to_the_last_bit(tmp_path: Pat
     assert all(torch.equal(*pair) for pair in zip(network.parameters(), again.parameters(), strict=True))
 
 
-def schedule(decay: str, warmup: float = 0.1, **more: Any) -> dict[str, Any]:
-    return {"rate": 3e-4, "warmup": warmup, "decay": decay, "decay_per_epoch": 0.5} | more
+def schedule(decay: Any, warmup: float = 0.1) -> RateSchedule:
+    return RateSchedule(rate=3e-4, warmup=warmup, decay=decay, decay_per_epoch=0.5)
 
 
 @pytest.mark.parametrize("decay", ["linear", "cosine", "exponential", "none"])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +10,21 @@ import torch
 from networks import HARD, decoder, encoder, pretrain_settings, ready, start_of
 from safetensors.torch import load_file
 from support import preference_rows
-from torch import Tensor
 from transformers import AutoModel, AutoModelForCausalLM
 
+from pipeline.artifacts import FACTS, Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.data.folds import Split
 from pipeline.files import read_json, write_json
 from pipeline.inference.predict import predict_member
-from pipeline.members import decoder as decoder_kind
-from pipeline.members import encoder as encoder_kind
 from pipeline.members.fold import train_fold
 from pipeline.models.backbones.loading import load_backbone
-from pipeline.models.backbones.pretrained import FACTS, backbone_facts, base_folder, contents_hash
+from pipeline.models.backbones.obtain import contents_hash
 from pipeline.models.backbones.tokenizer import load_tokenizer
 from pipeline.training import pretrain as training
 from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.loop import Trained, TrainingRun
+from pipeline.training.pretrain import PretrainStart
 from stages import pretrain as stage
 
 
@@ -35,10 +36,10 @@ def artifacts(tmp_path: Path, backbones: Path, lmsys: Competition, monkeypatch: 
 
 def pretrained(artifacts: Path, name: str, **changed: Any) -> Path:
     """The folder of backbone `name` after its pretraining stage."""
-    start = {"label": f"pretrain {name}", "settings": pretrain_settings(**changed), "threads": 1}
-    write_json(artifacts / "start_pretrain" / f"{name}.json", start)
+    start = PretrainStart(f"pretrain {name}", pretrain_settings(**changed))
+    write_json(artifacts / "start_pretrain" / f"{name}.json", asdict(start))
     stage.main(name)
-    return base_folder(artifacts, name)
+    return Artifacts(artifacts).base(name)
 
 
 @pytest.mark.parametrize("name", ["bert", "llama"])
@@ -54,7 +55,7 @@ def test_it_leaves_a_whole_backbone_that_has_learned(name: str, artifacts: Path)
     assert {each.dtype for each in other.values()} == {torch.float32}
     assert sum(not torch.equal(one[key], other[key]) for key in one) > len(one) * 0.8
     assert load_tokenizer(after)(HARD)["input_ids"] == load_tokenizer(before)(HARD)["input_ids"]
-    facts = backbone_facts(artifacts, name)
+    facts = Artifacts(artifacts).backbone_facts(name)
     assert facts["sha256"] == contents_hash(after) != read_json(before / FACTS)["sha256"]
     assert facts | {"sha256": ""} == read_json(before / FACTS) | {"sha256": ""}
     told = read_json(after / "pretraining.json")
@@ -68,25 +69,26 @@ def test_what_fine_tuning_loads_is_what_pretraining_saved(artifacts: Path) -> No
     assert all(torch.equal(each, loaded[name]) for name, each in saved.items())
 
 
-@pytest.mark.parametrize(("name", "kind"), [("bert", encoder_kind), ("llama", decoder_kind)])
-def test_a_member_is_fine_tuned_on_it(name: str, kind: Any, artifacts: Path, lmsys: Competition) -> None:
+@pytest.mark.parametrize("name", ["bert", "llama"])
+def test_a_member_is_fine_tuned_on_it(name: str, artifacts: Path, lmsys: Competition) -> None:
     pretrained(artifacts, name, epochs=1)
     settings = encoder() if name == "bert" else decoder(precision="nf4")
     start, rows = start_of("mine", settings, lmsys, artifacts), preference_rows(40)
-    assert train_fold(kind, Split(rows[12:32], rows[:12], rows[32:]), start, 0, artifacts) is not None
-    assert np.isfinite(predict_member(artifacts / "members/mine/fold0", rows[:12], lmsys)).all()
+    assert train_fold(Split(rows[12:32], rows[:12], rows[32:]), start, 0, Artifacts(artifacts)) is not None
+    answer = predict_member(artifacts / "members/mine/fold0", Artifacts(artifacts), rows[:12], lmsys)
+    assert np.isfinite(answer).all()
 
 
 def test_the_fresh_head_is_warmed_up_alone(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[str, dict[str, Tensor], int]] = []
+    seen: list[tuple[str, dict[str, None], int]] = []
     own = training.fit
 
-    def spy(network: Any, *others: Any, **named: Any) -> Any:
-        before = {name: each.detach().clone() for name, each in network.named_parameters()}
-        record = own(network, *others, **named)
-        changed = [name for name, each in network.named_parameters() if not torch.equal(each, before[name])]
-        seen.append((named.get("part", "train"), dict.fromkeys(changed), len(record.losses)))
-        return record
+    def spy(run: TrainingRun) -> Trained:
+        before = {name: each.detach().clone() for name, each in run.network.named_parameters()}
+        trained = own(run)
+        changed = [name for name, each in run.network.named_parameters() if not torch.equal(each, before[name])]
+        seen.append((run.part, dict.fromkeys(changed), len(trained.record.losses)))
+        return trained
 
     monkeypatch.setattr(training, "fit", spy)
     pretrained(artifacts, "bert", epochs=2, head_steps=3)
@@ -99,7 +101,7 @@ def test_the_fresh_head_is_warmed_up_alone(artifacts: Path, monkeypatch: pytest.
 def test_no_epochs_pass_the_backbone_through(artifacts: Path) -> None:
     assert pretrained(artifacts, "bert", epochs=0) == artifacts / "backbones" / "bert"
     assert [file.name for file in (artifacts / "pretrained/bert").iterdir()] == ["unchanged.json"]
-    assert backbone_facts(artifacts, "bert") == read_json(artifacts / "backbones/bert" / FACTS)
+    assert Artifacts(artifacts).backbone_facts("bert") == read_json(artifacts / "backbones/bert" / FACTS)
     assert read_json(Path("metrics/pretrain/bert.json")) == {"epochs": 0}
 
 

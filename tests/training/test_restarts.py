@@ -16,26 +16,29 @@ from networks import decoder, encoder, ready, start_of, training_settings
 from support import preference_rows
 from torch import Tensor, nn
 
+from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.data.folds import split_rows
 from pipeline.errors import PodiumError
 from pipeline.evaluation.collapse import most_attempts, share_of_updates, stopped_attempts
 from pipeline.files import read_json
 from pipeline.inference.network_member import encoded_rows
-from pipeline.members import encoder as encoder_kind
 from pipeline.members.decoder import adapted_base
 from pipeline.members.encoder import trainable_backbone
 from pipeline.members.fold import train_fold
 from pipeline.models.backbones.tokenizer import load_tokenizer
 from pipeline.models.network import decoder_network, encoder_network
+from pipeline.settings.optimisation import RateSchedule
 from pipeline.training import restarts as module
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.classification import Classification
 from pipeline.training.device import Device
+from pipeline.training.loop import Trained, TrainingRun
 from pipeline.training.optim import adamw, backbone_name
 from pipeline.training.restarts import Job, retuned, train
 
 CPU = Device("cpu", "fp32")
+PLAIN = training_settings()
 WILD = {"schedule": {"rate": 1.0, "warmup": 0.0}, "epochs": 6}
 """A rate at which the network is destroyed at once."""
 
@@ -57,7 +60,7 @@ def job(backbones: Path, lmsys: Competition, tmp_path: Path) -> Any:
 
         judge = objective(preference_rows(20, seed=9)) if judged else None
         learned, state = objective(preference_rows(rows)), Checkpoint(tmp_path / "run")
-        return Job(build, learned, judge, settings["training"], attempts, 3, CPU, state, "mine")
+        return Job(build, learned, judge, settings.training, attempts, 3, CPU, state, "mine")
 
     return made
 
@@ -175,18 +178,20 @@ def test_the_head_learns_first_on_a_backbone_that_stays_bit_by_bit(job: Any, mon
     calls = iter(("head", "all"))
     own = module.fit
 
-    def spy(network: nn.Module, learned: Classification, *others: Any, **named: Any) -> Any:
+    def spy(run: TrainingRun) -> Trained:
+        network, learned = run.network, run.objective
+        assert isinstance(learned, Classification)
         if next(calls) == "all":
             now = weights(network)
             assert all(torch.equal(now[name], before[name]) for name in now if name.startswith("backbone."))
             assert not any(torch.equal(now[name], before[name]) for name in now if name.endswith("2.weight"))
             assert all(each.requires_grad for each in network.parameters())
             scores.append(learned.score(network.eval()))
-            return own(network, learned, *others, **named)
-        record = own(network, learned, *others, **named)
+            return own(run)
+        trained = own(run)
         assert not network.training
         scores.append(learned.score(network))
-        return record
+        return trained
 
     monkeypatch.setattr(module, "fit", spy)
     trained = train(given)
@@ -200,17 +205,16 @@ def test_the_backbone_rests_while_the_head_learns(job: Any) -> None:
     network = fresh(given)
     seen: list[bool] = []
     network.backbone.register_forward_pre_hook(lambda backbone, _: seen.append(backbone.training))  # type: ignore[union-attr]
-    module._head_alone(network, given, given.learned, given.settings, "x")
+    module._head_alone(network, given, given.learned, given.settings, given.settings.head_first, "x")
     assert seen and not any(seen)
 
 
 def test_the_head_learns_alone_without_attacks_and_children(job: Any, tmp_path: Path) -> None:
     found = []
     for more in ({}, {"awp": {}, "fgm": {}, "smart": {}, "r_drop": {}, "deni": {"children": 1}}):
-        given = replace(job(head_first={"epochs": 2}), checkpoint=Checkpoint(tmp_path / str(len(found))))
-        asked = given.settings | training_settings(dropout=0.1, **more)
-        network = fresh(given)
-        module._head_alone(network, given, given.learned, asked | {"head_first": given.settings["head_first"]}, "x")
+        given = replace(job(), checkpoint=Checkpoint(tmp_path / str(len(found))))
+        network, asked = fresh(given), training_settings(dropout=0.1, head_first={"epochs": 2}, **more)
+        module._head_alone(network, given, given.learned, asked, asked.head_first, "x")
         found.append(weights(network))
     assert same(*found)
 
@@ -234,8 +238,8 @@ def test_several_runs_are_averaged_weight_by_weight(job: Any, tmp_path: Path) ->
     assert [each["run"] for each in trained.attempts] == [0, 1, 2]
     single = []
     for run in range(3):
-        asked = retuned(given.settings, run, 0) | {"runs": 1}
-        learned = replace(given.learned, order=asked["seeds"]["order"])
+        asked = replace(retuned(given.settings, run, 0), runs=1)
+        learned = replace(given.learned, order=asked.seeds.order)
         state = Checkpoint(tmp_path / str(run))
         single.append(weights(train(replace(given, settings=asked, learned=learned, checkpoint=state)).network))
     found = weights(trained.network)
@@ -256,7 +260,7 @@ def test_adapters_are_averaged_from_a_common_start(
     rows, tokenizer = preference_rows(24), load_tokenizer(backbones / "backbones/llama")
     labels, encoded = rows["label"].to_numpy().astype(np.int64), encoded_rows(rows, asked, tokenizer, lmsys)
     learned = Classification(encoded, labels, tokenizer.pad_token_id, "cpu", 8, 4096, 0.0, 0)
-    given = replace(job(), build=build, learned=learned, settings=asked["training"])
+    given = replace(job(), build=build, learned=learned, settings=asked.training)
     starts: list[dict[str, Tensor]] = []
     noted = replace(given, build=lambda: (network := build(), starts.append(weights(network)))[0])
     trained = train(noted)
@@ -279,8 +283,8 @@ def test_a_later_run_that_comes_to_nothing_is_left_out(
     monkeypatch.setattr(module, "fruitless", own)
     kept = []
     for run in (0, 2):
-        asked = retuned(given.settings, run, 0) | {"runs": 1}
-        learned = replace(given.learned, order=asked["seeds"]["order"])
+        asked = replace(retuned(given.settings, run, 0), runs=1)
+        learned = replace(given.learned, order=asked.seeds.order)
         job_of = replace(given, settings=asked, learned=learned, attempts=0, checkpoint=Checkpoint(tmp_path / str(run)))
         kept.append(weights(train(job_of).network))
     for name, each in weights(trained.network).items():
@@ -290,14 +294,14 @@ def test_a_later_run_that_comes_to_nothing_is_left_out(
 @given(st.integers(0, 5), st.floats(0, 0.9), st.floats(1e-6, 1e-2))
 @settings(max_examples=40, deadline=None)
 def test_a_restart_is_slower_longer_and_has_another_head(attempt: int, warmup: float, rate: float) -> None:
-    asked = training_settings(schedule={"rate": rate, "warmup": warmup}, head_rate=2 * rate)
+    asked = replace(PLAIN, schedule=RateSchedule(rate=rate, warmup=warmup), head_rate=2 * rate)
     found = retuned(asked, 0, attempt)
-    assert found["schedule"]["rate"] == pytest.approx(rate / 2**attempt)
-    assert found["head_rate"] == pytest.approx(2 * found["schedule"]["rate"])
-    assert warmup <= found["schedule"]["warmup"] <= max(warmup, 0.4)
-    assert (found["seeds"] == asked["seeds"]) == (attempt == 0)
-    assert found["seeds"]["order"] == asked["seeds"]["order"]
-    assert retuned(asked, 1, attempt)["seeds"]["head"] == found["seeds"]["head"]
+    assert found.schedule.rate == pytest.approx(rate / 2**attempt)
+    assert found.head_rate == pytest.approx(2 * found.schedule.rate)
+    assert warmup <= found.schedule.warmup <= max(warmup, 0.4)
+    assert (found.seeds == asked.seeds) == (attempt == 0)
+    assert found.seeds.order == asked.seeds.order
+    assert retuned(asked, 1, attempt).seeds.head == found.seeds.head
     if attempt == 0:
         assert found == asked
 
@@ -329,7 +333,7 @@ def test_receipt_and_scores_tell_every_attempt(
     artifacts = ready(tmp_path, rows, lmsys, np.repeat([0, 1, -1], [12, 40, 8]), backbones)
     start = start_of("mine", encoder(WILD), lmsys, artifacts)
     split = split_rows(rows, pl.read_parquet(artifacts / "folds.parquet"), 0)
-    train_fold(encoder_kind, split, start, 0, artifacts)
+    train_fold(split, start, 0, Artifacts(artifacts))
     training = read_json(artifacts / "receipts/mine-fold0.json")["training"]
     assert training["collapsed"] is True and training["failed"]
     records = {0: training, 1: training}

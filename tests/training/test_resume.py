@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pipeline.competitions.task import Competition
 from pipeline.errors import PodiumError
 from pipeline.files import sha256_file, write_json
 from pipeline.training.checkpoint import Checkpoint, checkpoint
+from pipeline.training.pretrain import PretrainStart
 from stages import finetune
 
 SMALL = {"rows_per_step": 4, "tokens_per_batch": 512}
@@ -43,8 +45,7 @@ def root(tmp_path: Path, backbones: Path, lmsys: Competition) -> Path:
         start_of(name, settings, lmsys, artifacts)
     for name, head_steps in (("bert", 10), ("llama", 0)):
         settings = pretrain_settings(epochs=3, head_steps=head_steps, batches=SMALL | {"rows_per_step": 8})
-        start = {"label": f"pretrain {name}", "settings": settings, "threads": 1}
-        write_json(artifacts / "start_pretrain" / f"{name}.json", start)
+        write_json(artifacts / "start_pretrain" / f"{name}.json", asdict(PretrainStart(f"pretrain {name}", settings)))
     return tmp_path
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
-from pipeline.models.tabular.inputs import Inputs
+from pipeline.models.tabular.head_inputs import Inputs
 
 FURTHEST = 5.0
 """Standardised features are cut here, so that one freak text cannot turn a prediction around alone."""

@@ -28,7 +28,7 @@ from pipeline.errors import PodiumError
 from pipeline.files import read_json, write_json
 from pipeline.models.saved import read_member, save_member
 from pipeline.models.tabular.boosting import fit_boosting
-from pipeline.models.tabular.inputs import Inputs, head_inputs, ngram_matrices
+from pipeline.models.tabular.head_inputs import Inputs, head_inputs, ngram_matrices
 from pipeline.models.tabular.linear_head import LinearHead, fit_linear_head
 from pipeline.models.tabular.tfidf import Tfidf, fit_tfidf
 from pipeline.settings.tabular import Tabular

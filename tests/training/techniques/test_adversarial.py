@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +11,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from learners import CPU, furthest, step_of
+from learners import fitted, furthest, step_of
 from networks import training_settings
 from torch import nn
 
-from pipeline.settings.techniques import Awp
+from pipeline.settings.techniques import Awp, Fgm
 from pipeline.training import gradients as module
-from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import Device
-from pipeline.training.gradients import Learner, gradients
-from pipeline.training.loop import fit
+from pipeline.training.gradients import gradients
 from pipeline.training.techniques.adversarial import attackable, attacked, awp_shift, table, table_shift, words_shift
 from pipeline.training.techniques.perturbation import NORMALISED, caught, moved
 
 quick = settings(max_examples=60, deadline=None)
-
-
-def awp(**given: Any) -> dict[str, Any]:
-    return Awp.model_validate(given).model_dump(mode="json")
 
 
 @given(st.integers(0, 999), st.floats(1e-4, 0.5), st.floats(0.0, 0.5))
@@ -35,14 +30,14 @@ def awp(**given: Any) -> dict[str, Any]:
 def test_awp_has_the_size_and_the_direction_of_its_formula(seed: int, step: float, box: float) -> None:
     draw = torch.Generator().manual_seed(seed)
     weight, gradient = torch.randn(6, 5, generator=draw), torch.randn(6, 5, generator=draw)
-    free = awp_shift(weight, gradient, awp(form="paper", step=step, floor=0.0))
+    free = awp_shift(weight, gradient, Awp(form="paper", step=step, floor=0.0))
     assert torch.allclose(free, step * weight.norm() * gradient / gradient.norm(), atol=1e-6)
-    cut = awp_shift(weight, gradient, awp(step=step, box=box, floor=0.0))
+    cut = awp_shift(weight, gradient, Awp(step=step, box=box, floor=0.0))
     assert (cut.abs() <= box * weight.abs() + 1e-7).all()
-    huge = awp_shift(weight, gradient, awp(step=1e6, box=box, floor=0.0))
+    huge = awp_shift(weight, gradient, Awp(step=1e6, box=box, floor=0.0))
     assert torch.allclose(huge, box * weight.abs() * gradient.sign(), atol=1e-6)
     assert torch.allclose(
-        free, awp_shift(weight, gradient * 2.0**16, awp(form="paper", step=step, floor=0.0)), rtol=1e-5
+        free, awp_shift(weight, gradient * 2.0**16, Awp(form="paper", step=step, floor=0.0)), rtol=1e-5
     )
 
 
@@ -50,15 +45,15 @@ def test_on_a_quadratic_the_loss_rises(made: Any) -> None:
     weight = nn.Parameter(torch.tensor([[1.0, -2.0], [0.5, 3.0]]))
     loss = (weight**2).sum() / 2
     loss.backward()
-    with attacked({"w": weight}, awp_shift, awp(form="paper", step=0.1)) as size:
+    with attacked({"w": weight}, awp_shift, Awp(form="paper", step=0.1)) as size:
         assert size == pytest.approx(0.1)
         assert float((weight**2).sum() / 2) == pytest.approx(float(loss) * 1.1**2)
 
 
 def test_weights_that_begin_at_nothing_are_attacked_by_the_floor() -> None:
     weight, gradient = torch.zeros(4, 4), torch.randn(4, 4)
-    assert not awp_shift(weight, gradient, awp(floor=0.0)).any()
-    shift = awp_shift(weight, gradient, awp(floor=1e-2, step=0.5, box=0.5))
+    assert not awp_shift(weight, gradient, Awp(floor=0.0)).any()
+    shift = awp_shift(weight, gradient, Awp(floor=1e-2, step=0.5, box=0.5))
     assert 0 < float(shift.abs().max()) <= 0.5 * 1e-2 + 1e-9
 
 
@@ -78,7 +73,7 @@ def test_even_an_error_brings_the_weights_back() -> None:
     weight = nn.Parameter(torch.randn(3, 3))
     own = weight.detach().clone()
     weight.grad = torch.randn(3, 3)
-    with pytest.raises(KeyError), attacked({"w": weight}, awp_shift, awp()):
+    with pytest.raises(KeyError), attacked({"w": weight}, awp_shift, Awp()):
         assert not torch.equal(weight, own)
         raise KeyError
     assert torch.equal(weight, own)
@@ -91,7 +86,7 @@ def test_a_gradient_that_is_not_finite_is_no_direction(broken: float, made: Any)
     for each in weights.values():
         each.grad = torch.randn(each.shape)
     weights["b"].grad[0, 0] = broken  # type: ignore[index]
-    with attacked(weights, awp_shift, awp()) as size:
+    with attacked(weights, awp_shift, Awp()) as size:
         assert size is None
         assert all(torch.equal(each, own[name]) for name, each in weights.items())
 
@@ -101,7 +96,7 @@ def test_the_loss_scale_changes_nothing(made: Any) -> None:
     for scale in (1.0, 2.0**16):
         learner = made(awp={}, fgm={})
         scaler = torch.amp.GradScaler("cpu", init_scale=scale)
-        one = Learner(learner.network, learner.objective, learner.settings, CPU, scaler, None)
+        one = replace(learner, scaler=scaler)
         found.append({name: each / scale for name, each in step_of(one).items()})
     assert furthest(*found) < 1e-5
 
@@ -120,7 +115,7 @@ def test_without_reach_the_attack_is_the_plain_run(made: Any, tmp_path: Path) ->
     found = []
     for number, attack in enumerate(({}, {"awp": {"box": 0.0, "floor": 0.0}})):
         learner = made(dropout=0.1, **attack)
-        fit(learner.network, learner.objective, learner.settings, CPU, Checkpoint(tmp_path / str(number)), "x")
+        fitted(learner, tmp_path / str(number))
         found.append({name: each.detach() for name, each in learner.network.named_parameters()})
     assert furthest(*found) == 0.0
 
@@ -178,7 +173,7 @@ def test_the_table_form_is_a_share_of_the_rows_that_a_step_touches(made: Any) ->
     step_of(learner)
     gradient = weights["words"].grad
     assert gradient is not None
-    by = table_shift(weights["words"], gradient, {"radius": 0.7})
+    by = table_shift(weights["words"], gradient, Fgm(radius=0.7))
     touched = gradient.abs().sum(dim=1) > 0
     assert 0 < int(touched.sum()) < len(gradient) and not by[~touched].any()
     assert float(by.norm()) == pytest.approx(0.7 * float(weights["words"][touched].norm()), rel=1e-4)
@@ -200,7 +195,7 @@ def test_an_attack_can_wait_for_its_start(made: Any) -> None:
 
 def test_the_realised_size_is_told(made: Any, tmp_path: Path) -> None:
     learner = made(awp={"form": "paper", "step": 1e-3, "floor": 0.0, "start": 0.5})
-    record = fit(learner.network, learner.objective, learner.settings, CPU, Checkpoint(tmp_path / "x"), "x")
+    record = fitted(learner, tmp_path).record
     assert len(record.attacks) == 1 and record.attacks[0] == pytest.approx(1e-3, rel=1e-3)
 
 
@@ -210,7 +205,7 @@ def test_under_fp16_no_overflow_makes_a_weight_nan(made: Any, tmp_path: Path, mo
         Device, "scaler", lambda self: torch.amp.GradScaler("cpu", init_scale=2.0**40, growth_interval=2)
     )
     learner = made(awp={}, fgm={}, epochs=12)
-    record = fit(learner.network, learner.objective, learner.settings, half, Checkpoint(tmp_path / "x"), "x")
+    record = fitted(learner, tmp_path, half).record
     assert 5 < record.skipped < len(record.losses) == 24
     assert 0 < len(record.attacks) < 24
     assert all(torch.isfinite(each).all() for each in learner.network.parameters())
@@ -240,5 +235,5 @@ def test_gradient_checkpointing_sees_the_attack(made: Any) -> None:
 
 def test_training_settings_round_trip() -> None:
     asked = training_settings(awp={}, fgm={}, smart={"form": "sift"}, proximal={}, mixout={})
-    assert asked["smart"]["weight"] == 5.0 and asked["smart"]["radius"] is None
-    assert training_settings(**asked) == asked
+    assert asked.smart is not None and asked.smart.weight == 5.0 and asked.smart.radius is None
+    assert training_settings(**asdict(asked)) == asked

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import training_settings
 
 from pipeline.training.techniques.averaging import Average, add, put, share_of
+
+PLAIN = training_settings()
 
 
 def half_life(decay: float) -> float:
@@ -17,7 +21,7 @@ def half_life(decay: float) -> float:
 
 
 def average_of(weights: dict[str, torch.Tensor], total: int = 1, **asked: Any) -> Average:
-    share = share_of(asked, total)
+    share = share_of(replace(PLAIN, **asked), total)  # `ema` beyond what params.yaml may ask for
     assert share is not None
     return Average(weights, share)
 
@@ -83,7 +87,7 @@ def test_put_copies_and_points_nowhere_else() -> None:
 
 
 def test_nothing_is_averaged_unasked() -> None:
-    assert share_of({}, 100) is share_of({"ema": 0.0, "swa": 1.0}, 100) is None
+    assert (PLAIN.ema, PLAIN.swa) == (0.0, 1.0) and share_of(PLAIN, 100) is None
 
 
 @given(st.integers(2, 60), st.floats(0.0, 0.9))

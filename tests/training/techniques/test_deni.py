@@ -11,27 +11,27 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from learners import CPU, furthest
-from networks import decoder, encoder, ready, start_of, training_settings
+from learners import fitted, furthest
+from networks import decoder, encoder, ready, start_of
 from support import preference_rows
 from torch import Tensor, nn
 
+from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.data.folds import Split
 from pipeline.errors import PodiumError
-from pipeline.files import read_json
 from pipeline.inference.predict import predict_member
-from pipeline.members import decoder as decoder_kind
-from pipeline.members import encoder as encoder_kind
+from pipeline.kinds import KINDS
 from pipeline.members.context import Run
+from pipeline.models.saved import read_member
 from pipeline.models.voting import VOTERS, Committee, with_voters
+from pipeline.settings.techniques import Deni
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.gradients import Learner
-from pipeline.training.loop import fit
 from pipeline.training.techniques import deni as module
-from pipeline.training.techniques.deni import Deni, noisy, phases, updates
+from pipeline.training.techniques.deni import Children, noisy, phases, updates
 
-PUBLISHED = training_settings(deni={})["deni"]
+PUBLISHED = Deni()
 SMALL = {"children": 3, "begin": 0.2, "end": 0.8, "alone": 0.2, "together": 0.2, "ensemble": 0.8}
 
 
@@ -51,8 +51,7 @@ def test_the_published_schedule_costs_what_it_is_said_to_cost() -> None:
 def test_phases_do_not_overlap_and_the_last_one_ends_the_run(
     total: int, begin: float, end: float, alone: float, together: float, ensemble: float
 ) -> None:
-    asked = PUBLISHED | {"begin": begin, "end": end, "alone": alone, "together": together, "ensemble": ensemble}
-    found = phases(total, asked)
+    found = phases(total, Deni(begin=begin, end=end, alone=alone, together=together, ensemble=ensemble))
     assert [each.votes for each in found] == [False] * (len(found) - 1) + [True]
     assert found[-1].last == total and found[-1].first < total
     places = [0] + [place for each in found for place in (each.first, each.last)]
@@ -63,9 +62,9 @@ def weights_of(learner: Learner) -> dict[str, Tensor]:
     return {name: each for name, each in learner.network.named_parameters() if each.requires_grad}
 
 
-def family(learner: Learner) -> Deni:
-    plan = [step for epoch in range(learner.settings["epochs"]) for step in learner.objective.epoch(epoch)]
-    return Deni(learner, weights_of(learner), plan, lambda step: 3e-3)
+def family(learner: Learner) -> Children:
+    plan = [step for epoch in range(learner.settings.epochs) for step in learner.objective.epoch(epoch)]
+    return Children(learner, weights_of(learner), plan, lambda step: 3e-3)
 
 
 def values(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -120,8 +119,8 @@ def test_a_merge_is_the_arithmetic_mean(made: Any, monkeypatch: pytest.MonkeyPat
     learner = made(epochs=5, deni=SMALL)
     deni = family(learner)
     ends: list[dict[str, Tensor]] = []
-    own = Deni._join
-    monkeypatch.setattr(Deni, "_join", lambda self, child: (ends.append(values(self.weights)), own(self, child))[1])
+    own = Children._join
+    monkeypatch.setattr(Children, "_join", lambda self, child: (ends.append(values(self.weights)), own(self, child))[1])
     start = values(deni.weights)
     deni.before(deni.phases[0].first)
     assert furthest(values(deni.weights), start) == 0.0  # the network has not moved yet
@@ -137,7 +136,7 @@ def test_at_spawn_no_weight_of_the_backbone_changes(made: Any, monkeypatch: pyte
     learner = made(epochs=5, deni=SMALL)
     deni, seen = family(learner), []
     start = values(deni.weights)
-    monkeypatch.setattr(Deni, "_train", lambda self, phase, child: seen.append(values(self.weights)))
+    monkeypatch.setattr(Children, "_train", lambda self, phase, child: seen.append(values(self.weights)))
     deni.before(deni.phases[-1].first)
     for child in seen:
         changed = {name for name in start if not torch.equal(child[name], start[name])}
@@ -177,9 +176,8 @@ def test_a_run_of_the_loop_makes_the_updates_that_were_counted(
         return own(self, *given)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", step)
-    voters: list[dict[str, Tensor]] = []
-    fit(learner.network, learner.objective, learner.settings, CPU, Checkpoint(tmp_path), "x", voters=voters)
-    assert count[0] == updates(10, learner.settings["deni"]) > 10
+    voters = fitted(learner, tmp_path).voters
+    assert count[0] == updates(10, learner.settings.deni) > 10
     everyone = [*voters, values(weights_of(learner))]
     assert len(everyone) == 4
     for one in range(4):
@@ -198,12 +196,11 @@ def test_killed_in_any_phase_it_ends_as_if_left_alone(
     monkeypatch.setenv("PODIUM_CHECKPOINT_SECONDS", "0")
     everything = {"epochs": 5, "deni": SMALL, "dropout": 0.1}
 
-    def ended(state: Checkpoint) -> list[dict[str, Tensor]]:
-        learner, voters = made(**everything), list[dict[str, Tensor]]()
-        fit(learner.network, learner.objective, learner.settings, CPU, state, "x", voters=voters)
-        return [*voters, values(weights_of(learner))]
+    def ended(folder: Path) -> list[dict[str, Tensor]]:
+        learner = made(**everything)
+        return [*fitted(learner, folder).voters, values(weights_of(learner))]
 
-    alone = ended(Checkpoint(tmp_path / "alone"))
+    alone = ended(tmp_path / "alone")
     own, count = Checkpoint.save, iter(range(99))
 
     def stopped(self: Checkpoint, *given: Any) -> None:
@@ -213,8 +210,8 @@ def test_killed_in_any_phase_it_ends_as_if_left_alone(
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(Checkpoint, "save", stopped)
-        ended(Checkpoint(tmp_path / "again"))
-    again = ended(Checkpoint(tmp_path / "again"))
+        ended(tmp_path / "again")
+    again = ended(tmp_path / "again")
     assert len(alone) == len(again) == 4
     assert all(furthest(*pair) == 0.0 for pair in zip(alone, again, strict=True))
 
@@ -246,20 +243,20 @@ def test_the_saved_member_votes_as_the_trained_one(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     rows = preference_rows(40)
-    artifacts = ready(tmp_path, rows, lmsys, np.repeat([0, 1], [8, 32]), backbones)
+    artifacts = Artifacts(ready(tmp_path, rows, lmsys, np.repeat([0, 1], [8, 32]), backbones))
     folders, found = {}, {}
     for answer in ("vote", "main"):
         training = {"deni": SMALL | {"answer": answer}, "epochs": 3}
         settings = encoder(training) if kind == "encoder" else decoder(training)
-        start = start_of(f"mine{answer}", settings, lmsys, artifacts)
-        folders[answer] = artifacts / "members" / f"mine{answer}" / "fold0"
+        start = start_of(f"mine{answer}", settings, lmsys, artifacts.root)
+        folders[answer] = artifacts.model(f"mine{answer}", 0)
         folders[answer].mkdir(parents=True)
         run = Run("mine", artifacts, Checkpoint(tmp_path / answer))
-        train = (encoder_kind if kind == "encoder" else decoder_kind).train
-        train(Split(rows[8:], rows[:8], rows[:0]), start, folders[answer], run)
-        found[answer] = predict_member(folders[answer], rows[:8], lmsys)
-    assert read_json(folders["vote"] / "member.json")["voters"] == 3 and (folders["vote"] / VOTERS).is_file()
-    assert read_json(folders["main"] / "member.json")["voters"] == 0 and not (folders["main"] / VOTERS).exists()
+        KINDS[kind].train()(Split(rows[8:], rows[:8], rows[:0]), start, folders[answer], run)
+        found[answer] = predict_member(folders[answer], artifacts, rows[:8], lmsys)
+    voters = {answer: read_member(folder).facts["voters"] for answer, folder in folders.items()}
+    assert voters == {"vote": 3, "main": 0}
+    assert (folders["vote"] / VOTERS).is_file() and not (folders["main"] / VOTERS).exists()
     difference = np.abs(found["vote"] - found["main"]).max()
     assert difference > 1e-5  # three others have spoken
     assert np.allclose(found["vote"].sum(axis=1), 1.0, atol=1e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from learners import CPU, furthest, grads, step_of
-from networks import training_settings
+from learners import fitted, furthest, grads, step_of
 from torch import Tensor, nn
 
-from pipeline.settings.techniques import Smart
+from pipeline.settings.techniques import Proximal, RDrop, Smart, with_values_of_the_form
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.gradients import Learner, _loss
-from pipeline.training.loop import fit
 from pipeline.training.techniques.mixout import Mixed, mix, unmix
 from pipeline.training.techniques.perturbation import Noise, caught
 from pipeline.training.techniques.proximal import Teacher, ascended, divergence, smoothness
@@ -26,8 +25,8 @@ from pipeline.training.techniques.proximal import Teacher, ascended, divergence,
 quick = settings(max_examples=40, deadline=None)
 
 
-def smart(**given: Any) -> dict[str, Any]:
-    return Smart.model_validate(given).model_dump(mode="json")
+def smart(**given: Any) -> Smart:
+    return Smart(**with_values_of_the_form(given))
 
 
 @given(st.integers(0, 999), st.integers(1, 6), st.integers(2, 5))
@@ -44,11 +43,11 @@ def test_the_divergence_is_symmetric_its_formula_and_nothing_between_equals(seed
     assert float(both) == pytest.approx(2 * wanted, rel=1e-4, abs=1e-6)  # the loop divides by the rows
 
 
-def rough(learner: Learner, asked: dict[str, Any]) -> Tensor:
+def rough(learner: Learner, asked: Smart) -> Tensor:
     """R_s of a few rows."""
     network = learner.network
     batch, noise = learner.objective.batch(np.arange(6), 0), Noise("cpu")
-    with caught(network, asked["space"]) as words:
+    with caught(network, asked.space) as words:
         logits = network(*batch.inputs)
     return smoothness(network, lambda: network(*batch.inputs), logits, words[0], batch.inputs[1], noise, asked)
 
@@ -103,12 +102,9 @@ def test_on_a_linear_network_the_ascent_goes_along_its_weights() -> None:
 
 
 def with_teacher(learner: Learner, **given: Any) -> Learner:
-    asked = training_settings(proximal=given)["proximal"]
+    asked = Proximal(**given)
     weights = {name: each for name, each in learner.network.named_parameters() if each.requires_grad}
-    teacher = Teacher(weights, asked, 100)
-    return Learner(
-        learner.network, learner.objective, learner.settings | {"proximal": asked}, CPU, CPU.scaler(), teacher
-    )
+    return replace(learner, settings=replace(learner.settings, proximal=asked), teacher=Teacher(weights, asked, 100))
 
 
 @pytest.mark.parametrize("kind", ["encoder", "decoder"])
@@ -125,7 +121,7 @@ def test_a_teacher_begins_as_the_network_in_memory_of_its_own(kind: str, made: A
 @quick
 def test_a_teacher_follows_by_its_momentum(momentum: float, early: float) -> None:
     weight = torch.ones(3)
-    teacher = Teacher({"w": weight}, {"momentum": momentum, "early": early}, 100)
+    teacher = Teacher({"w": weight}, Proximal(momentum=momentum, early=early), 100)
     weight.fill_(2.0)
     teacher.update(0)
     assert torch.allclose(teacher.mean["w"], torch.full((3,), 2.0 - early), atol=1e-6)
@@ -151,16 +147,14 @@ def test_a_heavy_weight_keeps_the_answers_where_they_were(made: Any, tmp_path: P
         learner = made(epochs=4, proximal=asked)
         batch = learner.objective.batch(np.arange(16), 0)
         before = learner.network(*batch.inputs).detach()
-        fit(learner.network, learner.objective, learner.settings, CPU, Checkpoint(tmp_path / str(number)), "x")
+        fitted(learner, tmp_path / str(number))
         moved.append(float(divergence(learner.network(*batch.inputs), before).detach()))
     assert moved[1] < 0.05 * moved[0]
 
 
 def test_r_drop_without_dropout_is_plain(made: Any) -> None:
     learner = made()
-    asked = Learner(
-        learner.network, learner.objective, learner.settings | {"r_drop": {"weight": 3.0}}, CPU, CPU.scaler(), None
-    )
+    asked = replace(learner, settings=replace(learner.settings, dropout=None, r_drop=RDrop(weight=3.0)))
     assert furthest(step_of(learner), step_of(asked)) < 1e-6
 
 
@@ -267,8 +261,8 @@ def test_everything_at_once_goes_on_after_a_kill_to_the_last_bit(
     }  # fmt: skip
     monkeypatch.setenv("PODIUM_CHECKPOINT_SECONDS", "0")
     alone, again = made(**everything), made(**everything)
-    first = fit(alone.network, alone.objective, alone.settings, CPU, Checkpoint(tmp_path / "alone"), "x")
-    state, own, count = Checkpoint(tmp_path / "again"), Checkpoint.save, iter(range(99))
+    first = fitted(alone, tmp_path / "alone").record
+    own, count = Checkpoint.save, iter(range(99))
 
     def save(self: Checkpoint, *given: Any) -> None:
         own(self, *given)
@@ -277,9 +271,9 @@ def test_everything_at_once_goes_on_after_a_kill_to_the_last_bit(
 
     monkeypatch.setattr(Checkpoint, "save", save)
     with pytest.raises(Killed):
-        fit(again.network, again.objective, again.settings, CPU, state, "x")
+        fitted(again, tmp_path / "again")
     fresh = made(**everything)
-    second = fit(fresh.network, fresh.objective, fresh.settings, CPU, state, "x")
+    second = fitted(fresh, tmp_path / "again").record
     assert first == second and len(first.losses) == 6
     weights = ({name: each.detach() for name, each in one.network.named_parameters()} for one in (alone, fresh))
     assert furthest(*weights) == 0.0
