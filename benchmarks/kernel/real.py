@@ -24,6 +24,7 @@ import numpy as np
 import polars as pl
 
 from benchmarks.result import command_line, write
+from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import competition_from_json
 from pipeline.config import load_params
 from pipeline.data.ingest import read_test
@@ -131,16 +132,17 @@ def kernel(package: Path, data: Path, budget: float, faults: str) -> Ran:
 
 def compared(package: Path, data: Path, ran: Ran) -> float:
     """Returns the largest difference of a probability from what the full ensemble says without any supervisor."""
-    manifest = read_json(package / "MANIFEST.json")
+    artifacts = Artifacts(package)
+    manifest = read_json(artifacts.manifest_file)
     competition = competition_from_json(manifest["competition"])
     rows = read_test(data / competition.test, competition, strict=True)
     averages = {
         name: geometric_mean(
-            [predict_member(package / f"members/{name}/fold{fold}", rows, competition) for fold in member["folds"]]
+            [predict_member(artifacts.model(name, k), artifacts, rows, competition) for k in member["folds"]]
         )
         for name, member in manifest["members"].items()
     }
-    plain = to_distribution(load_ladder(package / "stack", competition).predict(averages, rows)[0])
+    plain = to_distribution(load_ladder(artifacts.stack, competition).predict(averages, rows)[0])
     header = ",".join([competition.id, *competition.classes])
     table = pl.read_csv(ran.log[ran.log.rindex(header) :].encode(), schema_overrides={competition.id: pl.String})
     ours = rows.select("id").join(table, left_on="id", right_on=competition.id, how="left", maintain_order="left")

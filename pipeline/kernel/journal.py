@@ -12,8 +12,8 @@ import numpy as np
 
 from pipeline.planning.steps import Step
 
-RECORD = struct.Struct("<II")
-"""The number of bytes of a record, and their CRC-32."""
+PREFIX = struct.Struct("<II")
+"""Before each record: its number of bytes, and their CRC-32."""
 
 
 def append(file: Path, step: Step, rows: np.ndarray, values: np.ndarray) -> None:
@@ -22,16 +22,16 @@ def append(file: Path, step: Step, rows: np.ndarray, values: np.ndarray) -> None
     body = struct.pack("<II", len(head), len(rows)) + head
     body += rows.astype("<i8").tobytes() + values.astype("<f8").tobytes()
     with file.open("ab") as stream:
-        stream.write(RECORD.pack(len(body), zlib.crc32(body)) + body)
+        stream.write(PREFIX.pack(len(body), zlib.crc32(body)) + body)
 
 
 def read(file: Path) -> Iterator[tuple[Step, np.ndarray, np.ndarray]]:
     """Yields (step, row numbers, values) of the whole chunks; the first that is cut off or spoiled ends it."""
     content = file.read_bytes() if file.is_file() else b""
     offset = 0
-    while offset + RECORD.size <= len(content):
-        size, checksum = RECORD.unpack_from(content, offset)
-        body = content[offset + RECORD.size : offset + RECORD.size + size]
+    while offset + PREFIX.size <= len(content):
+        size, checksum = PREFIX.unpack_from(content, offset)
+        body = content[offset + PREFIX.size : offset + PREFIX.size + size]
         if len(body) < size or zlib.crc32(body) != checksum:
             return
         length, count = struct.unpack_from("<II", body)
@@ -39,4 +39,4 @@ def read(file: Path) -> Iterator[tuple[Step, np.ndarray, np.ndarray]]:
         rows = np.frombuffer(body, "<i8", count, 8 + length)
         values = np.frombuffer(body, "<f8", count * classes, 8 + length + 8 * count).reshape(count, classes)
         yield Step(member, fold, which), rows.astype(np.int64), values.astype(np.float64)
-        offset += RECORD.size + size
+        offset += PREFIX.size + size

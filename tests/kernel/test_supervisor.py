@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 from packaged import accept, kernel_error, manifest_of, read_csv, run_here, run_kernel, write_csv
 
+from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.data.ingest import read_test
 from pipeline.ensemble.ladder import load_ladder
@@ -33,14 +34,14 @@ def written(working: Path) -> np.ndarray:
 
 def plain_path(package: Path, files: Path, competition: Competition) -> np.ndarray:
     """What the full ensemble says, without workers, chunks, clock or files in between."""
-    rows = read_test(files / "test.csv", competition, strict=True)
+    artifacts, rows = Artifacts(package), read_test(files / "test.csv", competition, strict=True)
     averages = {
         name: geometric_mean(
-            [predict_member(package / f"members/{name}/fold{fold}", rows, competition) for fold in member["folds"]]
+            [predict_member(artifacts.model(name, k), artifacts, rows, competition) for k in member["folds"]]
         )
         for name, member in manifest_of(package)["members"].items()
     }
-    probabilities, names = load_ladder(package / "stack", competition).predict(averages, rows)
+    probabilities, names = load_ladder(artifacts.stack, competition).predict(averages, rows)
     assert set(names) == {FULL}
     return to_distribution(probabilities)
 
