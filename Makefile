@@ -73,19 +73,24 @@ lint: setup ## check style, imports and types
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 
-bench: setup ## measure speed and honesty; results go to benchmarks/results/
+bench: setup ## measure speed and honesty; says at its end what it leaves out
 	$(RUN) python -m benchmarks.build.data
 	$(RUN) python -m benchmarks.build.pipeline
 	$(RUN) python -m benchmarks.speed.shapes
 	$(RUN) python -m benchmarks.speed.attention
-	$(RUN) python -m benchmarks.speed
-	$(RUN) python -m benchmarks.speed.padding
 	$(RUN) python -m benchmarks.speed.overhead
 	$(RUN) python -m benchmarks.stack.size
 	$(RUN) python -m benchmarks.stack.honesty
 	@# These two replay what a finished `make repro` has left here.
 	$(RUN) python -m benchmarks.kernel.simulated --run .
 	$(RUN) python -m benchmarks.kernel.real --run .
+	@# These two need the real votes in ../shared/data/arena_real.
+	$(RUN) python -m benchmarks.speed
+	$(RUN) python -m benchmarks.speed.padding
+	@echo "left out; each is run by its command, in the environment $(VENV):"
+	@echo "  python -m benchmarks.build.history [--data FOLDER]          seven submissions played through"
+	@echo "  python -m benchmarks.stability --study guard (or attacks)   hours; needs ../shared/data/cs224n"
+	@echo "  python -m benchmarks.gpu                                    needs a CUDA GPU"
 
 prune: setup ## remove what params.yaml no longer names, and cached files of no tagged submission
 	$(RUN) python -m pipeline.prune

@@ -23,6 +23,27 @@ FACTS = "backbone.json"
 """In a backbone's folder: its family, architecture, sizes and content hash."""
 POINTER = "unchanged.json"
 """Stands in pretrained/<backbone>/ in place of a second copy of weights that nothing has changed."""
+PRETRAINING = "pretraining.json"
+"""In pretrained/<backbone>/: how its pretraining went."""
+MANIFEST = "MANIFEST.json"
+"""In a package: every file with its hash, the members, the rungs."""
+DATASET_METADATA = "dataset-metadata.json"
+"""In a package: title and name of its dataset, for the Kaggle CLI, which does not upload it."""
+
+# What the stages measured stands beside artifacts/: git keeps it, and `dvc metrics diff` compares it.
+CV_METRICS = Path("metrics/cv.json")
+PROBE_METRICS = Path("metrics/probe.json")
+REHEARSAL_METRICS = Path("metrics/rehearsal.json")
+
+
+class _Below:
+    """A fixed path below the root."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __get__(self, artifacts: Artifacts, kind: type[Artifacts]) -> Path:
+        return artifacts.root / self.path
 
 
 @dataclass(frozen=True)
@@ -31,33 +52,31 @@ class Artifacts:
 
     root: Path = Path("artifacts")
 
-    # The competition and its folds.
-
-    @property
-    def competition_folder(self) -> Path:
-        return self.root / "competition"
-
-    @property
-    def competition_file(self) -> Path:
-        """The competition's YAML as JSON, and how many rows train and test have."""
-        return self.competition_folder / "competition.json"
-
-    @property
-    def train_file(self) -> Path:
-        return self.competition_folder / "train.parquet"
-
-    @property
-    def test_file(self) -> Path:
-        return self.competition_folder / "test.parquet"
-
-    @property
-    def truth_file(self) -> Path:
-        """True probabilities of the training rows, where the data was generated."""
-        return self.competition_folder / "truth.parquet"
-
-    @property
-    def folds_file(self) -> Path:
-        return self.root / "folds.parquet"
+    competition_folder = _Below("competition")
+    competition_file = _Below("competition/competition.json")
+    """The competition's YAML as JSON, and how many rows train and test have."""
+    train_file = _Below("competition/train.parquet")
+    test_file = _Below("competition/test.parquet")
+    truth_file = _Below("competition/truth.parquet")
+    """True probabilities of the training rows, where the data was generated."""
+    folds_file = _Below("folds.parquet")
+    oof_file = _Below("oof/oof.parquet")
+    holdout_file = _Below("oof/holdout.parquet")
+    tokens = _Below("tokens")
+    """Token ids of texts, once per tokenizer; no stage's output, and it may go at any time."""
+    stack = _Below("stack")
+    level2_file = _Below("stack/level2.parquet")
+    """The stack's nested predictions."""
+    diagnostics_file = _Below("diagnostics.json")
+    package = _Below("package")
+    manifest_file = _Below("MANIFEST.json")
+    code = _Below("code")
+    """In a package: the kernel's own code."""
+    wheels = _Below("wheels")
+    """In a package: the libraries that the kernel brings along."""
+    parity_file = _Below("parity.parquet")
+    """In a package: some rows with what the members said of them out-of-fold."""
+    submission_file = _Below("rehearsal/submission.csv")
 
     def competition(self) -> Competition:
         """Returns the competition as `prepare` has kept it."""
@@ -91,6 +110,10 @@ class Artifacts:
 
     def pretrained(self, name: str) -> Path:
         return self.root / "pretrained" / name
+
+    def pretrainings(self) -> list[Path]:
+        """Returns the records of the backbones that were pretrained here."""
+        return sorted(self.root.glob(f"pretrained/*/{PRETRAINING}"))
 
     def quantised(self, name: str, precision: str) -> Path:
         """In a package: the base that decoders of that precision share."""
@@ -135,19 +158,15 @@ class Artifacts:
         """Where a fold model comes from, and the record of its training."""
         return self.root / "receipts" / f"{member}-fold{fold}.json"
 
+    def receipts(self) -> list[Path]:
+        """Returns the receipts that are there, those of former members among them."""
+        return sorted(self.root.glob("receipts/*.json"))
+
     def oof_part(self, member: str, fold: int) -> Path:
         return self.root / "oof" / member / f"fold{fold}.parquet"
 
     def holdout_part(self, member: str, fold: int) -> Path:
         return self.root / "oof" / member / f"holdout{fold}.parquet"
-
-    @property
-    def oof_file(self) -> Path:
-        return self.root / "oof" / "oof.parquet"
-
-    @property
-    def holdout_file(self) -> Path:
-        return self.root / "oof" / "holdout.parquet"
 
     def refit(self, member: str) -> Path:
         return self.root / "refit" / member
@@ -158,44 +177,6 @@ class Artifacts:
     def refit_answers(self, member: str) -> Path:
         """What a refitted model says of some rows, for the parity check."""
         return self.refit(member) / "parity.parquet"
-
-    @property
-    def tokens(self) -> Path:
-        """Token ids of texts, once per tokenizer; no stage's output, and it may go at any time."""
-        return self.root / "tokens"
-
-    # The second level, the package and the rehearsal.
-
-    @property
-    def stack(self) -> Path:
-        return self.root / "stack"
-
-    @property
-    def level2_file(self) -> Path:
-        """The stack's nested predictions."""
-        return self.stack / "level2.parquet"
-
-    @property
-    def diagnostics_file(self) -> Path:
-        return self.root / "diagnostics.json"
-
-    @property
-    def package(self) -> Path:
-        return self.root / "package"
-
-    @property
-    def manifest_file(self) -> Path:
-        """In a package: every file with its hash, the members, the rungs."""
-        return self.root / "MANIFEST.json"
-
-    @property
-    def parity_file(self) -> Path:
-        """In a package: some rows with what the members said of them out-of-fold."""
-        return self.root / "parity.parquet"
-
-    @property
-    def submission_file(self) -> Path:
-        return self.root / "rehearsal" / "submission.csv"
 
     def strays(self, members: set[str], folds: set[int], backbones: set[str]) -> list[Path]:
         """Returns the files and folders of members, folds or backbones other than these, and what may go anyway."""
@@ -209,7 +190,7 @@ class Artifacts:
         for pattern in (
             *("start/*.json", "receipts/*.json", "members/*/fold*", "oof/*/*.parquet"),
             *("refit/*", "backbones/*", "pretrained/*", "start_pretrain/*.json"),
-            *("members/.quick-*", "members/*/.fold*.partial"),  # left by a process that was killed
+            "members/*/.fold*.partial",  # left by a process that was killed
             "tokens/*",  # made again where they are wanted
         ):
             found += sorted(set(self.root.glob(pattern)) - wanted)

@@ -76,6 +76,15 @@ def write_parquet(frame: pl.DataFrame, path: Path) -> None:
         partial.write_bytes(buffer.getbuffer())
 
 
+def link(source: Path, target: Path) -> None:
+    """Gives the bytes of a file a second name; copies them where the file systems differ, or know no links."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source.resolve(), target)  # a link to a link would break with it
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def sha256_file(path: Path) -> str:
     """Hex SHA-256 of a file's bytes, read in pieces of 1 MiB."""
     digest = hashlib.sha256()

@@ -36,14 +36,14 @@ def libraries(module: str, root: Path = ROOT) -> list[str]:
     return sorted(names - set(OURS) - set(sys.stdlib_module_names))
 
 
-def fingerprint(module: str, alone: tuple[str, ...] = (), without: str = "", root: Path = ROOT) -> str:
+def fingerprint(module: str, alone: tuple[str, ...] = (), without: tuple[str, ...] = (), root: Path = ROOT) -> str:
     """Returns the hex SHA-256 over the syntax trees of the closure of `module`, without comments and docstrings.
 
     Files named in `alone` count too, but not what they import: they call one of several kinds, and a change to
-    another kind is no change to this one. The file `without` does not count.
+    another kind is no change to this one. Files in `without` do not count.
     """
     digest = hashlib.sha256()
-    for file in sorted({*closure(module, root=root), *map(Path, alone)} - {Path(without)}):
+    for file in sorted({*closure(module, root=root), *map(Path, alone)} - set(map(Path, without))):
         tree = _without_docstrings(ast.parse((root / file).read_text(encoding="utf-8")))
         digest.update(f"{file.as_posix()}\n{ast.dump(tree)}\n".encode())
     return digest.hexdigest()
@@ -58,15 +58,21 @@ def _file(module: str, root: Path) -> Path | None:
 
 
 def _imported(file: Path, root: Path) -> tuple[str, ...]:
-    """Every module name that `file` imports anywhere in its text; a `from` import may name a submodule."""
+    """Returns every module name that `file` imports anywhere in its text; a `from` import may name a submodule."""
     return _imports((root / file).read_text(encoding="utf-8"))
 
 
 @cache
 def _imports(text: str) -> tuple[str, ...]:
-    """The same of a file's text, which is parsed once however many modules import it."""
+    """Returns the module names that a file's text imports; it is parsed once, however many modules import it."""
     names: list[str] = []
-    for node in ast.walk(ast.parse(text)):
+    waiting: list[ast.AST] = [ast.parse(text)]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            waiting += node.orelse  # what the other branch imports is for type checkers, and never loaded
+            continue
+        waiting += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:

@@ -34,8 +34,8 @@ REPLACED = ("members", "backbones")
 """Sections that a preset replaces as a whole; all others are merged key by key."""
 
 
-def lay_over(base: str, preset: str, data: str, refit: bool = False) -> str:
-    """The text of params.yaml with the preset's text, `data.path` and `refit` laid over it, comments kept."""
+def overlay(base: str, preset: str, data: str, refit: bool = False) -> str:
+    """Returns the text of params.yaml with the preset's text, `data.path` and `refit` laid over it, comments kept."""
     editor = YAML()
     editor.preserve_quotes, editor.width = True, 120
     params = editor.load(base)
@@ -57,8 +57,8 @@ def _merge(target: Any, preset: Mapping[str, Any]) -> None:
             target[key] = value
 
 
-def wants_refit(value: str) -> bool:
-    """What REFIT on the command line of make says; nothing and 0 say no.
+def refit_flag(value: str) -> bool:
+    """Tells whether REFIT on the command line of make asks for a refit; nothing and 0 do not.
 
     Raises: PodiumError for anything but 0 and 1.
     """
@@ -67,7 +67,7 @@ def wants_refit(value: str) -> bool:
     return value == "1"
 
 
-def apply(name: str, data: str, refit: bool = False, params: Path = Path("params.yaml")) -> None:
+def apply_preset(name: str, data: str, refit: bool = False, params: Path = Path("params.yaml")) -> None:
     """Rewrites params.yaml and prints the difference to what stood there.
 
     Raises: PodiumError for an unknown preset, a missing data folder, or edits of params.yaml that are not committed.
@@ -77,25 +77,21 @@ def apply(name: str, data: str, refit: bool = False, params: Path = Path("params
         raise PodiumError(f'PRESET: no preset "{name}"{nearest(name, known)}, known are {", ".join(known)}')
     if data and not Path(data).is_dir():
         raise PodiumError(f"DATA: {data}: no such folder")
-    committed = _committed(params)
+    shown = subprocess.run(["git", "show", f"HEAD:./{params}"], capture_output=True, text=True, check=False)
+    if shown.returncode:
+        raise PodiumError(f"{params}: not committed to git yet; presets are laid over the committed file")
     now = params.read_text(encoding="utf-8")
-    if now != committed and not (LAST.exists() and read_json(LAST) == sha256_file(params)):
+    if now != shown.stdout and not (LAST.exists() and read_json(LAST) == sha256_file(params)):
         raise PodiumError(f"{params}: has uncommitted edits; `git commit {params}` or `git checkout {params}` first")
-    text = lay_over(committed, (PRESETS / f"{name}.yaml").read_text(encoding="utf-8") if name else "{}", data, refit)
+    preset = (PRESETS / f"{name}.yaml").read_text(encoding="utf-8") if name else "{}"
+    text = overlay(shown.stdout, preset, data, refit)
     validated(Params, yaml.safe_load(text), f"{params} under preset {name}" if name else str(params))
     print("".join(difflib.unified_diff(now.splitlines(True), text.splitlines(True), "before", "after")), end="")
     write_text(params, text)
     write_json(LAST, sha256_file(params))
 
 
-def _committed(params: Path) -> str:
-    shown = subprocess.run(["git", "show", f"HEAD:./{params}"], capture_output=True, text=True, check=False)
-    if shown.returncode:
-        raise PodiumError(f"{params}: not committed to git yet; presets are laid over the committed file")
-    return shown.stdout
-
-
 if __name__ == "__main__":
     with stage("preset", keep_seconds=False):
         preset, folder, *wanted = sys.argv[1:]
-        apply(preset, folder, wants_refit("".join(wanted)))
+        apply_preset(preset, folder, refit_flag("".join(wanted)))

@@ -1,7 +1,8 @@
-"""What every stage script does around its one call: threads, clock, and errors as one line with exit code 2."""
+"""What every stage script does around its one call: options, clock, and errors as one line with exit code 2."""
 
 from __future__ import annotations
 
+import argparse
 import errno
 import os
 import sys
@@ -9,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, write_json
@@ -16,7 +18,13 @@ from pipeline.files import read_json, write_json
 SECONDS = Path("work/seconds")
 """One small file per stage run; outside DVC, so that a measured time never makes another stage stale."""
 
-BAD_INPUT = 2
+
+def options(doc: str, **flags: dict[str, Any]) -> argparse.Namespace:
+    """Returns a script's options; `flags` holds what argparse's add_argument takes for each (dry_run is --dry-run)."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, settings in flags.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", **settings)
+    return parser.parse_args()
 
 
 @contextmanager
@@ -34,7 +42,7 @@ def stage(name: str, keep_seconds: bool = True) -> Iterator[None]:
         if line is None or os.environ.get("PODIUM_DEBUG") == "1":
             raise
         print(f"error: {line}", file=sys.stderr, flush=True)
-        raise SystemExit(BAD_INPUT) from None
+        raise SystemExit(2) from None
     if keep_seconds:
         write_json(SECONDS / f"{name}.json", round(time.monotonic() - started, 3))
 

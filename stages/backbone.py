@@ -3,14 +3,12 @@
 python -u -m stages.backbone --backbone small
 """
 
-import argparse
-
 from pipeline.artifacts import FACTS, Artifacts
 from pipeline.config import load_params
 from pipeline.errors import PodiumError, nearest
 from pipeline.files import atomic_folder, read_json
 from pipeline.models.backbones.obtain import obtain
-from pipeline.stage import stage
+from pipeline.stage import options, stage
 
 
 def main(name: str) -> None:
@@ -39,8 +37,6 @@ def training_rows_texts() -> list[str]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", required=True, help="a key of `backbones` in params.yaml")
-    arguments = parser.parse_args()
-    with stage(f"backbone@{arguments.backbone}"):
-        main(arguments.backbone)
+    name = options(__doc__, backbone={"required": True, "help": "a key of `backbones` in params.yaml"}).backbone
+    with stage(f"backbone@{name}"):
+        main(name)

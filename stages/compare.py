@@ -4,14 +4,10 @@ python -m stages.compare
 python -m stages.compare --markdown
 """
 
-import argparse
-
-from pipeline.ledger.compare import compare
-from pipeline.stage import stage
+from pipeline.ledger.compare import comparison
+from pipeline.stage import options, stage
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--markdown", action="store_true", help="as a table for a README")
-    arguments = parser.parse_args()
+    arguments = options(__doc__, markdown={"action": "store_true", "help": "as a table for a README"})
     with stage("compare", keep_seconds=False):
-        print(compare(arguments.markdown))
+        print(comparison(arguments.markdown))

@@ -3,26 +3,17 @@
 python -m stages.demo
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from pipeline.config import load_params
 from pipeline.data.demo import best_log_loss, generate, write
 from pipeline.stage import stage
 
-FOLDER = Path("data/demo")
-
-
-def main() -> None:
-    settings = load_params().demo
-    demo = generate(settings.train_rows, settings.test_rows, settings.seed)
-    write(demo, FOLDER)
-    entropy, realised = best_log_loss(demo)
-    rows = f"{demo.train.height} train and {demo.test.height} test rows"
-    print(f"{FOLDER}: {rows}; best reachable log loss {entropy:.4f}, on these train labels {realised:.4f}")
-
-
 if __name__ == "__main__":
     with stage("demo"):
-        main()
+        settings, folder = load_params().demo, Path("data/demo")
+        demo = generate(settings.train_rows, settings.test_rows, settings.seed)
+        write(demo, folder)
+        entropy, realised = best_log_loss(demo)
+        rows = f"{demo.train.height} train and {demo.test.height} test rows"
+        print(f"{folder}: {rows}; best reachable log loss {entropy:.4f}, on these train labels {realised:.4f}")

@@ -3,29 +3,22 @@
 python -m stages.folds
 """
 
-from pathlib import Path
-
 import polars as pl
 
-from pipeline.artifacts import HOLDOUT
-from pipeline.competitions.task import competition_from_json
+from pipeline.artifacts import HOLDOUT, Artifacts
 from pipeline.config import load_params
 from pipeline.data.folds import assign_folds, group_key
-from pipeline.files import read_json, write_parquet
+from pipeline.files import write_parquet
 from pipeline.stage import stage
-
-ARTIFACTS = Path("artifacts")
 
 
 def main() -> None:
-    params = load_params()
-    competition = competition_from_json(read_json(ARTIFACTS / "competition" / "competition.json")["competition"])
+    settings, artifacts = load_params().folds, Artifacts()
     # In a stream, and of each first prompt only its hash: memory does not grow with the texts.
-    train = pl.scan_parquet(ARTIFACTS / "competition" / "train.parquet", glob=False)
-    rows = train.select("id", "label", group_key(competition.kind).hash().alias("group")).collect(engine="streaming")
-    settings = params.folds
+    group = group_key(artifacts.competition().kind).hash().alias("group")
+    rows = artifacts.train().select("id", "label", group).collect(engine="streaming")
     folds = assign_folds(rows["group"], rows["label"].to_numpy(), len(settings.ids), settings.holdout, settings.seed)
-    write_parquet(rows.select("id").with_columns(pl.Series("fold", folds, dtype=pl.Int8)), ARTIFACTS / "folds.parquet")
+    write_parquet(rows.select("id").with_columns(pl.Series("fold", folds, dtype=pl.Int8)), artifacts.folds_file)
     sizes = ", ".join(f"{'holdout' if k == HOLDOUT else f'fold {k}'} {(folds == k).sum()}" for k in sorted(set(folds)))
     print(f"folds: {len(rows)} rows with {rows['group'].n_unique()} different first prompts: {sizes}")
 

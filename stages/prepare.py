@@ -7,21 +7,19 @@ from pathlib import Path
 
 import polars as pl
 
+from pipeline.artifacts import Artifacts
 from pipeline.competitions.registry import load_competition
-from pipeline.competitions.task import Competition
 from pipeline.config import load_params
 from pipeline.data.ingest import prepare
 from pipeline.stage import stage
 
-TARGET = Path("artifacts/competition")
 
-
-def summary(competition: Competition) -> str:
-    """One line: rows, class shares, median and longest text of each field in characters."""
-    train = pl.scan_parquet(TARGET / "train.parquet")
+def summary(artifacts: Artifacts) -> str:
+    """Returns one line: rows, class shares, median and longest text of each field in characters."""
+    competition = artifacts.competition()
     characters = [pl.col(field).list.eval(pl.element().str.len_chars()).list.sum() for field in competition.kind.fields]
-    facts = train.select("label", *characters).collect(engine="streaming")
-    test_rows = pl.scan_parquet(TARGET / "test.parquet").select(pl.len()).collect().item()
+    facts = artifacts.train().select("label", *characters).collect(engine="streaming")
+    test_rows = pl.scan_parquet(artifacts.test_file).select(pl.len()).collect().item()
     shares = [f"{name} {(facts['label'] == index).mean():.1%}" for index, name in enumerate(competition.classes)]
     lengths = [f"{field} {facts[field].median():.0f} (at most {facts[field].max()})" for field in facts.columns[1:]]
     return (
@@ -32,7 +30,6 @@ def summary(competition: Competition) -> str:
 
 if __name__ == "__main__":
     with stage("prepare"):
-        params = load_params()
-        competition = load_competition(params.data.competition)
-        prepare(Path(params.data.path), competition, TARGET)
-        print(summary(competition))
+        data, artifacts = load_params().data, Artifacts()
+        prepare(Path(data.path), load_competition(data.competition), artifacts.competition_folder)
+        print(summary(artifacts))

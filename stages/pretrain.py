@@ -3,7 +3,6 @@
 python -u -m stages.pretrain --backbone small
 """
 
-import argparse
 import hashlib
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.artifacts import FACTS, POINTER, Artifacts
 from pipeline.files import atomic_folder, read_json, remove_partials, sha256_file, write_json
-from pipeline.stage import stage
+from pipeline.stage import options, stage
 from pipeline.training.checkpoint import checkpoint
 
 
@@ -39,8 +38,6 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", required=True, help="a key of `backbones` in params.yaml")
-    arguments = parser.parse_args()
-    with stage(f"pretrain@{arguments.backbone}"):
-        main(arguments.backbone)
+    name = options(__doc__, backbone={"required": True, "help": "a key of `backbones` in params.yaml"}).backbone
+    with stage(f"pretrain@{name}"):
+        main(name)

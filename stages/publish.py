@@ -4,22 +4,21 @@ python -m stages.publish               # safe to repeat: what is there already i
 python -m stages.publish --dry-run     # what would be sent
 """
 
-import argparse
-
 from pipeline.competitions.registry import load_competition
 from pipeline.config import load_params
 from pipeline.kaggle.cli import Patience
 from pipeline.kaggle.preview import preview_publish
 from pipeline.kaggle.publish import publish
-from pipeline.stage import stage
+from pipeline.stage import options, stage
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dry-run", action="store_true", help="say what would be sent, contact nobody")
-    parser.add_argument("--allow-dirty", action="store_true", help="publish files that are in no commit")
-    parser.add_argument("--again", action="store_true", help="push although this code and data have been pushed")
-    parser.add_argument("--poll", type=float, default=Patience.poll, help="seconds between two looks (%(default)s)")
-    arguments = parser.parse_args()
+    arguments = options(
+        __doc__,
+        dry_run={"action": "store_true", "help": "say what would be sent, contact nobody"},
+        allow_dirty={"action": "store_true", "help": "publish files that are in no commit"},
+        again={"action": "store_true", "help": "push although this code and data have been pushed"},
+        poll={"type": float, "default": Patience.poll, "help": "seconds between two looks (%(default)s)"},
+    )
     with stage("publish", keep_seconds=False):
         params = load_params()
         competition = load_competition(params.data.competition)

@@ -3,15 +3,13 @@
 python -m stages.refit --member words
 """
 
-import argparse
-
 from threadpoolctl import threadpool_limits
 
 from pipeline.artifacts import Artifacts
 from pipeline.config import load_params
 from pipeline.members.context import read_start
 from pipeline.members.refit import refit
-from pipeline.stage import stage
+from pipeline.stage import options, stage
 
 
 def main(member: str) -> None:
@@ -19,12 +17,10 @@ def main(member: str) -> None:
     start = read_start(artifacts.start(member))
     with threadpool_limits(start.threads):
         trained = refit(start, load_params().refit, artifacts)
-    print(f"{member}: " + ("trained on all rows" if trained else "no refit"))
+    print(f"{member}: {'trained on all rows' if trained else 'no refit'}")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--member", required=True, help="a key of `members` in params.yaml")
-    arguments = parser.parse_args()
-    with stage(f"refit@{arguments.member}"):
-        main(arguments.member)
+    member = options(__doc__, member={"required": True, "help": "a key of `members` in params.yaml"}).member
+    with stage(f"refit@{member}"):
+        main(member)

@@ -1,20 +1,16 @@
-"""Run the real kernel script on the package, with the network cut.
+"""Runs the real kernel script on the package, with the network cut.
 
 python -m stages.rehearse
 """
 
 from pathlib import Path
 
+from pipeline.artifacts import REHEARSAL_METRICS, Artifacts
 from pipeline.config import load_params
 from pipeline.package.rehearse import rehearse
 from pipeline.stage import stage
 
 if __name__ == "__main__":
     with stage("rehearse"):
-        rehearse(
-            package=Path("artifacts/package"),
-            data=Path(load_params().data.path),
-            submission=Path("artifacts/rehearsal/submission.csv"),
-            metrics=Path("metrics/rehearsal.json"),
-            work=Path("work"),
-        )
+        artifacts, data = Artifacts(), Path(load_params().data.path)
+        rehearse(artifacts.package, data, artifacts.submission_file, REHEARSAL_METRICS, Path("work"))

@@ -3,8 +3,6 @@
 python -m stages.report
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from pipeline.files import write_text
@@ -12,15 +10,12 @@ from pipeline.report.evidence import load_evidence
 from pipeline.report.page import headline, render
 from pipeline.stage import stage
 
-PAGE = Path("reports/index.html")
-
 
 def main() -> None:
-    """Reads metrics/, artifacts/ and work/seconds/, writes the page, prints where it is and the headline."""
     with stage("report"):
-        evidence = load_evidence(Path())
-        write_text(PAGE, render(evidence))
-        print(f"{PAGE}: {headline(evidence)}")
+        evidence, page = load_evidence(Path()), Path("reports/index.html")
+        write_text(page, render(evidence))
+        print(f"{page}: {headline(evidence)}")
 
 
 if __name__ == "__main__":

@@ -4,21 +4,20 @@ python -m stages.submit                # the same thing is submitted once, howev
 python -m stages.submit --dry-run      # what would be sent
 """
 
-import argparse
-
 from pipeline.competitions.registry import load_competition
 from pipeline.config import load_params
 from pipeline.kaggle.cli import Patience
 from pipeline.kaggle.preview import preview_submit
 from pipeline.kaggle.submit import submit
-from pipeline.stage import stage
+from pipeline.stage import options, stage
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dry-run", action="store_true", help="say what would be sent, contact nobody")
-    parser.add_argument("--allow-dirty", action="store_true", help="submit although files are in no commit")
-    parser.add_argument("--again", action="store_true", help="spend a submission on what has been submitted before")
-    arguments = parser.parse_args()
+    arguments = options(
+        __doc__,
+        dry_run={"action": "store_true", "help": "say what would be sent, contact nobody"},
+        allow_dirty={"action": "store_true", "help": "submit although files are in no commit"},
+        again={"action": "store_true", "help": "spend a submission on what has been submitted before"},
+    )
     with stage("submit", keep_seconds=False):
         params = load_params()
         competition = load_competition(params.data.competition)

@@ -5,21 +5,20 @@ python -m stages.sync_lb --wait-minutes 600     # until all are
 python -m stages.sync_lb --dry-run              # which submissions would be asked for
 """
 
-import argparse
-
 from pipeline.competitions.registry import load_competition
 from pipeline.config import load_params
 from pipeline.kaggle.cli import Patience
+from pipeline.kaggle.sync import sync
 from pipeline.ledger.git import numbered_tags
-from pipeline.ledger.sync import sync
-from pipeline.stage import stage
+from pipeline.stage import options, stage
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dry-run", action="store_true", help="say what would be asked, contact nobody")
-    parser.add_argument("--wait-minutes", type=float, default=0.0, help="wait that long for pending scores")
-    parser.add_argument("--poll", type=float, default=60.0, help="seconds between two looks (%(default)s)")
-    arguments = parser.parse_args()
+    arguments = options(
+        __doc__,
+        dry_run={"action": "store_true", "help": "say what would be asked, contact nobody"},
+        wait_minutes={"type": float, "default": 0.0, "help": "wait that long for pending scores"},
+        poll={"type": float, "default": 60.0, "help": "seconds between two looks (%(default)s)"},
+    )
     with stage("sync_lb", keep_seconds=False):
         competition = load_competition(load_params().data.competition)
         if arguments.dry_run:

@@ -13,12 +13,12 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "settings": (),
     "competitions": (),
     "data": ("competitions",),
-    "models": ("competitions", "data"),
+    "models": ("settings", "competitions", "data"),
     "ensemble": ("competitions", "data"),
     "evaluation": ("competitions", "data", "ensemble"),
-    "inference": ("competitions", "data", "models"),
-    "planning": ("competitions", "data", "ensemble", "inference"),
-    "kernel": ("competitions", "data", "models", "ensemble", "inference", "planning"),
+    "inference": ("settings", "competitions", "data", "models"),
+    "planning": ("settings", "competitions", "data", "ensemble", "inference"),
+    "kernel": ("settings", "competitions", "data", "models", "ensemble", "inference", "planning"),
     "training": ("competitions", "data", "models", "inference", "settings"),
     "members": ("competitions", "data", "models", "ensemble", "inference", "settings", "training"),
 }
@@ -67,13 +67,32 @@ def test_comments_and_docstrings_do_not_change_a_fingerprint(tmp_path: Path) -> 
     assert libraries("pipeline.one", tmp_path) == ["numpy"]
 
 
+def test_what_only_types_need_is_not_loaded(tmp_path: Path) -> None:
+    types = "if TYPE_CHECKING:\n    from pipeline import two\n"
+    write(tmp_path, "one", f"{types}def f():\n    from pipeline import three\n")
+    for name in ("two", "three"):
+        write(tmp_path, name, "Y = 1\n")
+    assert [file.stem for file in closure("pipeline.one", root=tmp_path)] == ["one", "three"]
+
+
 def test_a_file_named_alone_counts_without_its_imports(tmp_path: Path) -> None:
     write(tmp_path, "one", "X = 1\n")
     write(tmp_path, "shell", "from pipeline import other\nS = 1\n")
     write(tmp_path, "other", "O = 1\n")
     alone = ("pipeline/shell.py",)
-    first = fingerprint("pipeline.one", alone, tmp_path)
+    first = fingerprint("pipeline.one", alone, root=tmp_path)
     write(tmp_path, "other", "O = 2\n")
-    assert fingerprint("pipeline.one", alone, tmp_path) == first
+    assert fingerprint("pipeline.one", alone, root=tmp_path) == first
     write(tmp_path, "shell", "from pipeline import other\nS = 2\n")
-    assert fingerprint("pipeline.one", alone, tmp_path) != first
+    assert fingerprint("pipeline.one", alone, root=tmp_path) != first
+
+
+def test_imports_for_types_alone_are_not_followed(tmp_path: Path) -> None:
+    guarded = "if TYPE_CHECKING:\n    from pipeline import two\nelse:\n    import pipeline.three\n"
+    write(tmp_path, "one", f"from typing import TYPE_CHECKING\n{guarded}")
+    write(tmp_path, "two", "Y = 1\n")
+    write(tmp_path, "three", "Z = 1\n")
+    files = [Path("pipeline/one.py"), Path("pipeline/three.py")]
+    assert closure("pipeline.one", root=tmp_path) == files
+    write(tmp_path, "four", "X = 1\n")
+    assert closure("pipeline.four", "pipeline.one", root=tmp_path) == [Path("pipeline/four.py"), *files]

@@ -8,9 +8,10 @@ import yaml
 from support import ROOT
 
 from pipeline import preset
+from pipeline.artifacts import Artifacts
 from pipeline.config import Params, load_params
 from pipeline.errors import PodiumError
-from pipeline.prune import remove, strays
+from pipeline.prune import prune
 from pipeline.validation import read_yaml, validated
 
 
@@ -29,44 +30,44 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("name", [file.stem for file in preset.PRESETS.glob("*.yaml")])
 def test_every_preset_fits_the_params(name: str) -> None:
-    text = preset.lay_over((ROOT / "params.yaml").read_text(), (preset.PRESETS / f"{name}.yaml").read_text(), "votes")
+    text = preset.overlay((ROOT / "params.yaml").read_text(), (preset.PRESETS / f"{name}.yaml").read_text(), "votes")
     params = validated(Params, yaml.safe_load(text), name)
     assert params.data.path == "votes"
 
 
 def test_a_preset_shows_what_it_changes_and_keeps_comments(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    preset.apply("cpu", "votes")
+    preset.apply_preset("cpu", "votes")
     shown = capsys.readouterr().out
     assert "-  path: data/demo" in shown
     assert "+  path: votes" in shown
     assert "# any folder with" in (project / "params.yaml").read_text()
     assert set(load_params().members) == set(read_yaml(preset.PRESETS / "cpu.yaml")["members"])
-    preset.apply("cpu", "votes")
+    preset.apply_preset("cpu", "votes")
     assert capsys.readouterr().out == ""
 
 
 def test_a_refit_is_one_more_line_that_a_later_run_takes_back(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    preset.apply("", "", refit=True)
+    preset.apply_preset("", "", refit=True)
     shown = capsys.readouterr().out
     assert "\n-refit: false" in shown
     assert "\n+refit: true" in shown
     assert load_params().refit is True
-    preset.apply("", "votes")
+    preset.apply_preset("", "votes")
     assert load_params().refit is False
 
 
 def test_refit_is_asked_for_with_1() -> None:
-    assert preset.wants_refit("1") is True
-    assert preset.wants_refit("") is preset.wants_refit("0") is False
+    assert preset.refit_flag("1") is True
+    assert preset.refit_flag("") is preset.refit_flag("0") is False
     with pytest.raises(PodiumError, match='REFIT: expected 1, or nothing, found "yes"'):
-        preset.wants_refit("yes")
+        preset.refit_flag("yes")
 
 
 def test_another_folder_starts_from_the_committed_file(project: Path) -> None:
-    preset.apply("cpu", "votes")
-    preset.apply("", "other")
+    preset.apply_preset("cpu", "votes")
+    preset.apply_preset("", "other")
     committed = load_params(ROOT / "params.yaml")
     assert load_params().members == committed.members
     assert load_params().data.path == "other"
@@ -77,16 +78,16 @@ def test_uncommitted_edits_are_refused_and_kept(project: Path) -> None:
     mine = file.read_text().replace("threads: 2", "threads: 3")
     file.write_text(mine)
     with pytest.raises(PodiumError, match=r"params.yaml: has uncommitted edits; `git commit params.yaml` or"):
-        preset.apply("cpu", "votes")
+        preset.apply_preset("cpu", "votes")
     assert file.read_text() == mine
 
 
 def test_an_edit_on_top_of_a_preset_is_an_edit(project: Path) -> None:
-    preset.apply("cpu", "votes")
+    preset.apply_preset("cpu", "votes")
     file = project / "params.yaml"
     file.write_text(file.read_text() + "# mine\n")
     with pytest.raises(PodiumError, match="uncommitted edits"):
-        preset.apply("cpu", "votes")
+        preset.apply_preset("cpu", "votes")
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_an_edit_on_top_of_a_preset_is_an_edit(project: Path) -> None:
 )
 def test_an_unknown_preset_or_folder_is_named(project: Path, name: str, data: str, expected: str) -> None:
     with pytest.raises(PodiumError, match=expected):
-        preset.apply(name, data)
+        preset.apply_preset(name, data)
     assert (project / "params.yaml").read_text() == (ROOT / "params.yaml").read_text()
 
 
@@ -113,6 +114,6 @@ def test_prune_removes_what_params_no_longer_name_and_nothing_else(tmp_path: Pat
     for name in kept + gone:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    remove(strays(params, tmp_path))
+    prune(params, Artifacts(tmp_path))
     assert sorted(str(f.relative_to(tmp_path)) for f in tmp_path.rglob("*") if f.is_file()) == sorted(kept)
     assert not (tmp_path / "members" / "gone").exists()

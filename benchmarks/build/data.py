@@ -1,6 +1,7 @@
-"""Seconds and peak memory of `prepare`, `folds` and the text features, on 57,000 and on 1,000,000 rows of about 2 KB.
+"""Do `prepare`, `folds` and the text features stay in memory and linear in time, up to 1,000,000 rows of about 2 KB?
 
-python -m benchmarks.build.data [--rows N N ...] [--no-write]
+python -m benchmarks.build.data [--rows N N ...]
+# 4 minutes on two cores for the stages, making the rows not counted; writes benchmarks/results/data.json
 
 The rows are generated in the LMSYS schema. Each stage is a process of its own, as in the pipeline; seconds include
 Python's start and its imports. Times per row are compared in CPU seconds, which other work beside it changes least.
@@ -8,26 +9,20 @@ Python's start and its imports. Times per row are compared in CPU seconds, which
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
-import os
 import random
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from benchmarks.machine import machine
+from benchmarks.process import run
+from benchmarks.result import ROOT, command_line, write
 
-ROOT = Path(__file__).parents[2]
-RESULT = ROOT / "benchmarks" / "results" / "data.json"
 ROWS = [57_000, 1_000_000]
 GOAL = {"peak_mb": 1_500, "time_per_row": 1.0}
 """For every stage; the time per row is that of the most rows over that of the fewest."""
@@ -105,25 +100,19 @@ def write_params(folder: Path) -> None:
 
 
 def measure(stage: str, folder: Path, rows: int) -> dict[str, float]:
-    """Wall and CPU seconds and peak MB of one stage. A child starts as a copy of this process, so it stays small."""
-    environment = os.environ | {"POLARS_MAX_THREADS": str(THREADS), "PYTHONPATH": str(ROOT)}
-    started = time.monotonic()
-    process = subprocess.Popen([sys.executable, *STAGES[stage]], cwd=folder, env=environment)
-    _, status, used = os.wait4(process.pid, 0)
-    seconds = time.monotonic() - started
-    if status:
-        raise SystemExit(f"{stage} failed with status {status}")
-    cpu = used.ru_utime + used.ru_stime
+    """Returns wall and CPU seconds and peak MB of one stage."""
+    variables = {"POLARS_MAX_THREADS": str(THREADS), "PYTHONPATH": str(ROOT)}
+    used = run([sys.executable, *STAGES[stage]], folder, variables)
     return {
-        "seconds": round(seconds, 2),
-        "cpu_seconds": round(cpu, 2),
-        "cpu_seconds_per_1000_rows": round(1000 * cpu / rows, 4),
-        "peak_mb": round(used.ru_maxrss * 1024 / 1e6, 1),
+        "seconds": used.seconds,
+        "cpu_seconds": used.cpu_seconds,
+        "cpu_seconds_per_1000_rows": round(1000 * used.cpu_seconds / rows, 4),
+        "peak_mb": used.peak_mb,
     }
 
 
-def run(rows: int) -> dict[str, Any]:
-    """Every stage on one generated competition."""
+def measured(rows: int) -> dict[str, Any]:
+    """Returns what every stage takes on one generated competition."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_competition(folder, rows)
@@ -133,11 +122,10 @@ def run(rows: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=ROWS)
-    parser.add_argument("--no-write", action="store_true", help=f"leave {RESULT.name} as it is")
     arguments = parser.parse_args()
-    runs = [run(rows) for rows in sorted(arguments.rows)]
+    runs = [measured(rows) for rows in sorted(arguments.rows)]
     per_row = "cpu_seconds_per_1000_rows"
     print(f"{'stage':>9} {'rows':>10} {'seconds':>8} {'CPU seconds':>12} {'per 1,000 rows':>15} {'peak MB':>8}")
     for stage in STAGES:
@@ -150,10 +138,7 @@ def main() -> None:
     print(
         f"goal at {ROWS[-1]:,} rows: at most {GOAL['peak_mb']:,} MB and {GOAL['time_per_row']} times the time per row"
     )
-    if not arguments.no_write:
-        about = {"date": date.today().isoformat(), "machine": machine(), "threads": THREADS, "goal": GOAL}
-        result = about | {"runs": runs, "cpu_time_per_row_ratio": ratios}
-        RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write("data", {"runs": runs, "cpu_time_per_row_ratio": ratios}, arguments.output, threads=THREADS, goal=GOAL)
 
 
 if __name__ == "__main__":

@@ -1,26 +1,22 @@
-"""A history of submissions, played through with the real tools: does CV foretell the leaderboard?
+"""Does CV foretell the leaderboard? A history of submissions, played through with the real tools.
 
 python -m benchmarks.build.history                                    # on a generated competition
 python -m benchmarks.build.history --data ../shared/data/arena_real   # on real votes in the LMSYS schema
+# minutes: not measured; writes benchmarks/results/history-<name of the folder>.json, and its table as .md
 
 Before anything else runs, one fifth of the labelled rows is set aside, by first prompt: the hidden test set, one half
 public, one half private. Then a clone of this checkout goes through several commits as a user would: other params,
 `dvc repro`, `git commit`, publish, submit, sync_lb. The Kaggle at the other end is that of the tests; it unpacks what
-the real CLI uploaded, runs the pushed kernel on it, and scores its submission. The table is that of `make compare`;
-benchmarks/results/history-<name of the folder>.md keeps it, with what DVC's own commands say of the first two.
+the real CLI uploaded, runs the pushed kernel on it, and scores its submission. The table is that of `make compare`,
+with what DVC's own commands say of the first two.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
-import json
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +25,14 @@ import polars as pl
 import yaml
 
 from benchmarks.build.played_kernel import PlayedKernels
-from benchmarks.machine import machine
+from benchmarks.process import clone, run
+from benchmarks.result import command_line, write
+from pipeline.data import demo
+from pipeline.errors import PodiumError
+from pipeline.files import write_text
+from pipeline.stage import stage
+from tests.helpers.kaggle_server import USER, KaggleServer
 
-ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "tests" / "helpers"))
-
-from kaggle_server import USER, KaggleServer  # noqa: E402
-
-from pipeline.data.demo import generate, write  # noqa: E402
-
-RESULTS = ROOT / "benchmarks" / "results"
 SHARE, VISIBLE, SEED = 0.2, 20, 7
 DEMO_ROWS = 6000
 LABELS = ["winner_model_a", "winner_model_b", "winner_tie"]
@@ -99,7 +93,7 @@ def set_aside(data: Path, folder: Path) -> dict[str, int]:
 
 
 def score(submission: bytes, solution: Path) -> tuple[float, float]:
-    """Log loss of a submission on the public and on the private half."""
+    """Returns the log loss of a submission on the public and on the private half."""
     told = pl.read_csv(io.BytesIO(submission), schema_overrides={"id": pl.String})
     truth = pl.read_csv(solution, schema_overrides={"id": pl.String})
     both = truth.join(told, on="id", how="left", suffix="_told", maintain_order="left")
@@ -123,14 +117,13 @@ def change(params: Path, edits: dict[str, Any]) -> None:
 
 
 def play(data: Path, folder: Path) -> dict[str, Any]:
-    """The whole history, in `folder`."""
+    """Plays the whole history in `folder`; returns what the result file keeps, and its table as `text`."""
     rows = set_aside(data, folder)
-    clone = folder / "podium"
-    subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
-    (clone / ".venv").symlink_to(ROOT / ".venv")
-    (clone / ".git" / "info" / "exclude").write_text(".venv\n")
+    repository = clone(folder / "podium")
     competition = str(folder / "competition")
-    change(clone / "params.yaml", {"data.path": competition, "package.owner": USER, "package.slug": "podium-history"})
+    change(
+        repository / "params.yaml", {"data.path": competition, "package.owner": USER, "package.slug": "podium-history"}
+    )
     with KaggleServer(folder) as server:
         kernels = PlayedKernels(server, folder)
         server.run = kernels.rehearse
@@ -140,73 +133,62 @@ def play(data: Path, folder: Path) -> dict[str, Any]:
             return {"status": "COMPLETE", "publicScore": f"{public:.5f}", "privateScore": f"{private:.5f}"}
 
         server.score = judge
-        quiet = {"DVC_NO_ANALYTICS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         names = {f"GIT_{who}_{what}": "player@podium" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-        plain = os.environ | quiet | names
-        guarded = plain | server.environment
+        guarded = names | server.environment
         for number, (message, edits) in enumerate(COMMITS, start=1):
             print(f"{number}/{len(COMMITS)}: {message}", flush=True)
-            change(clone / "params.yaml", edits)
-            run(["dvc", "repro", "rehearse"], clone, plain)
-            run(["git", "add", "-A"], clone, plain)
-            run(["git", "commit", "-qm", message], clone, plain)
-            for stage in (["publish", "--poll", "1"], ["submit"], ["sync_lb"]):
-                told = run([sys.executable, "-m", f"stages.{stage[0]}", *stage[1:]], clone, guarded)
+            change(repository / "params.yaml", edits)
+            run(["dvc", "repro", "rehearse"], repository, names)
+            run(["git", "add", "-A"], repository, names)
+            run(["git", "commit", "-qm", message], repository, names)
+            for name, *options in (["publish", "--poll", "1"], ["submit"], ["sync_lb"]):
+                told = run([sys.executable, "-m", f"stages.{name}", *options], repository, guarded).output
             print(told.strip().splitlines()[0], flush=True)
-        shown = run([sys.executable, "-m", "stages.compare", "--markdown"], clone, guarded)
-        run(["dvc", "repro", "report"], clone, plain)
+        shown = run([sys.executable, "-m", "stages.compare", "--markdown"], repository, guarded).output
+        run(["dvc", "repro", "report"], repository)
         assert server.contacted() == [], server.contacted()
-    ledger = pl.read_csv(clone / "ledger.csv")
-    shutil.copy(clone / "reports" / "index.html", folder / "report.html")
+    ledger = pl.read_csv(repository / "ledger.csv")
+    shutil.copy(repository / "reports" / "index.html", folder / "report.html")
     keys = ("submission", "cv", "cv_error", "public", "private", "runtime_seconds", "changes")
     return {
         "rows": rows,
         "submissions": ledger.select(keys).to_dicts(),
         "said": shown.strip().splitlines()[-2:],
-        "text": "\n".join([shown.rstrip(), *dvc_alone(clone, plain)]) + "\n",
+        "text": "\n".join([shown.rstrip(), *dvc_alone(repository)]) + "\n",
     }
 
 
-def dvc_alone(clone: Path, environment: dict[str, str]) -> list[str]:
-    """What `dvc params diff` and `dvc metrics diff` say of the first two submissions, as lines of Markdown."""
+def dvc_alone(repository: Path) -> list[str]:
+    """Returns what `dvc params diff` and `dvc metrics diff` say of the first two submissions, as Markdown lines."""
     params, metrics = ["dvc", "params", "diff", "lb-1", "lb-2"], ["dvc", "metrics", "diff", "lb-1", "lb-2"]
-    lines = ["", f"`{' '.join(params)}`", "", *run([*params, "--md"], clone, environment).strip().splitlines()]
-    head, rule, *rows = run([*metrics, "--md"], clone, environment).strip().splitlines()
+    lines = ["", f"`{' '.join(params)}`", "", *run([*params, "--md"], repository).output.strip().splitlines()]
+    head, rule, *rows = run([*metrics, "--md"], repository).output.strip().splitlines()
     of_note = sorted(row for row in rows if row.split("|")[2].strip() in ("public", "private", "stack.score"))
     return [*lines, "", f"`{' '.join(metrics)}`, its lines on CV and LB", "", head, rule, *of_note]
 
 
-def run(command: list[str], cwd: Path, environment: dict[str, str]) -> str:
-    """Output of a command that must succeed."""
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)}: {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
-    return done.stdout
-
-
-def main(data: Path | None, keep: Path | None) -> None:
+def main(data: Path | None, keep: Path | None, output: Path) -> None:
     if data and not (data / "train.csv").is_file():
-        raise SystemExit(f"{data}: expected train.csv; name another folder with --data")
+        raise PodiumError(f"{data}: expected train.csv; name another folder with --data")
     if keep and keep.exists():
-        raise SystemExit(f"{keep}: expected a new folder, found this one; name another with --keep")
+        raise PodiumError(f"{keep}: expected a new folder, found this one; name another with --keep")
     with tempfile.TemporaryDirectory() as temporary:
         folder = keep.resolve() if keep else Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         if data is None:
             data = folder / "demo"
-            write(generate(DEMO_ROWS, VISIBLE, SEED), data)
+            demo.write(demo.generate(DEMO_ROWS, VISIBLE, SEED), data)
         found = play(data, folder)
     text = found.pop("text")
-    result = {"date": date.today().isoformat(), "machine": machine(), "data": data.name} | found
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"history-{data.name}.md").write_text(text)
-    (RESULTS / f"history-{data.name}.json").write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    write(f"history-{data.name}", found, output, data=data.name)
+    write_text(output / f"history-{data.name}.md", text)
     print(text)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--data", type=Path, help="folder with train.csv in the LMSYS schema; without it, the demo")
     parser.add_argument("--keep", type=Path, help="a new folder for the played repository, kept for a look")
     given = parser.parse_args()
-    main(given.data, given.keep)
+    with stage("history", keep_seconds=False):
+        main(given.data, given.keep, given.output)

@@ -13,28 +13,27 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from pipeline.package.offline import network_mode, without_network
+from pipeline.package.offline import offline_command, offline_mode
+from tests.helpers.kaggle_server import KaggleServer, Kernel
 
 
 class PlayedKernels:
     """The machine behind a KaggleServer: `rehearse` answers a push, `rerun` a submission of a pushed version."""
 
-    def __init__(self, server: Any, folder: Path) -> None:
+    def __init__(self, server: KaggleServer, folder: Path) -> None:
         self.server = server
         self.folder = folder
-        self.mode = network_mode()
+        self.mode = offline_mode()
 
-    def rehearse(self, body: dict[str, Any]) -> Any:
-        """Runs the pushed script on the visible rows; returns the server's Kernel."""
-        from kaggle_server import Kernel
-
+    def rehearse(self, body: dict[str, Any]) -> Kernel:
+        """Runs the pushed script on the visible rows; returns what the server keeps of it."""
         code, log, files = self._run(body, self.folder / "competition", rerun=False)
         state = "ERROR" if code else "COMPLETE"
         pieces = [{"stream_name": "stdout", "time": 0.0, "data": log}]
         return Kernel(0, body, ["QUEUED", state], json.dumps(pieces), files)
 
     def rerun(self, submission: dict[str, Any], hidden: Path) -> bytes:
-        """submission.csv of the submitted kernel on the hidden rows."""
+        """Returns submission.csv of the submitted kernel on the hidden rows."""
         slug = f"{submission['kernelOwner']}/{submission['kernelSlug']}"
         kernel = self.server.kernels[slug]
         assert kernel.version == submission["kernelVersion"], "only the newest version is played"
@@ -60,7 +59,7 @@ class PlayedKernels:
             bare |= {"PODIUM_INPUT": str(place / "input"), "PODIUM_WORKING": str(place / "working")}
             if rerun:
                 bare["KAGGLE_IS_COMPETITION_RERUN"] = "1"
-            command, environment = without_network(place / "script.py", self.mode, place / "guard", bare)
+            command, environment = offline_command(place / "script.py", self.mode, place / "guard", bare)
             began = time.monotonic()
             done = subprocess.run(command, env=environment, cwd=place, capture_output=True, text=True, check=False)
             print(f"  kernel on {data.name}: {time.monotonic() - began:.1f} s", flush=True)

@@ -1,17 +1,15 @@
-"""Podium on one GPU: is it right there, and how fast. Real code, the real shapes, random weights, one command.
+"""Is Podium right on a GPU, and how fast? Real code, the real shapes, random weights, one command.
 
 python -m benchmarks.gpu [--parts card parity ...] [--minutes 10]
-python -m benchmarks.gpu --tiny --device cpu        # tries every part out, in a minute
+# minutes: not measured, 10 at most until the last part begins; writes benchmarks/results/gpu.json after every part
+python -m benchmarks.gpu --tiny --device cpu        # tries every part out, in a minute, and writes nothing
 
-A part that fails, or that the memory is too small for, is reported, and the next one begins. Results go to
-benchmarks/results/gpu.json after every part, where those of parts not asked for stay if they are of the same card;
-docs/gpu.md says what they mean.
+A part that fails, or that the memory is too small for, is reported, and the next one begins. Results of parts not asked
+for stay if they are of the same card; docs/gpu.md says what they mean.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import sys
 import time
@@ -29,10 +27,11 @@ from benchmarks.gpu.bench import Bench, Row, card, reason, released
 from benchmarks.gpu.parity import parity
 from benchmarks.gpu.speed import deberta_large, llama
 from benchmarks.gpu.stability import stability
-from benchmarks.machine import machine
-from pipeline.files import write_json
+from benchmarks.result import RESULTS, command_line, markdown, write
+from pipeline.errors import PodiumError
+from pipeline.files import read_json
+from pipeline.stage import stage
 
-RESULTS = Path("benchmarks/results/gpu.json")
 PARTS: dict[str, Callable[[Bench], list[Row]]] = {
     "card": card,
     "parity": parity,
@@ -47,12 +46,12 @@ PARTS: dict[str, Callable[[Bench], list[Row]]] = {
 
 
 def main(parts: list[str], device: str, tiny: bool, minutes: float, output: Path | None) -> dict[str, Any]:
-    """Runs the parts, and writes what they found after each. The first, the card's rate, is always among them.
+    """Runs the parts, and writes what they found to the folder `output` after each.
 
-    Returns the result as it was written.
+    The first, the card's rate, is always among them. Returns the result as it was written.
     """
-    result = _about(device, tiny)
-    result["parts"] = _kept(output, result)
+    about = _about(device, tiny)
+    result = about | {"parts": _kept(output, about)}
     bench, began = Bench(device, tiny), time.monotonic()
     asked = [each for each in PARTS if each == "card" or each in parts]
     for number, name in enumerate(asked):
@@ -65,12 +64,12 @@ def main(parts: list[str], device: str, tiny: bool, minutes: float, output: Path
         if name == "card":
             bench.rates.update({row["precision"]: row["TFLOPS"] for row in result["parts"][name].get("rows", ())})
         if output:
-            write_json(output, result)
+            result = write("gpu", {"parts": result["parts"]}, output, **about)
             rest = asked[number + 1 :]
             if rest and name != "card" and _has_failed(bench):
                 print("the GPU answers this process no more: the other parts run in a new one", flush=True)
                 _replaced_by(["--parts", *rest, "--minutes", f"{minutes - passed:.2f}"], device, tiny, output)
-    print(markdown(result))
+    print(page(result))
     return result
 
 
@@ -107,7 +106,6 @@ def _about(device: str, tiny: bool) -> dict[str, Any]:
     where = torch.cuda.get_device_name() if device != "cpu" else "cpu"
     about: dict[str, Any] = {
         "card": where,
-        "machine": machine(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "tiny": tiny,
@@ -120,15 +118,15 @@ def _about(device: str, tiny: bool) -> dict[str, Any]:
 
 def _kept(output: Path | None, about: dict[str, Any]) -> dict[str, Any]:
     """Parts of an earlier call on the same card with the same libraries."""
-    if output is None or not output.is_file():
+    if output is None or not (output / "gpu.json").is_file():
         return {}
-    before = json.loads(output.read_text(encoding="utf-8"))
+    before = read_json(output / "gpu.json")
     same = all(before.get(key) == about[key] for key in ("card", "torch", "cuda", "tiny"))
     return before["parts"] if same else {}
 
 
-def markdown(result: dict[str, Any]) -> str:
-    """A table for each part, ready for the docs."""
+def page(result: dict[str, Any]) -> str:
+    """Returns a table for each part, ready for the docs."""
     lines = [f"\n{result['card']}, torch {result['torch']}, CUDA {result['cuda']}"]
     for name, part in result["parts"].items():
         lines += ["", f"### {name}", ""]
@@ -136,8 +134,7 @@ def markdown(result: dict[str, Any]) -> str:
             lines.append(part["failed"])
             continue
         columns = list(dict.fromkeys(key for row in part["rows"] for key in row))
-        lines += ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-        lines += ["| " + " | ".join(_cell(row.get(key, "")) for key in columns) + " |" for row in part["rows"]]
+        lines.append(markdown(columns, [[_cell(row.get(key, "")) for key in columns] for row in part["rows"]]))
     return "\n".join(lines)
 
 
@@ -148,14 +145,15 @@ def _cell(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
+    parser.set_defaults(output=None)
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), metavar="PART")
     parser.add_argument("--device", default="cuda:0", help="cuda:0, or cpu with --tiny")
     parser.add_argument("--tiny", action="store_true", help="small networks, nothing written without --output")
     parser.add_argument("--minutes", type=float, default=10.0, help="no part begins later than that")
-    parser.add_argument("--output", type=Path, help=f"in place of {RESULTS}")
     given = parser.parse_args()
-    if given.device != "cpu" and not torch.cuda.is_available():
-        raise SystemExit("no CUDA GPU here; --tiny --device cpu tries the command out without one")
     warnings.simplefilter("ignore")  # each operation that is not deterministic would be named
-    main(given.parts, given.device, given.tiny, given.minutes, given.output or (None if given.tiny else RESULTS))
+    with stage("GPU benchmark", keep_seconds=False):
+        if given.device != "cpu" and not torch.cuda.is_available():
+            raise PodiumError("no CUDA GPU here; --tiny --device cpu tries the command out without one")
+        main(given.parts, given.device, given.tiny, given.minutes, given.output or (None if given.tiny else RESULTS))

@@ -1,6 +1,7 @@
-"""The kernel in real processes, as in the scored rerun: short budgets, and every fault.
+"""Does the kernel keep its deadline in real processes, as in the scored rerun, under short budgets and every fault?
 
 python -m benchmarks.kernel.real [--run FOLDER] [--times 5]
+# 13 minutes on two cores with the demo's package; writes benchmarks/results/deadline-real.json
 
 FOLDER (by default this one) is that of a finished `make repro`. First the full time is measured; then come budgets of
 100, 50, 20 and 5 % of it, several times each, and each fault at 150 %. A run has failed where its exit code is not 0,
@@ -9,8 +10,6 @@ its file is not valid, or it has taken longer than its budget.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import random
 import re
@@ -19,13 +18,12 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from benchmarks.machine import machine
+from benchmarks.result import command_line, write
 from pipeline.competitions.task import competition_from_json
 from pipeline.config import load_params
 from pipeline.data.ingest import read_test
@@ -35,9 +33,9 @@ from pipeline.errors import PodiumError
 from pipeline.files import read_json
 from pipeline.inference.predict import predict_member
 from pipeline.kernel.submission import to_distribution, validate_submission
+from pipeline.stage import stage
 
 KERNEL = Path("kaggle_kernels/inference/main.py")
-RESULTS = Path(__file__).parents[1] / "results" / "deadline-real.json"
 SHARES = (1.0, 0.5, 0.2, 0.05)
 FAULTS = ("kill={moment}", "kills={moment}", "hang=2", "memory=2000", "nan=1", "devices=2,lost=1", "full", "slow=5")
 MORE = ("clock=-86400", "pip")
@@ -45,7 +43,7 @@ MORE = ("clock=-86400", "pip")
 
 @dataclass(frozen=True)
 class Ran:
-    """One kernel."""
+    """What one kernel did."""
 
     budget: float
     faults: str
@@ -58,11 +56,13 @@ class Ran:
 
     @property
     def failed(self) -> bool:
-        """Whether it broke its promise."""
+        """Whether the kernel broke its promise."""
         return self.code != 0 or not self.valid or self.seconds > self.budget
 
 
-def main(run: Path, times: int) -> None:
+def main(run: Path, times: int, output: Path) -> None:
+    if not (run / "artifacts" / "package" / "MANIFEST.json").is_file():
+        raise PodiumError(f"{run}: no package here; `make repro` first, or name a run with --run")
     package, data = run / "artifacts" / "package", data_folder(run)
     first = kernel(package, data, 3600.0, "")
     if first.failed:
@@ -84,8 +84,6 @@ def main(run: Path, times: int) -> None:
         print(f"{shown}, {verdict}; {ran.rungs}", flush=True)
     memory = re.findall(r"^step (\S+) fold (\d+): .* (\d+) MB", first.log, flags=re.MULTILINE)
     result = {
-        "date": date.today().isoformat(),
-        "machine": machine(),
         "full_seconds": round(full, 1),
         "supervising": first.supervising,
         "difference_from_plain_path": difference,
@@ -93,17 +91,17 @@ def main(run: Path, times: int) -> None:
         "failed": sum(each["failed"] for each in found),
         "runs": found,
     }
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+    write("deadline-real", result, output)
     print(f"{len(found)} kernels, {result['failed']} failed")
 
 
 def data_folder(run: Path) -> Path:
-    """The folder with the competition's files."""
+    """Returns the folder with the competition's files."""
     return run / load_params(run / "params.yaml").data.path
 
 
 def kernel(package: Path, data: Path, budget: float, faults: str) -> Ran:
-    """Runs the real script in the rerun's manner."""
+    """Runs the real script in the rerun's manner; returns what it did."""
     competition = competition_from_json(read_json(package / "MANIFEST.json")["competition"])
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
@@ -132,7 +130,7 @@ def kernel(package: Path, data: Path, budget: float, faults: str) -> Ran:
 
 
 def compared(package: Path, data: Path, ran: Ran) -> float:
-    """The largest difference of a probability from what the full ensemble says without any supervisor."""
+    """Returns the largest difference of a probability from what the full ensemble says without any supervisor."""
     manifest = read_json(package / "MANIFEST.json")
     competition = competition_from_json(manifest["competition"])
     rows = read_test(data / competition.test, competition, strict=True)
@@ -150,10 +148,9 @@ def compared(package: Path, data: Path, ran: Ran) -> float:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--run", type=Path, default=Path("."))
     parser.add_argument("--times", type=int, default=5)
     arguments = parser.parse_args()
-    if not (arguments.run / "artifacts" / "package" / "MANIFEST.json").is_file():
-        raise SystemExit(f"{arguments.run}: no package here; `make repro` first, or name a run with --run")
-    main(arguments.run, arguments.times)
+    with stage("kernel benchmark", keep_seconds=False):
+        main(arguments.run, arguments.times, arguments.output)

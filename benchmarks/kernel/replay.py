@@ -15,16 +15,16 @@ import polars as pl
 
 from pipeline.competitions.metrics import log_losses
 from pipeline.competitions.task import Competition
-from pipeline.data.features import field_characters
+from pipeline.data.rows import field_characters
 from pipeline.ensemble.ladder import Ladder
-from pipeline.kernel.budget import margin
-from pipeline.kernel.results import Answers
-from pipeline.kernel.submission import Form, to_distribution, validate_submission, write_submission
-from pipeline.kernel.supervisor import SPARE
+from pipeline.kernel.results import Results
+from pipeline.kernel.submission import SubmissionForm, to_distribution, validate_submission, write_submission
+from pipeline.kernel.supervisor import WRITE_RESERVE
+from pipeline.planning.budget import margin
 from pipeline.planning.cost import Costs, nominal
-from pipeline.planning.forecast import who_may
-from pipeline.planning.gain import worth_of
-from pipeline.planning.schedule import Chunk, Schedule
+from pipeline.planning.gain import expected_gain
+from pipeline.planning.plan import who_may
+from pipeline.planning.schedule import Schedule, StepChunk
 from pipeline.planning.simulate import Outcome, simulate
 from pipeline.planning.steps import Step, loads_of
 
@@ -58,7 +58,7 @@ class Case:
 
     @property
     def competition(self) -> Competition:
-        """Of the rows."""
+        """The competition that the rows are of."""
         return self.ladder.competition
 
 
@@ -71,7 +71,7 @@ class Draw:
     """Member -> its profile."""
 
     def members(self, case: Case) -> dict[str, dict[str, Any]]:
-        """The manifest's entries."""
+        """Returns the members' entries in the package's manifest."""
         folds: dict[str, list[int]] = {}
         for step in case.predictions:
             folds.setdefault(step.member, []).append(step.fold)
@@ -92,8 +92,8 @@ class Machine:
         self.slow_down, self.jitter = self.random.choice([1.0, 1.0, 0.6]), self.random.uniform(0.02, 0.2)
         self.chunks = 0
 
-    def outcome(self, device: str, chunk: Chunk) -> Outcome:
-        """What becomes of a chunk."""
+    def outcome(self, device: str, chunk: StepChunk) -> Outcome:
+        """Returns what becomes of a chunk."""
         self.chunks += 1
         member = chunk.step.member
         slower = self.factor[member] / self.speed[device] / (self.slow_down if self.chunks > 60 else 1.0)
@@ -116,41 +116,41 @@ class Result:
 
 
 def replay(case: Case, draw: Draw, budget: float) -> Result:
-    """The planner's kernel within `budget` seconds."""
+    """Plays the planner's kernel within `budget` seconds."""
     members = draw.members(case)
     sizes = field_characters(case.rows, case.competition.kind.fields)
     loads = loads_of(members, sizes, case.competition.kind)
-    answers = Answers(case.rows, case.competition, members, case.ladder)
+    results = Results(case.rows, case.competition, members, case.ladder)
     machine = Machine(draw, members)
     present = np.tile(np.asarray(case.ladder.prior), (len(case.rows), 1))
     stacking = machine.random.uniform(2.0, 15.0)
-    stop = budget - margin(budget) - SPARE * stacking
+    stop = budget - margin(budget) - WRITE_RESERVE * stacking
     schedule = Schedule(
         loads,
         Costs(members, DEVICES),
-        worth_of(case.ladder.rungs, members),
+        expected_gain(case.ladder.rungs, members),
         stop,
         np.sum(list(sizes.values()), axis=0),
         present,
         who_may(members, set(DEVICES)),
     )
 
-    def finished(chunk: Chunk) -> None:
-        answers.add(chunk.step, chunk.rows, case.predictions[chunk.step][chunk.rows])
+    def finished(chunk: StepChunk) -> None:
+        results.add(chunk.step, chunk.rows, case.predictions[chunk.step][chunk.rows])
         if schedule.complete(chunk.step):
-            schedule.present = np.where(np.isfinite(found := answers.probabilities()[0]), found, present)
+            schedule.present = np.where(np.isfinite(found := results.probabilities()[0]), found, present)
 
     installing = machine.random.uniform(20, 60)
     end = simulate(schedule, list(DEVICES), installing, machine.outcome, finished) if installing < stop else 0.0
-    final = np.where(np.isfinite(found := answers.probabilities()[0]), found, present)
+    final = np.where(np.isfinite(found := results.probabilities()[0]), found, present)
     last = stacking * float(np.exp(machine.random.normal(0, 0.3)))
     return Result(
-        end + (last if answers.values else 0.0), log_losses(case.labels, to_distribution(final)), written(case, final)
+        end + (last if results.values else 0.0), log_losses(case.labels, to_distribution(final)), written(case, final)
     )
 
 
 def usual(case: Case, draw: Draw, budget: float) -> Result:
-    """The usual kernel: as many members as fit by a static estimate, in a fixed order, all rows; then the stacker.
+    """Plays the usual kernel: as many members as fit by a static estimate, in order, for all rows; then the stacker.
 
     Nothing is written before the end, so that a kernel that takes longer has no score; here it is given the prior's.
     """
@@ -159,7 +159,7 @@ def usual(case: Case, draw: Draw, budget: float) -> Result:
     sizes = field_characters(case.rows, case.competition.kind.fields)
     loads = loads_of(members, sizes, case.competition.kind)
     stacking, installing = machine.random.uniform(2.0, 15.0), machine.random.uniform(20, 60)
-    answers = Answers(case.rows, case.competition, members, case.ladder)
+    results = Results(case.rows, case.competition, members, case.ladder)
     promised = real = installing
     workers = len([device for device in DEVICES if device != "cpu"])
     for step, load in loads.items():
@@ -172,15 +172,15 @@ def usual(case: Case, draw: Draw, budget: float) -> Result:
         pace = np.mean([machine.speed[device] for device in DEVICES if device != "cpu"])
         real += seconds * machine.factor[step.member] / pace
         if step.member not in machine.broken:
-            answers.add(step, np.arange(len(case.rows)), case.predictions[step])
+            results.add(step, np.arange(len(case.rows)), case.predictions[step])
     real += stacking
     present = np.tile(np.asarray(case.ladder.prior), (len(case.rows), 1))
-    final = present if real > budget else np.where(np.isfinite(found := answers.probabilities()[0]), found, present)
+    final = present if real > budget else np.where(np.isfinite(found := results.probabilities()[0]), found, present)
     return Result(real, log_losses(case.labels, to_distribution(final)), real <= budget)
 
 
 def full_seconds(case: Case, draw: Draw) -> float:
-    """What everything takes on this very machine, on both GPUs, without accidents; the planner does not know it."""
+    """Returns what everything takes on both GPUs of this very machine without accidents, which no planner knows."""
     members = draw.members(case)
     machine = Machine(draw, members)
     pace = (machine.speed["cuda:0"] + machine.speed["cuda:1"]) / 2
@@ -193,20 +193,22 @@ def full_seconds(case: Case, draw: Draw) -> float:
 
 
 def cheap_losses(case: Case, draw: Draw) -> np.ndarray:
-    """(rows,) losses of the cheap members alone, all of their fold models."""
+    """Returns (rows,) losses of the cheap members alone, all of their fold models."""
     members = draw.members(case)
-    answers = Answers(case.rows, case.competition, members, case.ladder)
+    results = Results(case.rows, case.competition, members, case.ladder)
     for step, values in case.predictions.items():
         if members[step.member]["kind"] == "tabular":
-            answers.add(step, np.arange(len(case.rows)), values)
-    return log_losses(case.labels, to_distribution(answers.probabilities()[0]))
+            results.add(step, np.arange(len(case.rows)), values)
+    return log_losses(case.labels, to_distribution(results.probabilities()[0]))
 
 
 def written(case: Case, probabilities: np.ndarray) -> bool:
-    """Whether the submission's writer makes a valid file of it."""
+    """Says whether the submission's writer makes a valid file of it."""
     classes = case.competition.classes
     ids = case.rows["id"].to_list()
-    form = Form((case.competition.id, *classes), tuple(ids), np.tile(1 / len(classes), (len(ids), len(classes))))
+    form = SubmissionForm(
+        (case.competition.id, *classes), tuple(ids), np.tile(1 / len(classes), (len(ids), len(classes)))
+    )
     with tempfile.TemporaryDirectory() as folder:
         sample, file = Path(folder, "sample.csv"), Path(folder, "submission.csv")
         write_submission(sample, form, [], np.empty((0, len(classes))), case.competition)

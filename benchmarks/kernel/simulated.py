@@ -1,6 +1,7 @@
-"""Thousands of kernels in simulated time: does any miss its deadline, and what does the time bring?
+"""Does any of thousands of kernels in simulated time miss its deadline, and what does the time bring?
 
 python -m benchmarks.kernel.simulated [--run FOLDER] [--draws 52] [--jobs 2]
+# minutes: not measured; writes benchmarks/results/deadline-<name of FOLDER>.json
 
 FOLDER (by default this one) is that of a finished `make repro`. Its out-of-fold predictions are replayed: planner and
 ladder are fitted on the other folds, and scored on the fold left out. Steps that add fold models are replayed on the
@@ -11,11 +12,8 @@ shares of what everything takes on its machine. Beside it the usual kernel: fixe
 
 from __future__ import annotations
 
-import argparse
-import json
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from datetime import date
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -24,20 +22,22 @@ import polars as pl
 from tqdm import tqdm
 
 from benchmarks.kernel.replay import PROFILES, Case, Draw, Result, cheap_losses, full_seconds, replay, usual
-from benchmarks.machine import machine
-from pipeline.competitions.task import competition_from_json
+from benchmarks.result import command_line, write
+from pipeline.artifacts import Artifacts
 from pipeline.config import load_params
-from pipeline.ensemble.build_ladder import climb
-from pipeline.ensemble.stack import calibrate
+from pipeline.ensemble.build_ladder import build_ladder, calibrate
 from pipeline.ensemble.table import Table, read_holdout, read_oof
-from pipeline.files import read_json
+from pipeline.errors import PodiumError
+from pipeline.kinds import KINDS
 from pipeline.planning.steps import Step
+from pipeline.stage import stage
 
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.25, 1.5)
-RESULTS = Path(__file__).parents[1] / "results" / "deadline.json"
 
 
-def main(run: Path, draws: int, jobs: int) -> None:
+def main(run: Path, draws: int, jobs: int, output: Path) -> None:
+    if not (run / "artifacts" / "oof" / "oof.parquet").is_file():
+        raise PodiumError(f"{run}: no finished run here; `make repro` first, or name one with --run")
     cases = cases_of(run)
     tasks = [(name, seed) for name in cases for seed in range(draws)]
     # spawn: polars' threads do not survive a fork
@@ -49,15 +49,14 @@ def main(run: Path, draws: int, jobs: int) -> None:
             mine = [each for each in found if each.case.split()[0] == group and each.permuted == (costs == "permuted")]
             if mine:
                 tables[f"{group}, costs {costs}"] = summary(mine)
-    file = RESULTS.with_name(f"deadline-{run.resolve().name}.json")
-    result = {"date": date.today().isoformat(), "machine": machine(), "kernels": len(tasks) * len(SHARES)}
-    file.write_text(json.dumps(result | {"groups": tables}, indent=2) + "\n")
+    result = {"kernels": len(tasks) * len(SHARES), "groups": tables}
+    write(f"deadline-{run.resolve().name}", result, output)
     for name, table in tables.items():
         show(name, table)
 
 
 def show(name: str, table: dict) -> None:
-    """A table for people."""
+    """Prints a table for people."""
     print(f"{name}: {table['kernels']} kernels, {table['overruns']} overruns, {table['invalid']} invalid files")
     print(f"full gain over the cheap members {table['full_gain']:.5f}, {table['full_gain_in_se']:.1f} standard errors")
     print(f"{'budget':>8} {'loss':>9} {'rise in SE':>11} {'of gain':>8} | {'usual loss':>10} {'overruns':>9}")
@@ -68,24 +67,24 @@ def show(name: str, table: dict) -> None:
 
 
 def cases_of(run: Path) -> dict[str, Case]:
-    """`oof K`: the rows of fold K; `holdout`: the rows of no fold, with every fold model."""
-    artifacts = run / "artifacts"
-    competition = competition_from_json(read_json(artifacts / "competition" / "competition.json")["competition"])
+    """Returns `oof K`, the rows of fold K, and `holdout`, the rows of no fold with every fold model."""
+    artifacts = Artifacts(run / "artifacts")
+    competition = artifacts.competition()
     params = load_params(run / "params.yaml")
-    members = [name for name, member in params.members.items() if member.kind != "external"]
+    members = [name for name, member in params.members.items() if KINDS[member.kind].knows_every_row]
     oof, holdout = read_oof(artifacts, members, competition), read_holdout(artifacts, members, competition)
     folds = oof.rows["fold"].to_numpy()
     cases = {}
     for fold in np.unique(folds):
         inside, outside = part(oof, folds != fold), part(oof, folds == fold)
-        ladder = climb(inside, members, "logistic", competition, 1, 0, members[::-1])
+        ladder = build_ladder(inside, members, "logistic", competition, 1, 0, members[::-1])
         predictions = {Step(name, 0): outside.probabilities[name] for name in members}
         cases[f"oof {fold}"] = Case(f"oof {fold}", outside.rows, outside.labels, predictions, ladder)
     if holdout:
         # Its own shift to the average is learned on the holdout; half of it teaches, the other half is scored.
         half = np.arange(len(holdout.average.labels)) % 2 == 0
         taught = type(holdout)(part(holdout.average, half), {k: part(t, half) for k, t in holdout.single.items()})
-        ladder, _ = calibrate(climb(oof, members, "logistic", competition, 1, 0, members[::-1]), taught, 0)
+        ladder, _ = calibrate(build_ladder(oof, members, "logistic", competition, 1, 0, members[::-1]), taught, 0)
         asked = {fold: part(table, ~half) for fold, table in holdout.single.items()}
         rows = next(iter(asked.values()))
         predictions = {Step(name, fold): table.probabilities[name] for name in members for fold, table in asked.items()}
@@ -94,7 +93,7 @@ def cases_of(run: Path) -> dict[str, Case]:
 
 
 def part(table: Table, mask: np.ndarray) -> Table:
-    """Some rows of a table."""
+    """Returns some rows of a table."""
     chosen = {name: each[mask] for name, each in table.probabilities.items()}
     return Table(table.rows.filter(pl.Series(mask)), table.labels[mask], chosen)
 
@@ -108,7 +107,7 @@ def _keep(cases: dict[str, Case]) -> None:
 
 @dataclass(frozen=True)
 class Played:
-    """One draw at every budget."""
+    """What one draw gave at every budget."""
 
     case: str
     permuted: bool
@@ -135,7 +134,7 @@ def _play(task: tuple[str, int]) -> Played:
 
 
 def summary(found: list[Played]) -> dict:
-    """Overruns, invalid files, and per budget the losses, the rise over the smaller budget, the share of the gain.
+    """Returns overruns, invalid files, and per budget the losses, the rise over the smaller one, the share of the gain.
 
     Standard errors are those of the rows: losses are averaged over the draws first, which share them.
     """
@@ -165,24 +164,23 @@ def summary(found: list[Played]) -> dict:
 
 
 def per_row(found: list[Played], losses: list[np.ndarray]) -> np.ndarray:
-    """(rows of all cases,) losses averaged over the draws of each case."""
+    """Returns (rows of all cases,) losses averaged over the draws of each case."""
     cases = dict.fromkeys(each.case for each in found)
     mine = {case: [loss for each, loss in zip(found, losses, strict=True) if each.case == case] for case in cases}
     return np.concatenate([np.mean(each, axis=0) for each in mine.values()])
 
 
 def paired(differences: np.ndarray) -> float:
-    """The mean of paired differences in standard errors."""
+    """Returns the mean of paired differences in standard errors."""
     error = differences.std(ddof=1) / np.sqrt(len(differences))
     return float(differences.mean() / error) if error > 0 else 0.0
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--run", type=Path, default=Path("."))
     parser.add_argument("--draws", type=int, default=52, help="per case")
     parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
-    if not (arguments.run / "artifacts" / "oof" / "oof.parquet").is_file():
-        raise SystemExit(f"{arguments.run}: no finished run here; `make repro` first, or name one with --run")
-    main(arguments.run, arguments.draws, arguments.jobs)
+    with stage("kernel benchmark", keep_seconds=False):
+        main(arguments.run, arguments.draws, arguments.jobs, arguments.output)

@@ -1,11 +1,13 @@
-"""Runs all sides in turn, several rounds, and prints the table.
+"""Is Podium faster on real text than what a user of Hugging Face's libraries would write, at the same loss?
 
 python -m benchmarks.speed [--rows 240] [--held 160] [--rounds 3] [--precision fp32]
+# half an hour on two cores; writes benchmarks/results/speed.json
+
+All sides run in turn, several rounds.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import os
@@ -13,25 +15,23 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.machine import machine
+from benchmarks.result import command_line, markdown, write
 from benchmarks.speed import ours, theirs
 from benchmarks.speed.protocol import BACKBONE, Bench, labels_of, loss_of, opened
-from pipeline.files import write_json
+from pipeline.stage import stage
 
-RESULTS = Path("benchmarks/results")
 TRAINING = {"Podium": None, "Trainer, padded to the maximum": False, "Trainer, by length": True}
 """Side -> whether its Trainer pads dynamically."""
 
 
 def clocked(call: Callable[[], Any]) -> float:
-    """Seconds of a call; what it prints is dropped."""
+    """Returns the seconds of a call; what it prints is dropped."""
     began = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
         call()
@@ -39,7 +39,7 @@ def clocked(call: Callable[[], Any]) -> float:
 
 
 def trained(bench: Bench, side: str, seed: int, work: Path, threads: int) -> dict[str, float]:
-    """Seconds of one epoch, and the loss on held-out rows afterwards."""
+    """Returns the seconds of one epoch, and the loss on held-out rows afterwards."""
     dynamic = TRAINING[side]
     network = bench.network("fast" if dynamic is None else "huggingface", seed)
     if dynamic is None:
@@ -51,7 +51,7 @@ def trained(bench: Bench, side: str, seed: int, work: Path, threads: int) -> dic
 
 
 def answered(bench: Bench, work: Path) -> dict[str, float]:
-    """Seconds of every side for the held-out rows, with the same weights."""
+    """Returns the seconds of every side for the held-out rows, with the same weights."""
     scorer = theirs.scorer(bench)
     mine, other = (bench.network(attention, 0).eval() for attention in ("fast", "huggingface"))
     asked: dict[str, Callable[[], Any]] = {
@@ -66,13 +66,12 @@ def answered(bench: Bench, work: Path) -> dict[str, float]:
 
 def main() -> None:
     """Prints the tables and writes them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--rows", type=int, default=240, help="to train on")
     parser.add_argument("--held", type=int, default=160, help="to answer")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of training")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--no-write", action="store_true")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     warnings.filterwarnings("ignore")
@@ -88,36 +87,46 @@ def main() -> None:
             for side, seconds in answered(bench, work).items():
                 inference.setdefault(side, []).append(seconds)
                 print("round", number, side, round(seconds, 2), flush=True)
-    table = summary(training, inference, asked)
-    about = {"date": date.today().isoformat(), "machine": machine(), "torch": torch.__version__} | vars(asked)
-    if not asked.no_write:
-        name = "speed.json" if asked.precision == "fp32" else f"speed-{asked.precision}.json"
-        write_json(RESULTS / name, about | {"backbone": BACKBONE} | table)
+    table = summary(training, inference, asked.rows, asked.held)
+    settings = {key: value for key, value in vars(asked).items() if key != "output"}
+    name = "speed" if asked.precision == "fp32" else f"speed-{asked.precision}"
+    write(name, table, asked.output, torch=torch.__version__, **settings, backbone=BACKBONE)
 
 
-def summary(training: dict[str, Any], inference: dict[str, list[float]], asked: argparse.Namespace) -> dict[str, Any]:
-    """Medians over the rounds, rates and ratios; printed as two tables in Markdown."""
-    found: dict[str, Any] = {"training": {}, "inference": {}}
-    ratios = {side: [each["seconds"] for each in rounds] for side, rounds in training.items()}
-    print("\n| training | rows per second | Podium against it (least, most) | loss on new rows |\n|---|---|---|---|")
+def summary(training: dict[str, Any], inference: dict[str, list[float]], rows: int, held: int) -> dict[str, Any]:
+    """Returns rates at the median over the rounds, and ratios; prints them as two tables in Markdown."""
+    columns = ("rows per second", "Podium against it (least, most)")
+    seconds = {side: [each["seconds"] for each in rounds] for side, rounds in training.items()}
+    found = {"training": _rates(seconds, rows), "inference": _rates(inference, held)}
+    lines = []
     for side, rounds in training.items():
         loss = [each["loss"] for each in rounds]
-        ratio = np.array(ratios[side]) / np.array(ratios["Podium"])
-        rate = asked.rows / float(np.median(ratios[side]))
-        found["training"][side] = {"rows_per_second": rate, "ratio": ratio.tolist(), "loss": loss}
-        print(f"| {side} | {rate:.2f} | {_ratio(ratio)} | {np.mean(loss):.4f} ({min(loss):.4f} to {max(loss):.4f}) |")
-    print("\n| inference | rows per second | Podium against it (least, most) |\n|---|---|---|")
-    for side, seconds in inference.items():
-        ratio = np.array(seconds) / np.array(inference["Podium"])
-        rate = asked.held / float(np.median(seconds))
-        found["inference"][side] = {"rows_per_second": rate, "ratio": ratio.tolist()}
-        print(f"| {side} | {rate:.2f} | {_ratio(ratio)} |")
+        found["training"][side]["loss"] = loss
+        told = f"{np.mean(loss):.4f} ({min(loss):.4f} to {max(loss):.4f})"
+        lines.append([side, *_cells(found["training"][side]), told])
+    print("\n" + markdown(["training", *columns, "loss on new rows"], lines))
+    print(
+        "\n" + markdown(["inference", *columns], [[side, *_cells(each)] for side, each in found["inference"].items()])
+    )
     return found
 
 
-def _ratio(each: np.ndarray) -> str:
-    return f"{np.median(each):.2f} ({each.min():.2f}, {each.max():.2f})"
+def _rates(seconds: dict[str, list[float]], rows: int) -> dict[str, dict[str, Any]]:
+    """Returns each side's rows per second, and round by round its seconds over Podium's."""
+    return {
+        side: {
+            "rows_per_second": rows / float(np.median(each)),
+            "ratio": (np.array(each) / np.array(seconds["Podium"])).tolist(),
+        }
+        for side, each in seconds.items()
+    }
+
+
+def _cells(side: dict[str, Any]) -> tuple[str, str]:
+    ratio = side["ratio"]
+    return f"{side['rows_per_second']:.2f}", f"{np.median(ratio):.2f} ({min(ratio):.2f}, {max(ratio):.2f})"
 
 
 if __name__ == "__main__":
-    main()
+    with stage("speed benchmark", keep_seconds=False):
+        main()

@@ -7,11 +7,11 @@ The last line of its output is the result as JSON.
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import gc
 import json
 import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from pipeline.settings.members import Decoder, Encoder
 from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoConfig, AutoModel
@@ -32,7 +33,6 @@ from pipeline.members.decoder import adapted_base
 from pipeline.members.encoder import trainable_backbone
 from pipeline.models.backbones.loading import DTYPES
 from pipeline.models.network import decoder_network, encoder_network
-from pipeline.settings.members import Decoder, Encoder
 from pipeline.training.classification import Classification
 from pipeline.training.device import Device, resolve_precision, training_device
 from pipeline.training.optim import adamw
@@ -193,4 +193,6 @@ def _peak() -> int:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(json.loads(sys.argv[1]))))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("asked", type=json.loads, help="the shape, as JSON")
+    print(json.dumps(main(parser.parse_args().asked)))

@@ -1,4 +1,4 @@
-"""What each technique costs: time and memory of the same steps with and without it, as ratios.
+"""What does each technique cost? Time and memory of the same steps with and without it, as ratios.
 
 python -m benchmarks.speed.overhead          # a few minutes on two cores; writes benchmarks/results/overhead.json
 
@@ -9,25 +9,22 @@ DeBERTa-v3's shape with random weights; a run is 20 steps, so that DENI's schedu
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
+from pipeline.settings.members import Encoder
 
-from benchmarks.machine import machine
+from benchmarks.process import run
+from benchmarks.result import command_line, markdown, write
 from benchmarks.speed.networks import SHAPES
 from benchmarks.speed.one_shape import encoder, measured, random_rows, write_weights
-from pipeline.files import write_json
-from pipeline.settings.members import Encoder
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import resolve_precision, training_device
 from pipeline.training.loop import fit
 
-RESULTS = Path("benchmarks/results/overhead.json")
 ROUNDS, STEPS, ROWS = 2, 20, 4
 TECHNIQUES: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -54,7 +51,7 @@ SMALL = {
 
 
 def one(name: str) -> dict[str, float]:
-    """Seconds and peak GB of one run with a technique."""
+    """Returns the seconds and peak GB of one run with a technique."""
     precision = resolve_precision("auto")[0] if torch.cuda.is_available() else "fp32"
     device = training_device(precision, 2)
     on_gpu = device.name != "cpu"
@@ -74,21 +71,20 @@ def one(name: str) -> dict[str, float]:
         asked = {"tokens": tokens, "config": config}
         rows = random_rows(STEPS * ROWS, 2, asked, device.name, training["batches"]["tokens_per_batch"], ROWS)
 
-        def run() -> None:
+        def train() -> None:
             fit(network, rows, settings["training"], device, Checkpoint(Path(folder) / "checkpoint"), name)
             (Path(folder) / "checkpoint" / "train-state.safetensors").unlink()
 
-        return measured(run, on_gpu)
+        return measured(train, on_gpu)
 
 
-def main() -> None:
+def main(output: Path) -> None:
     """Prints the table and writes it."""
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in TECHNIQUES}
     for _ in range(ROUNDS):
         for name in TECHNIQUES:
-            command = [sys.executable, "-W", "ignore", "-m", "benchmarks.speed.overhead", name]
-            out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-            rounds[name].append(json.loads(out.splitlines()[-1]))
+            done = run([sys.executable, "-W", "ignore", "-m", "benchmarks.speed.overhead", "--one", name])
+            rounds[name].append(json.loads(done.output.splitlines()[-1]))
             print(name, rounds[name][-1], flush=True)
     best = {
         name: {key: min(each[key] for each in found) for key in ("gb", "seconds")} for name, found in rounds.items()
@@ -97,15 +93,17 @@ def main() -> None:
         name: {key: round(value / best["plain"][key], 2) for key, value in found.items()}
         for name, found in best.items()
     }
-    where = torch.cuda.get_device_name() if torch.cuda.is_available() else machine()
-    write_json(RESULTS, {"date": date.today().isoformat(), "machine": where, "ratios": ratios, "best": best})
-    print("| technique | time | memory |\n|---|---|---|")
-    for name, found in ratios.items():
-        print(f"| `{name}` | {found['seconds']:.2f} | {found['gb']:.2f} |")
+    about = {"machine": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+    write("overhead", {"ratios": ratios, "best": best}, output, **about)
+    rows = [[f"`{name}`", f"{found['seconds']:.2f}", f"{found['gb']:.2f}"] for name, found in ratios.items()]
+    print(markdown(["technique", "time", "memory"], rows))
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        print(json.dumps(one(sys.argv[1])))
+    parser = command_line(__doc__)
+    parser.add_argument("--one", choices=list(TECHNIQUES), help="one run with a technique; prints it, writes nothing")
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(one(arguments.one)))
     else:
-        main()
+        main(arguments.output)

@@ -1,43 +1,38 @@
-"""What is computed for nothing on real lengths: padding, sequences read twice, prompts read in both orders.
+"""What is computed for nothing on real lengths: padding, sequences read twice, prompts read in both orders?
 
-python -m benchmarks.speed.padding [--rows 4000]        # counts tokens, trains nothing; a quarter of a minute
+python -m benchmarks.speed.padding [--rows 4000]        # a quarter of a minute; writes benchmarks/results/padding.json
 
-The table says what is left to gain; docs/speed.md draws the conclusions.
+It counts tokens and trains nothing. The table says what is left to gain; docs/speed.md draws the conclusions.
 """
 
 from __future__ import annotations
 
-import argparse
 import tempfile
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from benchmarks.machine import machine
-from benchmarks.speed.protocol import DATA
+from benchmarks.result import command_line, markdown, write
+from benchmarks.speed.protocol import ROWS_PER_STEP, TOKENS_PER_BATCH, texts_of, votes
 from pipeline.competitions.registry import load_competition
 from pipeline.data.batches import epoch_steps, inference_batches, padded
-from pipeline.data.features import swapped
-from pipeline.data.ingest import prepare
+from pipeline.data.rows import swapped
 from pipeline.data.text import Encoded, encode, views_of
-from pipeline.files import write_json
 from pipeline.models.backbones.obtain import obtain
 from pipeline.models.backbones.tokenizer import load_tokenizer
 from pipeline.models.deberta.packing import BLOCK_COST, division
 from pipeline.settings.backbones import Scratch
+from pipeline.stage import stage
 
-RESULTS = Path("benchmarks/results/padding.json")
 BACKBONE = {"source": "scratch", "vocabulary": 8000, "hidden": 64, "layers": 1, "heads": 2, "positions": 2048}
-"""Of it the tokenizer alone is used."""
+"""The tokenizer alone is used."""
 CASES = [("encoder", 512), ("encoder", 1024), ("decoder", 1024), ("decoder", 2048)]
-ROWS_PER_STEP, TOKENS_PER_BATCH = 16, 8192
 
 
 def counted(rows: pl.DataFrame, family: str, max_tokens: int, tokenizer: Any) -> dict[str, float]:
-    """Tokens computed per token that is there, by way of batching; shares of sequences and of tokens read twice."""
+    """Returns tokens computed per token that is there, by way of batching, and the shares that are read twice."""
     task = load_competition("lmsys").kind
     views = views_of(task, family == "encoder")
     encoded = encode(rows, tokenizer, family, views, max_tokens)
@@ -65,7 +60,7 @@ def _whole(batches: list[np.ndarray], lengths: np.ndarray) -> float:
 
 
 def _divided(batches: list[np.ndarray], lengths: np.ndarray) -> float:
-    """The same where batches are divided into blocks."""
+    """Tokens of batches that are divided into blocks."""
     blocks = [block for rows in batches for block in division(lengths[rows].ravel(), BLOCK_COST["cpu"])]
     return float(sum(len(chosen) * length for chosen, length in blocks))
 
@@ -82,17 +77,13 @@ def _alike(one: Encoded, other: Encoded) -> int:
 
 def main() -> None:
     """Prints the table and writes it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--rows", type=int, default=4000)
     asked = parser.parse_args()
-    if not DATA.is_dir():
-        raise SystemExit(f"error: {DATA}: the real votes are not here")
     table = {}
     with tempfile.TemporaryDirectory() as folder:
-        competition = load_competition("lmsys")
-        prepare(DATA, competition, Path(folder) / "competition")
-        rows = pl.read_parquet(Path(folder) / "competition" / "train.parquet").sample(asked.rows, seed=0)
-        texts = [turn for field in competition.kind.fields for turns in rows[field] for turn in turns if turn]
+        rows = votes(Path(folder)).sample(asked.rows, seed=0)
+        texts = texts_of(rows)
         for family, max_tokens in CASES:
             base = Path(folder) / f"{family}-{max_tokens}"
             base.mkdir()
@@ -100,13 +91,12 @@ def main() -> None:
             settings = Scratch.model_validate(BACKBONE | {"architecture": architecture}).model_dump(mode="json")
             obtain(base.name, settings, lambda: texts, base)
             table[f"{family}, {max_tokens}"] = counted(rows, family, max_tokens, load_tokenizer(base))
-    print(f"| |{'|'.join(table)}|\n|---|{'---|' * len(table)}")
-    for name in next(iter(table.values())):
-        print(f"| {name} | {' | '.join(f'{column[name]:.3f}' for column in table.values())} |")
-    about = {"date": date.today().isoformat(), "machine": machine(), "rows": asked.rows}
-    about |= {"rows_per_step": ROWS_PER_STEP, "tokens_per_batch": TOKENS_PER_BATCH}
-    write_json(RESULTS, about | {"table": table})
+    names = next(iter(table.values()))
+    print(markdown(["", *table], [[name, *(f"{column[name]:.3f}" for column in table.values())] for name in names]))
+    sizes = {"rows_per_step": ROWS_PER_STEP, "tokens_per_batch": TOKENS_PER_BATCH}
+    write("padding", {"table": table}, asked.output, rows=asked.rows, **sizes)
 
 
 if __name__ == "__main__":
-    main()
+    with stage("padding benchmark", keep_seconds=False):
+        main()

@@ -9,19 +9,20 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+from pipeline.settings.members import Encoder
 from torch import nn
 
 from pipeline.competitions.registry import load_competition
 from pipeline.competitions.task import Competition
 from pipeline.data.ingest import prepare
 from pipeline.data.text import Encoded
+from pipeline.errors import PodiumError
 from pipeline.inference.network_member import encoded_rows
 from pipeline.members.encoder import trainable_backbone
 from pipeline.models.backbones.obtain import obtain
 from pipeline.models.backbones.tokenizer import load_tokenizer
 from pipeline.models.network import Network, encoder_network
 from pipeline.settings.backbones import Scratch
-from pipeline.settings.members import Encoder
 
 DATA = Path("../shared/data/arena_real")
 BACKBONE = {
@@ -64,7 +65,7 @@ class Bench:
     held: pl.DataFrame
 
     def network(self, attention: str, seed: int) -> Network:
-        """A fresh siamese network: backbone, pooling and head by `seed`."""
+        """Returns a fresh siamese network: backbone, pooling and head by `seed`."""
         torch.manual_seed(seed)
         settings = self.settings | {"attention": attention}
         backbone = trainable_backbone(self.base, settings, "cpu")
@@ -73,27 +74,41 @@ class Bench:
         return network
 
     def encoded(self, rows: pl.DataFrame) -> Encoded:
-        """The sequences that all sides learn from."""
+        """Returns the sequences that all sides learn from."""
         return encoded_rows(rows, self.settings, self.tokenizer, self.competition)
 
 
 def labels_of(rows: pl.DataFrame) -> np.ndarray:
-    """(rows,) class numbers."""
+    """Returns (rows,) class numbers."""
     return rows["label"].to_numpy().astype(np.int64)
+
+
+def votes(folder: Path) -> pl.DataFrame:
+    """Returns the real votes, prepared below `folder`.
+
+    Raises: PodiumError where they are missing.
+    """
+    if not DATA.is_dir():
+        raise PodiumError(f"{DATA}: the real votes are not here")
+    prepare(DATA, load_competition("lmsys"), folder / "competition")
+    return pl.read_parquet(folder / "competition" / "train.parquet")
+
+
+def texts_of(rows: pl.DataFrame) -> list[str]:
+    """Returns all texts of votes, from which a tokenizer is made."""
+    fields = load_competition("lmsys").kind.fields
+    return [turn for field in fields for turns in rows[field] for turn in turns if turn]
 
 
 def opened(folder: Path, train: int, held: int, precision: str) -> Bench:
     """Prepares the votes and builds the network below `folder`; rows are drawn once.
 
-    Exits with a line where the votes are missing.
+    Raises: PodiumError where the votes are missing.
     """
-    if not DATA.is_dir():
-        raise SystemExit(f"error: {DATA}: the real votes are not here")
     competition = load_competition("lmsys")
-    prepare(DATA, competition, folder / "competition")
-    rows = pl.read_parquet(folder / "competition" / "train.parquet").sample(train + held, seed=0, shuffle=True)
+    rows = votes(folder).sample(train + held, seed=0, shuffle=True)
     settings = MEMBER | {"training": MEMBER["training"] | {"precision": precision}}
-    texts = [turn for field in competition.kind.fields for turns in rows[field] for turn in turns if turn]
+    texts = texts_of(rows)
     base = folder / "backbone"
     base.mkdir()
     obtain("small", Scratch.model_validate(BACKBONE).model_dump(mode="json"), lambda: texts, base)
@@ -102,6 +117,6 @@ def opened(folder: Path, train: int, held: int, precision: str) -> Bench:
 
 
 def loss_of(network: nn.Module, ask: Any, labels: np.ndarray) -> float:
-    """Cross entropy of (rows, classes) logits that `ask` returns for a network."""
+    """Returns the cross entropy of (rows, classes) logits that `ask` gives for a network."""
     logits = torch.from_numpy(ask(network))
     return float(nn.functional.cross_entropy(logits.double(), torch.from_numpy(labels)))

@@ -1,7 +1,5 @@
-"""How steady fine-tuning is: strategies x data sets x seeds, on 1,000 labels of real text.
+"""How steady is fine-tuning? Strategies x data sets x seeds, on 1,000 labels of real text.
 
-python -m benchmarks.stability --study guard        # a study; it goes on where it was stopped
-
-The guard and the quiet techniques, 500 runs, took an hour and a half on two cores; attacks, penalties and DENI with the
-pool of runs that it is compared with take about as long.
+protocol.py is what was fixed beforehand, strategies.py what is compared, studies.py which runs belong together; runs.py
+makes one, pool.py those that are missing; summary.py, statistics.py and tables.py say what came out.
 """

@@ -1,41 +1,51 @@
-"""Makes the runs of a study that are missing, then prints its tables and writes its results and picture.
+"""How steady is fine-tuning, and do guard, techniques, attacks and DENI make it steadier or better?
 
-python -m benchmarks.stability --study guard                   # the guard and the quiet techniques
-python -m benchmarks.stability --study attacks                 # attacks, penalties and DENI
-python -m benchmarks.stability --study attacks --only awp      # the runs of some strategies, and no tables
-python -m benchmarks.stability --study attacks --tables        # no runs: the tables of what is there
+python -m benchmarks.stability --study guard                # guard and quiet techniques; 90 minutes on two cores
+python -m benchmarks.stability --study attacks              # attacks, penalties and DENI; 150 minutes
+python -m benchmarks.stability --study attacks --only awp   # the runs of some strategies, and no results
+python -m benchmarks.stability --study attacks --tables     # no runs: the tables and the picture of the result file
 
-Runs are kept in work/stability/runs.jsonl, one line each as soon as it has ended.
+Writes benchmarks/results/stability.json or attacks.json, the tables beside it as .md, and the picture into docs/. Runs
+are kept in work/stability/runs.jsonl, one line each as soon as it has ended, and a study goes on where it was stopped.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from datetime import date
 
-from benchmarks.machine import machine
+from benchmarks.result import RESULTS, ROOT, command_line, write
 from benchmarks.stability.pool import WORK, complete, known
 from benchmarks.stability.strategies import STRATEGIES
 from benchmarks.stability.studies import STUDIES
 from benchmarks.stability.summary import summary
-from benchmarks.stability.tables import draw, tables
-from pipeline.files import write_json
+from benchmarks.stability.tables import draw, page
+from pipeline.files import read_json, write_text
+from pipeline.stage import stage
+
+
+def main(options: argparse.Namespace) -> None:
+    study = STUDIES[options.study]
+    if options.tables:
+        results = read_json(options.output / f"{study.name}.json")
+    else:
+        os.environ["OMP_NUM_THREADS"] = "1"
+        complete([each for each in study.cells if not options.only or each.strategy in options.only], options.workers)
+        if options.only:
+            return
+        found = {asked: run for asked, run in known().items() if asked in study.cells}
+        results = write(study.name, summary(found, WORK), options.output)
+    text = page(options.study, results)
+    write_text(options.output / f"{study.name}.md", text)
+    draw(results, (ROOT / "docs" if options.output == RESULTS else options.output) / f"{study.name}.svg")
+    print(text, end="")
+
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--study", choices=list(STUDIES), required=True)
     parser.add_argument("--only", nargs="+", choices=list(STRATEGIES), help="make the runs of these alone")
-    parser.add_argument("--tables", action="store_true", help="make no run")
+    parser.add_argument("--tables", action="store_true", help="make no run, show the result file")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    options = parser.parse_args()
-    study = STUDIES[options.study]
-    os.environ["OMP_NUM_THREADS"] = "1"
-    if not options.tables:
-        complete([each for each in study.cells if not options.only or each.strategy in options.only], options.workers)
-    if options.tables or not options.only:
-        found = {asked: run for asked, run in known().items() if asked in study.cells}
-        results = {"date": date.today().isoformat(), "machine": machine()} | summary(found, WORK)
-        write_json(study.results, results)
-        draw(results, study.picture)
-        print(tables(results))
+    with stage("stability benchmark", keep_seconds=False):
+        main(parser.parse_args())

@@ -21,7 +21,7 @@ RUNS = WORK / "runs.jsonl"
 
 
 def known() -> dict[Asked, dict[str, Any]]:
-    """The runs that have ended."""
+    """Returns the runs that have ended."""
     lines = RUNS.read_text(encoding="utf-8").splitlines() if RUNS.exists() else []
     found = [json.loads(line) for line in lines]
     return {Asked(*(each[key] for key in Asked._fields)): each for each in found}

@@ -55,7 +55,7 @@ PRETRAINING: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class DataSet:
-    """One task of the handout."""
+    """A task of the handout."""
 
     name: str
     file: str
@@ -85,7 +85,7 @@ class Rows:
     labels: np.ndarray
 
     def take(self, places: np.ndarray) -> Rows:
-        """The rows at these places."""
+        """Returns the rows at these places."""
         return Rows(self.texts[places], self.labels[places])
 
 
@@ -99,7 +99,7 @@ class Parts:
 
 
 def parts_of(name: str, folder: Path = DATA) -> Parts:
-    """1,000 rows to learn from, and the two halves of the development file.
+    """Returns 1,000 rows to learn from, and the two halves of the development file.
 
     Raises: PodiumError where the data are missing.
     """
@@ -111,7 +111,7 @@ def parts_of(name: str, folder: Path = DATA) -> Parts:
 
 
 def pretraining_texts(folder: Path = DATA) -> list[str]:
-    """The different texts of all training files, in their order."""
+    """Returns the different texts of all training files, in their order."""
     columns = [
         _table(folder / file)[column]
         for file, names in {

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 import torch
+from pipeline.models.backbones.pretrained import FACTS, contents_hash
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 from torch import nn
@@ -32,7 +33,6 @@ from pipeline.data.text import encode, views_of
 from pipeline.files import atomic_folder, write_json
 from pipeline.inference.forward import batch_logits
 from pipeline.members.encoder import trainable_backbone
-from pipeline.models.backbones.pretrained import FACTS, contents_hash
 from pipeline.models.backbones.scratch import build_scratch
 from pipeline.models.backbones.tokenizer import load_tokenizer
 from pipeline.models.network import encoder_network
@@ -56,7 +56,7 @@ class Asked(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of its files."""
+        """The name of its files."""
         return f"{self.data}-{self.rate}-{self.strategy.replace(' ', '_')}-{self.seed}"
 
 
@@ -100,7 +100,7 @@ def run(asked: Asked, encoder: Path, work: Path) -> dict[str, Any]:
 
 
 def scores(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
-    """Macro F1, accuracy and log loss, and whether it failed by either definition.
+    """Returns macro F1, accuracy and log loss, and whether it failed by either definition.
 
     Mosbach et al. 2020: no better than the majority class; Pecher et al. 2024: macro F1 below 1 / classes.
     """
@@ -116,7 +116,7 @@ def scores(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
 
 
 def encoder_in(work: Path) -> Path:
-    """The small pretrained encoder, made where it is missing: about ten minutes on two cores."""
+    """Returns the small pretrained encoder, made where it is missing: about ten minutes on two cores."""
     folder = work / "encoder"
     if folder.exists():
         return folder

@@ -17,7 +17,10 @@ LEVEL = 0.05
 
 
 def cell(runs: list[dict[str, Any]], probabilities: np.ndarray | None, single: float) -> dict[str, Any]:
-    """One strategy at one rate on one set; probabilities (runs, rows, classes); a run of `single` batches costs 1."""
+    """Returns one strategy's figures at one rate on one set.
+
+    `probabilities` are (runs, rows, classes); a run of `single` batches costs 1.
+    """
     f1 = np.array([each["score"]["f1"] for each in runs])
     low, high = interval(f1)
     return {
@@ -41,14 +44,14 @@ def cell(runs: list[dict[str, Any]], probabilities: np.ndarray | None, single: f
 
 
 def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """Bootstrap over the runs: the middle 95 % of the standard deviation."""
+    """Returns, by a bootstrap over the runs, the middle 95 % of the standard deviation."""
     draw = np.random.default_rng(seed).integers(0, len(values), (DRAWS, len(values)))
     low, high = np.quantile(values[draw].std(axis=1, ddof=1), [0.025, 0.975])
     return float(low), float(high)
 
 
 def ratio(values: np.ndarray, others: np.ndarray, seed: int = 0) -> dict[str, float]:
-    """SD of `values` over that of `others`, of the same seeds, which are drawn together; the middle 95 %."""
+    """Returns the SD of `values` over that of `others` of the same seeds, drawn together, and the middle 95 %."""
     draw = np.random.default_rng(seed).integers(0, len(values), (DRAWS, len(values)))
     with np.errstate(divide="ignore", invalid="ignore"):
         found = values[draw].std(axis=1, ddof=1) / others[draw].std(axis=1, ddof=1)
@@ -57,7 +60,7 @@ def ratio(values: np.ndarray, others: np.ndarray, seed: int = 0) -> dict[str, fl
 
 
 def ratio_of_groups(values: np.ndarray, others: np.ndarray, seed: int = 0) -> dict[str, float]:
-    """The same for values that have no seeds in common: each side is drawn on its own."""
+    """Returns `ratio` for values that have no seeds in common: each side is drawn on its own."""
     draw = np.random.default_rng(seed)
     one, other = (
         each[draw.integers(0, len(each), (DRAWS, len(each)))].std(axis=1, ddof=1) for each in (values, others)
@@ -67,13 +70,13 @@ def ratio_of_groups(values: np.ndarray, others: np.ndarray, seed: int = 0) -> di
 
 
 def disagreement(probabilities: np.ndarray) -> float:
-    """Share of rows on which two runs answer differently, over all pairs (Du & Nguyen 2023, arXiv 2302.07778)."""
+    """Returns the share of rows on which two runs differ, over all pairs (Du & Nguyen 2023, arXiv 2302.07778)."""
     answers = probabilities.argmax(axis=2)
     return float(np.mean([(one != other).mean() for one, other in combinations(answers, 2)]))
 
 
 def p_values(values: np.ndarray, plain: np.ndarray, failed: int, plain_failed: int) -> dict[str, float]:
-    """p of the same spread (Brown-Forsythe), mean (Wilcoxon, paired by seed) and failures (Fisher), two-sided."""
+    """Returns p of the same spread (Brown-Forsythe), mean (Wilcoxon, paired by seed) and failures (Fisher)."""
     runs = len(values)
     table = [[failed, runs - failed], [plain_failed, runs - plain_failed]]
     same = np.allclose(values, plain)
@@ -87,7 +90,7 @@ def p_values(values: np.ndarray, plain: np.ndarray, failed: int, plain_failed: i
 
 
 def holm(p: dict[str, float]) -> dict[str, float]:
-    """p adjusted over all strategies (Holm 1979)."""
+    """Returns p adjusted over all strategies (Holm 1979)."""
     order, worst = sorted(p, key=lambda name: p[name]), 0.0
     adjusted = {}
     for place, name in enumerate(order):
@@ -97,7 +100,7 @@ def holm(p: dict[str, float]) -> dict[str, float]:
 
 
 def null_check(pool: np.ndarray, failed: np.ndarray, seed: int = 0) -> dict[str, float]:
-    """How often the tests reject at 5 % between disjoint halves of one pool: about 5 % at most, if they are sound."""
+    """Returns how often the tests reject at 5 % between disjoint halves of a pool: about 5 % at most, if sound."""
     draw, half = np.random.default_rng(seed), len(pool) // 2
     rejected = dict.fromkeys(("spread", "mean", "failures"), 0)
     for _ in range(NULL_DRAWS):

@@ -14,16 +14,16 @@ class Strategy:
     """One way to train."""
 
     changed: dict[str, Any] = field(default_factory=dict)
-    """Of the plain recipe's settings, key by key."""
+    """The settings of the plain recipe that change, key by key."""
     attempts: int = 0
-    """That the guard allows; 0 where none watches."""
+    """How many the guard allows; 0 where none watches."""
     passes: float = 1.0
     """Forward and backward passes of a batch, where it is not one."""
     against: str = "plain"
     """The strategy that it is measured by, with the same epochs and steps; its own name for one that is such."""
 
     def settings(self, rate: float, seed: int) -> dict[str, Any]:
-        """`training` of a member, at a peak rate, with the seed of all three streams."""
+        """Returns `training` of a member, at a peak rate, with the seed of all three streams."""
         schedule = PLAIN["schedule"] | self.changed.get("schedule", {}) | {"rate": rate}
         seeds = {"head": seed, "order": seed, "dropout": seed}
         given = PLAIN | self.changed | {"schedule": schedule, "seeds": seeds}
@@ -78,7 +78,7 @@ STRATEGIES = {
 }
 
 BEST = "smooth-mlm"
-"""Of the quiet ones: the highest mean on the choice half of the screening at the cost of one run."""
+"""The quiet strategy with the highest mean on the choice half of the screening at the cost of one run."""
 ATTACKS = (
     *("awp", "fgm", "smart", "smart, wide", "sift", "proximal", "r-drop", "mixout"),
     *("smooth-mlm, awp", "smart, proximal"),

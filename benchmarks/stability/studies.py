@@ -1,9 +1,8 @@
-"""Which runs belong together, and where their results go."""
+"""Which runs belong together, and what their result files are called."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from benchmarks.stability.protocol import SCREENED, SEEDS, SETS
 from benchmarks.stability.runs import Asked
@@ -19,11 +18,10 @@ CONFIRMED = ("smooth-mlm, awp", "smart, wide", "smart, proximal")
 
 @dataclass(frozen=True)
 class Study:
-    """Runs, the most important ones first, and the files that say what came out."""
+    """Runs, the most important ones first, and the name of the files that say what came out."""
 
     cells: list[Asked]
-    results: Path
-    picture: Path
+    name: str
 
 
 def _guard() -> list[Asked]:
@@ -53,6 +51,6 @@ def _attacks() -> list[Asked]:
 
 
 STUDIES = {
-    "guard": Study(_guard(), Path("benchmarks/results/stability.json"), Path("docs/stability.svg")),
-    "attacks": Study(_attacks(), Path("benchmarks/results/attacks.json"), Path("docs/attacks.svg")),
+    "guard": Study(_guard(), "stability"),
+    "attacks": Study(_attacks(), "attacks"),
 }

@@ -17,13 +17,13 @@ from benchmarks.stability.strategies import BEST, STRATEGIES
 ENSEMBLE = 3
 """Runs whose probabilities are averaged; 25 are cut into disjoint groups."""
 LARGE = 10
-"""The same where 50 runs are a pool: DRAWN times that many of it, a draw's all different."""
+"""Runs that are averaged where 50 are a pool: DRAWN times that many of it, a draw's all different."""
 DRAWN = 25
 Runs = list[dict[str, Any]]
 
 
 def summary(known: dict[Asked, dict[str, Any]], work: Path) -> dict[str, Any]:
-    """Of the runs that a study has asked for; their probabilities lie below `work`."""
+    """Returns what the runs say that a study has asked for; their probabilities lie below `work`."""
     groups: dict[tuple[str, str, str], Runs] = {}
     for asked in sorted(known, key=_order):
         groups.setdefault((asked.data, asked.rate, asked.strategy), []).append(known[asked])
@@ -58,7 +58,7 @@ def summary(known: dict[Asked, dict[str, Any]], work: Path) -> dict[str, Any]:
 
 
 def _order(asked: Asked) -> tuple[int, int, int, int]:
-    """Sets, rates and strategies as they are listed, seeds counting up."""
+    """Returns a key to sort by: sets, rates and strategies as they are listed, seeds counting up."""
     return (
         list(SETS).index(asked.data),
         list(RATES).index(asked.rate),
@@ -68,7 +68,7 @@ def _order(asked: Asked) -> tuple[int, int, int, int]:
 
 
 def against(runs: Runs, others: Runs) -> dict[str, Any]:
-    """The tests, the change of the mean and the ratio of the spreads, on the seeds that both have."""
+    """Returns the tests, the change of the mean and the ratio of the spreads, on the seeds that both have."""
     mine, theirs = ({each["seed"]: each["score"] for each in group} for group in (runs, others))
     seeds = sorted(mine.keys() & theirs.keys())
     values, given = (np.array([each[seed]["f1"] for seed in seeds]) for each in (mine, theirs))
@@ -98,13 +98,13 @@ def _is_reference(strategy: str) -> bool:
 
 
 def answers(runs: Iterable[dict[str, Any]], work: Path) -> np.ndarray:
-    """(runs, rows, classes) probabilities of the score half."""
+    """Returns (runs, rows, classes) probabilities of the score half."""
     names = [Asked(*(each[key] for key in Asked._fields)).name for each in runs]
     return np.stack([np.load(work / "probabilities" / f"{name}.npy") for name in names])
 
 
 def averages(strategy: str, runs: Runs, reference: Runs, work: Path, single: float) -> dict[str, dict[str, Any]]:
-    """What several seeds give together: cells of averaged probabilities, by name."""
+    """Returns what several seeds give together: cells of averaged probabilities, by name."""
     if len(runs) == len(SEEDS):
         groups = [range(at, at + ENSEMBLE) for at in range(0, len(runs) - ENSEMBLE + 1, ENSEMBLE)]
         return {f"{strategy}, {ENSEMBLE} averaged": _averaged(groups, runs, reference, work, single)}
@@ -116,7 +116,7 @@ def averages(strategy: str, runs: Runs, reference: Runs, work: Path, single: flo
 
 
 def _delayed(cells: list[dict[str, Any]]) -> dict[str, Any]:
-    """DENI's vote, and its main network alone, against the ensembles of ten runs, where a study has both."""
+    """Returns DENI's vote, and its main network alone, against the ensembles of ten runs, where a study has both."""
     named = {each["strategy"]: each for each in cells}
     ensemble = named.get(f"ten epochs, {LARGE} averaged")
     pairs = {"vote": named.get("deni"), "main alone": named.get("deni, main alone")}
@@ -139,7 +139,7 @@ def _averaged(
 
 
 def unpaired(one: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
-    """One cell against another that has no seed in common with it: Mann-Whitney, Brown-Forsythe, and the costs."""
+    """Returns one cell against another with no seed in common: Mann-Whitney, Brown-Forsythe, and the costs."""
     mine, theirs = np.array(one["f1"]), np.array(other["f1"])
     return {
         "change": float(mine.mean() - theirs.mean()),

@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import escape
 
+from benchmarks.result import markdown
 from benchmarks.stability.strategies import BEST
 from pipeline.files import write_text
 from pipeline.report.stability_section import panels
@@ -16,26 +17,31 @@ STYLE = (
     ".seed{fill:#2b6cb0;fill-opacity:.55}.failed{fill:#c53030;fill-opacity:.8}.centre{stroke:#666;stroke-width:2}"
 )
 GAP = 26
-COLUMNS = (
-    "| strategy | runs | mean | SD (95 %) | min | median | max | failed | below chance | disagree | log loss | cost |"
-)
-TESTS = "| strategy | change of the mean | p | SD against {0}'s | p | failed, {0}'s | p | change of log loss |"
+SCORES = ["strategy", "runs", "mean", "SD (95 %)", "min", "median", "max", "failed", "below chance", "disagree"]
+SCORES += ["log loss", "cost"]
+
+
+def page(study: str, found: dict[str, Any]) -> str:
+    """Returns a study's tables as a page that says where its figures come from."""
+    command = f"`python -m benchmarks.stability --study {study}`"
+    told = f"{command}, {found['date']}, {found['machine']}.\ndocs/training.md says what is measured, and what follows."
+    return f"# Stability over seeds: {study}\n\n{told}\n\n{tables(found)}\n"
 
 
 def tables(found: dict[str, Any]) -> str:
-    """One pair of tables for each data set and rate."""
+    """Returns two or three tables for each data set and rate."""
     parts = []
     for data, rate in dict.fromkeys((each["data"], each["rate"]) for each in found["cells"]):
         cells = [each for each in found["cells"] if (each["data"], each["rate"]) == (data, rate)]
-        parts += [f"### {data}, rate {found['rates'][rate]:.0e}", "", COLUMNS, "|---|" + "---|" * 11]
-        parts += [_scores(each) for each in cells]
+        parts += [f"### {data}, rate {found['rates'][rate]:.0e}", ""]
+        parts.append(markdown(SCORES, [_scores(each) for each in cells]))
         reference = next(name for name in ("plain", "ten epochs") if name in {each["strategy"] for each in cells})
         tested = [each for each in cells if each["strategy"] != reference]
         if tested:
-            parts += ["", TESTS.format(reference), "|---|" + "---|" * 7, *(_tests(each, each) for each in tested)]
+            parts += ["", _tests(reference, [(each, each) for each in tested])]
         rivals = [each for each in cells if "best" in each]
         if rivals:
-            parts += ["", TESTS.format(BEST), "|---|" + "---|" * 7, *(_tests(each, each["best"]) for each in rivals)]
+            parts += ["", _tests(BEST, [(each, each["best"]) for each in rivals])]
         parts.append("")
     for name, each in found.get("deni", {}).items():
         parts.append(
@@ -63,24 +69,28 @@ def draw(found: dict[str, Any], file: Path) -> None:
     write_text(file, frame + "".join(shapes) + "</svg>\n")
 
 
-def _scores(each: dict[str, Any]) -> str:
+def _scores(each: dict[str, Any]) -> list[str]:
     low, high = each["sd_interval"]
     failed, apart = each["failed"], each["disagreement"]
-    return (
-        f"| {each['strategy']} | {each['runs']} | {each['mean']:.3f} | {each['sd']:.3f} ({low:.3f}–{high:.3f}) | "
-        f"{each['min']:.3f} | {each['median']:.3f} | {each['max']:.3f} | {failed['majority']} | {failed['chance']} | "
-        f"{'–' if apart is None else f'{apart:.2f}'} | {each['log_loss']:.3f} | {each['cost']:.2f} |"
-    )
+    scores = [f"{each['mean']:.3f}", f"{each['sd']:.3f} ({low:.3f}–{high:.3f})"]
+    scores += [f"{each[name]:.3f}" for name in ("min", "median", "max")]
+    told = ["–" if apart is None else f"{apart:.2f}", f"{each['log_loss']:.3f}", f"{each['cost']:.2f}"]
+    return [each["strategy"], str(each["runs"]), *scores, str(failed["majority"]), str(failed["chance"]), *told]
 
 
-def _tests(each: dict[str, Any], tests: dict[str, Any]) -> str:
-    """`tests` of the strategy `each`: its own, or those against another rival."""
-    spread = f"{tests['sd_ratio']['ratio']:.2f} ({tests['sd_ratio']['low']:.2f}–{tests['sd_ratio']['high']:.2f})"
-    if "p" not in tests:  # averages of several seeds have no partner of the same seed
-        return f"| {each['strategy']} | – | – | {spread} | – | – | – | – |"
-    holm = tests["holm"]
-    return (
-        f"| {each['strategy']} | {tests['change']:+.3f} | {holm['mean']:.3f} | {spread} | {holm['spread']:.3f} | "
-        f"{each['failed']['majority']}, {tests['plain_failed']} | {holm['failures']:.3f} | "
-        f"{tests['log_loss_change']:+.3f} |"
-    )
+def _tests(rival: str, pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> str:
+    """Returns a table of strategies, each with its tests against `rival`."""
+    columns = ["strategy", "change of the mean", "p", f"SD against {rival}'s", "p", f"failed, {rival}'s", "p"]
+    if told := any("log_loss_change" in tests for _, tests in pairs):  # stability.json is older than this column
+        columns.append("change of log loss")
+    rows = []
+    for each, tests in pairs:
+        spread = f"{tests['sd_ratio']['ratio']:.2f} ({tests['sd_ratio']['low']:.2f}–{tests['sd_ratio']['high']:.2f})"
+        if "p" not in tests:  # averages of several seeds have no partner of the same seed
+            rows.append([each["strategy"], "–", "–", spread, *["–"] * (len(columns) - 4)])
+            continue
+        holm = tests["holm"]
+        row = [each["strategy"], f"{tests['change']:+.3f}", f"{holm['mean']:.3f}", spread, f"{holm['spread']:.3f}"]
+        row += [f"{each['failed']['majority']}, {tests['plain_failed']}", f"{holm['failures']:.3f}"]
+        rows.append([*row, f"{tests['log_loss_change']:+.3f}"] if told else row)
+    return markdown(columns, rows)

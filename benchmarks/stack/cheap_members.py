@@ -21,8 +21,9 @@ from sklearn.linear_model import LogisticRegression
 
 from pipeline.competitions.registry import load_competition
 from pipeline.data.demo import generate, write
-from pipeline.data.features import joined_turns, mirrored_features, text_features
+from pipeline.data.features import mirrored_features, text_features
 from pipeline.data.ingest import prepare
+from pipeline.data.rows import joined_turns
 
 COMPETITION = load_competition("lmsys")
 MIRROR = list(COMPETITION.kind.mirror or ())
@@ -52,11 +53,11 @@ class Rows:
     inputs: dict[str, Any]
     """Kind -> (rows, inputs), dense or sparse."""
     mirrored: dict[str, Any]
-    """The same for the mirrored rows."""
+    """`inputs` of the mirrored rows."""
 
 
 def draw_rows(count: int, seed: int) -> Rows:
-    """New rows of the demo's law, through the real ingest."""
+    """Returns new rows of the demo's law, through the real ingest."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         write(generate(count, 1, seed), folder / "data")
@@ -113,18 +114,18 @@ class Member(ClassifierMixin, BaseEstimator):
         return self
 
     def predict_proba(self, numbers: np.ndarray) -> np.ndarray:
-        """(rows, 3): the mean of both orders."""
+        """Returns (rows, 3) probabilities, the mean of both orders."""
         chosen = np.asarray(numbers).ravel()
         return self.ask(
             {self.kind: self.rows.inputs[self.kind][chosen]}, {self.kind: self.rows.mirrored[self.kind][chosen]}
         )
 
     def predict(self, numbers: np.ndarray) -> np.ndarray:
-        """(rows,) the likeliest class; scikit-learn wants every classifier to have it."""
+        """Returns (rows,) the likeliest class; scikit-learn wants every classifier to have it."""
         return self.predict_proba(numbers).argmax(axis=1)
 
     def ask(self, inputs: dict[str, Any], mirrored: dict[str, Any]) -> np.ndarray:
-        """The same for the inputs of any rows."""
+        """Returns (rows, 3) probabilities for the inputs of any rows in both orders, as `predict_proba` does."""
         straight, turned = (np.asarray(self._forward(each[self.kind])) for each in (inputs, mirrored))
         return (straight + turned[:, MIRROR]) / 2
 

@@ -18,11 +18,11 @@ from benchmarks.stack.cheap_members import COMPETITION, KINDS, Member, Rows, dra
 from pipeline.artifacts import HOLDOUT
 from pipeline.competitions.metrics import log_losses
 from pipeline.data.folds import assign_folds, group_keys
-from pipeline.ensemble.build_ladder import climb
+from pipeline.ensemble.build_ladder import build_ladder, calibrate
 from pipeline.ensemble.logits import geometric_mean
-from pipeline.ensemble.stack import calibrate, compare
+from pipeline.ensemble.nested import compare_candidates
 from pipeline.ensemble.table import Holdout, Table
-from pipeline.evaluation.leak_test import gap_test
+from pipeline.evaluation.leak_test import leak_test
 from pipeline.members.probe import verdict
 
 CANDIDATES = ("mean", "greedy", "weights", "logistic", "lightgbm")
@@ -30,7 +30,7 @@ FOLDS, HELD_OUT = 4, 0.15
 
 
 def one_draw(seed: int, labels: str, count: int, fresh: Rows, with_rivals: bool) -> dict[str, Any]:
-    """Everything that one draw says; log losses, each claim corrected by the luck of its own rows."""
+    """Returns everything that one draw says; log losses, each claim corrected by the luck of its own rows."""
     rows = draw_rows(count, seed)
     if labels == "noise":
         shuffled = np.random.default_rng(seed).permutation(rows.labels)
@@ -82,8 +82,8 @@ def _ours(rows: Rows, folds: np.ndarray, fresh: Rows, seed: int) -> dict[str, An
     single = {k: {kind: trained[k].predict_proba(held) for kind, trained in models.items()} for k in range(FOLDS)}
     holdout = _holdout(frame[held], rows.labels[held], single)
     members = list(KINDS)
-    comparison = compare(table, members, CANDIDATES, COMPETITION, 1, seed)
-    ladder, answers = calibrate(climb(table, members, comparison.chosen, COMPETITION, 1, seed), holdout, seed)
+    comparison = compare_candidates(table, members, CANDIDATES, COMPETITION, 1, seed)
+    ladder, answers = calibrate(build_ladder(table, members, comparison.chosen, COMPETITION, 1, seed), holdout, seed)
     assert answers is not None
 
     asked = {kind: [model.ask(fresh.inputs, fresh.mirrored) for model in trained] for kind, trained in models.items()}
@@ -130,7 +130,7 @@ def _detections(
     """
     numbers, members = np.arange(len(folds)), list(KINDS)
     inside = numbers[folds != HOLDOUT]
-    clean = gap_test(table, holdout, members, COMPETITION)
+    clean = leak_test(table, holdout, members, COMPETITION)
     planted: dict[str, Any] = {}
     for kind in members:
         model = Member(kind).fit(inside[:, None], rows.labels[inside])
@@ -138,9 +138,9 @@ def _detections(
         says = model.predict_proba(numbers[folds == HOLDOUT])
         single = {k: each.probabilities | {kind: says} for k, each in holdout.single.items()}
         kept = _holdout(holdout.average.rows, holdout.average.labels, single)
-        gaps = gap_test(leaky, kept, members, COMPETITION)
+        gaps = leak_test(leaky, kept, members, COMPETITION)
         before, after = (log_losses(each.labels, each.probabilities[kind]).mean() for each in (table, leaky))
-        stack = compare(leaky, members, ("weights",), COMPETITION, 1, seed).nested["weights"]
+        stack = compare_candidates(leaky, members, ("weights",), COMPETITION, 1, seed).nested["weights"]
         planted[kind] = {
             "flattery": float(before - after),
             "caught": gaps[kind].leak,

@@ -1,6 +1,7 @@
-"""Claimed score minus true score: of this stack, of scikit-learn's StackingClassifier, and of the usual script.
+"""How far is the claimed score from the true one, for this stack, scikit-learn's and the usual script's?
 
 python -m benchmarks.stack.honesty [--draws 50] [--rivals 20] [--rows 1500] [--fresh 20000]
+# minutes: not measured; writes benchmarks/results/stacking.json
 
 Each draw makes a new competition of the demo's law, retrains cheap members on it and stacks them. The true score is the
 expected log loss on fresh rows, whose true probabilities are known. Half of the draws have shuffled labels, where there
@@ -10,27 +11,24 @@ them, and how often they accuse clean ones. Finished draws stay in work/stacking
 
 from __future__ import annotations
 
-import argparse
 import json
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from benchmarks.machine import machine
+from benchmarks.result import command_line, write
 from benchmarks.stack.cheap_members import KINDS, draw_rows
 from benchmarks.stack.draw import one_draw
 from pipeline.files import read_json, write_json
 from pipeline.stage import stage
 
-RESULTS = Path("benchmarks/results/stacking.json")
 WORK = Path("work/stacking")
 FRESH_SEED = 1_000_000
 
 
-def main(draws: int, rivals: int, count: int, fresh_count: int) -> None:
+def main(draws: int, rivals: int, count: int, fresh_count: int, output: Path) -> None:
     fresh = None
     found: dict[str, list[dict[str, Any]]] = {"real": [], "noise": []}
     for seed in range(draws):
@@ -41,17 +39,15 @@ def main(draws: int, rivals: int, count: int, fresh_count: int) -> None:
                 write_json(file, one_draw(seed, labels, count, fresh, seed < rivals))
                 print(f"{labels} labels, draw {seed + 1} of {draws}", flush=True)
             done.append(read_json(file))
-    settings = {"draws": draws, "rivals": rivals, "rows": count, "fresh_rows": fresh_count}
-    result = {"date": date.today().isoformat(), "machine": machine(), **settings}
-    result |= {labels: summary(each) for labels, each in found.items()}
-    result["noise"]["leak_probe"] = probe_rates(found["noise"])
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
-    for labels in found:
-        show(labels, result[labels])
+    table = {labels: summary(each) for labels, each in found.items()}
+    table["noise"]["leak_probe"] = probe_rates(found["noise"])
+    write("stacking", table, output, draws=draws, rivals=rivals, rows=count, fresh_rows=fresh_count)
+    for labels, each in table.items():
+        show(labels, each)
 
 
 def summary(draws: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means over the draws with their 95 % intervals, and rates of detection and false alarm."""
+    """Returns means over the draws with their 95 % intervals, and rates of detection and false alarm."""
     names = dict.fromkeys(name for draw in draws for name in draw["claims"])
     plants = {kind: [draw["gap"]["planted"][kind] for draw in draws] for kind in KINDS}
     return {
@@ -79,7 +75,7 @@ def summary(draws: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def probe_rates(draws: list[dict[str, Any]]) -> dict[str, Any]:
-    """How often the leak probe's verdict on shuffled labels accuses clean members, and finds planted ones."""
+    """Returns how often the leak probe's verdict on shuffled labels accuses clean members, and finds planted ones."""
     planted = {kind: _rate([draw["gap"]["planted"][kind]["probe"] for draw in draws]) for kind in KINDS}
     return {"clean_accused": _rate([draw["probe"]["leak"] for draw in draws]), "planted_caught": planted}
 
@@ -95,7 +91,7 @@ def _rate(flags: list[bool]) -> str:
 
 
 def show(labels: str, found: dict[str, Any]) -> None:
-    """The table that docs/stacking.md holds."""
+    """Prints the table that docs/stacking.md holds."""
     print(f"\n{labels} labels")
     for name, each in found["claimed_minus_true"].items():
         print(f"  {name:<58} {each['mean']:+.4f} ± {each['reach']:.4f} ({each['draws']} draws)")
@@ -108,7 +104,7 @@ def show(labels: str, found: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--draws", type=int, default=50, help="draws with true labels, and as many with shuffled ones")
     parser.add_argument("--rivals", type=int, default=20, help="in the first so many, scikit-learn and the script too")
     parser.add_argument("--rows", type=int, default=1500, help="training rows of a draw")
@@ -116,4 +112,4 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     # One thread: on problems this small more of them wait for each other.
     with stage("stacking benchmark", keep_seconds=False), threadpool_limits(1):
-        main(arguments.draws, arguments.rivals, arguments.rows, arguments.fresh)
+        main(arguments.draws, arguments.rivals, arguments.rows, arguments.fresh, arguments.output)

@@ -1,6 +1,7 @@
-"""Seconds and peak memory of the whole `stack` stage on as many rows as the real competition, with twelve members.
+"""What does the `stack` stage take, time and memory, with as many rows as the real competition and twelve members?
 
-python -m benchmarks.stack.size [--rows 57000] [--members 12] [--no-write]
+python -m benchmarks.stack.size [--rows 57000] [--members 12]
+# 7 minutes on two cores for the stage, making the rows not counted; writes benchmarks/results/stack_size.json
 
 The rows are generated; the members' answers are their true probabilities with noise of each member's own, and the
 candidates are all five. The stage runs as the pipeline runs it: its own process, files in, files out.
@@ -8,14 +9,9 @@ candidates are all five. The stage runs as the pipeline runs it: its own process
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
-import time
-from datetime import date
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,25 +20,24 @@ import numpy as np
 import polars as pl
 import yaml
 
-from benchmarks.machine import machine
+from benchmarks.process import run
+from benchmarks.result import ROOT, command_line, write
 from pipeline.artifacts import HOLDOUT
 from pipeline.competitions.registry import load_competition
-from pipeline.data.demo import generate, write
+from pipeline.data import demo
 from pipeline.data.folds import assign_folds, group_keys
 from pipeline.data.ingest import prepare
 from pipeline.ensemble.logits import from_logits, to_logits
 from pipeline.files import write_json, write_parquet
 
-ROOT = Path(__file__).parents[2]
-RESULT = ROOT / "benchmarks" / "results" / "stack_size.json"
 GOAL = {"seconds": 480, "peak_mb": 3000}
 THREADS, FOLDS = 2, 5
 
 
 def write_run(folder: Path, count: int, members: int) -> None:
-    """params.yaml and the files that the stack stage reads."""
+    """Writes params.yaml and the files that the stack stage reads."""
     competition = load_competition("lmsys")
-    write(generate(count, 1, 0), folder / "data")
+    demo.write(demo.generate(count, 1, 0), folder / "data")
     artifacts = folder / "artifacts"
     prepare(folder / "data", competition, artifacts / "competition")
     train = pl.read_parquet(artifacts / "competition" / "train.parquet")
@@ -71,27 +66,18 @@ def write_run(folder: Path, count: int, members: int) -> None:
 
 
 def measure(folder: Path) -> dict[str, float | str]:
-    """One run of the stage in `folder`: wall and CPU seconds, peak MB, the chosen stacker and its scores."""
+    """Runs the stage in `folder`; returns wall and CPU seconds, peak MB, the chosen stacker and its scores."""
     threads = {name: str(THREADS) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")}
-    started = time.monotonic()
-    environment = os.environ | threads | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen([sys.executable, "-m", "stages.stack"], cwd=folder, env=environment)
-    _, status, used = os.wait4(process.pid, 0)
-    seconds = time.monotonic() - started
-    if status:
-        raise SystemExit(f"stages.stack failed with status {status}")
-    peak = used.ru_maxrss * 1024 / 1e6
+    used = run([sys.executable, "-m", "stages.stack"], folder, threads | {"PYTHONPATH": str(ROOT)})
     stack = json.loads((folder / "metrics" / "cv.json").read_text())["stack"]
     scores = {"chosen": stack["chosen"], "nested": stack["score"], "holdout": stack["holdout"]}
-    cpu = used.ru_utime + used.ru_stime
-    return {"seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1), "peak_mb": round(peak)} | scores
+    return {"seconds": used.seconds, "cpu_seconds": used.cpu_seconds, "peak_mb": used.peak_mb} | scores
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--rows", type=int, default=57_000)
     parser.add_argument("--members", type=int, default=12)
-    parser.add_argument("--no-write", action="store_true", help=f"leave {RESULT.name} as it is")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         # In a process of its own: a child's peak counts from what its parent held when it was started.
@@ -102,10 +88,8 @@ def main() -> None:
             raise SystemExit(f"the rows could not be written: exit code {maker.exitcode}")
         found = measure(Path(name))
     print(json.dumps(found | {"goal": GOAL}, indent=2))
-    if not arguments.no_write:
-        settings = {"rows": arguments.rows, "members": arguments.members, "classes": 3, "threads": THREADS}
-        result = {"date": date.today().isoformat(), "machine": machine(), "goal": GOAL} | settings | found
-        RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    settings = {"rows": arguments.rows, "members": arguments.members, "classes": 3, "threads": THREADS}
+    write("stack_size", settings | found, arguments.output, goal=GOAL)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def process_start() -> float:
-    """When this process began, on the clock of time.monotonic(): the interpreter's start counts too."""
+    """Returns when this process began, on the clock of time.monotonic(): the interpreter's start counts too."""
     try:
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
@@ -60,7 +60,7 @@ def process_start() -> float:
 
 
 def serve(started: float, rerun: bool) -> None:
-    """The whole kernel. Raises: Problem in the dress rehearsal, or where not even a prior can be written."""
+    """Runs the whole kernel. Raises: Problem in the dress rehearsal, or where not even a prior can be written."""
     source = Path(os.environ.get("PODIUM_INPUT") or "/kaggle/input")
     working = Path(os.environ.get("PODIUM_WORKING") or "/kaggle/working")
     working.mkdir(parents=True, exist_ok=True)
@@ -88,14 +88,14 @@ def serve(started: float, rerun: bool) -> None:
 
 
 def report(problem: str, rerun: bool) -> None:
-    """Stops the dress rehearsal; in the scored rerun the problem is only printed."""
+    """Prints a problem of the scored rerun. Raises: Problem in the dress rehearsal, which it ends."""
     if not rerun:
         raise Problem(problem)
     print(f"problem: {problem}", flush=True)
 
 
 def find_package(source: Path, rerun: bool) -> tuple[Path | None, dict]:
-    """The package's folder and manifest, wherever it is mounted; (None, {}) in a rerun without one."""
+    """Returns the package's folder and manifest, wherever it is mounted; (None, {}) in a rerun without one."""
     broken = ""
     for place in PLACES:
         found = []
@@ -115,7 +115,7 @@ def find_package(source: Path, rerun: bool) -> tuple[Path | None, dict]:
 
 
 def find_competition(source: Path, competition: dict, rerun: bool) -> Path:
-    """The folder with the test file beside the sample submission; to a rerun either of them is enough."""
+    """Returns the folder with the test file beside the sample submission; to a rerun either of them is enough."""
     files = [competition.get("test", "test.csv"), competition.get("sample_submission", "sample_submission.csv")]
     named = (competition["name"], f"competitions/{competition['name']}") if competition else ()
     for expected in (files, files[:1], files[1:]) if rerun else (files,):
@@ -150,7 +150,7 @@ def write_prior(data: Path, manifest: dict, target: Path, rerun: bool) -> None:
 
 
 def read_ids(path: Path, name: str | None, separator: str, rerun: bool) -> tuple[list[str], list[str]]:
-    """A CSV file's header and its id column (by name, else the first); bytes that are not UTF-8 pass unchanged."""
+    """Returns a CSV file's header and id column (by name, else the first); bytes that are no UTF-8 pass unchanged."""
     try:
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
             reader = csv.reader(stream, delimiter=separator)
@@ -163,7 +163,7 @@ def read_ids(path: Path, name: str | None, separator: str, rerun: bool) -> tuple
 
 
 def unpacked(package: Path) -> Path:
-    """The package with real sub-folders: a mount may show them as the zip files that they were uploaded as."""
+    """Returns the package with real sub-folders: a mount may show the zip files that they were uploaded as."""
     archives = sorted(package.glob("*.zip"))
     if not archives:
         return package
@@ -177,14 +177,14 @@ def unpacked(package: Path) -> Path:
 
 
 def broken_files(package: Path, files: dict) -> dict[str, str]:
-    """What is wrong with each file that is not as the manifest says, by its path in the package."""
+    """Returns what is wrong with each file that is not as the manifest says, by its path in the package."""
     with ThreadPoolExecutor(4) as pool:  # hashing lets other threads run
         found = list(pool.map(lambda name: difference(package / name, files[name]), files))
     return {name: what for name, what in zip(files, found, strict=True) if what}
 
 
 def difference(path: Path, expected: dict) -> str | None:
-    """How a file differs from its entry in the manifest, or None."""
+    """Returns how a file differs from its entry in the manifest, or None."""
     try:
         if (size := path.stat().st_size) != expected["bytes"]:
             return f"expected {expected['bytes']} bytes, found {size}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pipeline.competitions.metrics import METRICS
 from pipeline.competitions.task import Competition
 from pipeline.errors import PodiumError, nearest
 from pipeline.validation import read_yaml, validated
@@ -12,7 +13,7 @@ FOLDER = Path(__file__).parent
 
 
 def load_competition(name: str) -> Competition:
-    """The competition that `data.competition` in params.yaml names.
+    """Returns the competition that `data.competition` in params.yaml names.
 
     Raises: PodiumError for an unknown name or an inconsistent file.
     """
@@ -30,6 +31,9 @@ def load_competition(name: str) -> Competition:
 
 def _check(competition: Competition, source: str) -> None:
     fields, label = competition.kind.fields, competition.label
+    if competition.metric not in METRICS:
+        near = nearest(competition.metric, METRICS)
+        raise PodiumError(f'{source}: metric: expected one of {", ".join(METRICS)}, found "{competition.metric}"{near}')
     if set(competition.texts) != set(fields):
         raise PodiumError(
             f"{source}: texts: a {competition.task} task needs exactly {', '.join(fields)}, "

@@ -7,6 +7,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from pipeline.section import from_json
+
 
 @dataclass(frozen=True)
 class Task:
@@ -51,7 +53,8 @@ class Competition:
     name: str
     """Kaggle's slug, which is also the folder name under /kaggle/input."""
     task: Literal["preference", "single"]
-    metric: Literal["log_loss", "accuracy"]
+    metric: str
+    """A name in metrics.METRICS."""
     id: str
     """The id column of train, test and submission."""
     texts: dict[str, str]
@@ -78,15 +81,10 @@ class Competition:
         return TASKS[self.task]
 
     def mirrored(self, probabilities: np.ndarray) -> np.ndarray:
-        """Probabilities (rows, classes) of the swapped rows, brought back to the original order of sides."""
+        """Returns (rows, classes) probabilities of the swapped rows in the original order of sides."""
         return probabilities[:, list(self.kind.mirror or range(len(self.classes)))]
 
 
 def competition_from_json(value: dict[str, Any]) -> Competition:
-    """The inverse of `dataclasses.asdict` after a trip through JSON (lists become tuples again)."""
-    label = Label(**_tuples(value["label"]))
-    return Competition(**_tuples(value) | {"label": label})
-
-
-def _tuples(value: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(item) if isinstance(item, list) else item for name, item in value.items()}
+    """Returns the competition that `dataclasses.asdict` and JSON have made `value` of."""
+    return from_json(Competition, value)

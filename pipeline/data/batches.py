@@ -18,12 +18,12 @@ STEPS_PER_CHUNK = 16
 
 
 def padded(length: int) -> int:
-    """`length` rounded up to a multiple of 8."""
+    """Returns `length` rounded up to a multiple of 8."""
     return -(-length // MULTIPLE) * MULTIPLE
 
 
 def cut_by_budget(rows: np.ndarray, lengths: np.ndarray, views: int, budget: int) -> list[np.ndarray]:
-    """`rows`, in their order, in batches whose padded size stays within `budget` tokens (or that hold one row).
+    """Returns `rows`, in their order, in batches of at most `budget` tokens with their padding, or of one row.
 
     lengths (all rows,): tokens of a row's longest sequence; views: sequences per row.
     """
@@ -38,14 +38,14 @@ def cut_by_budget(rows: np.ndarray, lengths: np.ndarray, views: int, budget: int
 
 
 def inference_batches(lengths: np.ndarray, views: int, budget: int) -> list[np.ndarray]:
-    """All rows once, the longest first."""
+    """Returns batches of all rows, the longest rows first."""
     return cut_by_budget(np.argsort(-lengths, kind="stable"), lengths, views, budget)
 
 
 def epoch_steps(
     lengths: np.ndarray, views: int, rows_per_step: int, budget: int, seeds: Sequence[int]
 ) -> list[list[np.ndarray]]:
-    """One epoch as steps of batches of row numbers: every row once, drawn by `seeds` (of the stream and the epoch)."""
+    """Returns one epoch as steps of batches of row numbers, each row once; `seeds` are the stream's and the epoch's."""
     draw = np.random.default_rng(list(seeds))
     order = draw.permutation(len(lengths))
     steps: list[np.ndarray] = []
@@ -57,7 +57,7 @@ def epoch_steps(
 
 
 def pad(sequences: Sequence[np.ndarray], pad_id: int) -> tuple[np.ndarray, np.ndarray]:
-    """(sequences, padded length) int64 ids, filled up on the right, and the mask: 1 where a token stands."""
+    """Returns (sequences, padded length) int64 ids, filled up on the right, and the mask: 1 where a token stands."""
     width = padded(max(map(len, sequences)))
     ids = np.full((len(sequences), width), pad_id, dtype=np.int64)
     mask = np.zeros((len(sequences), width), dtype=np.int64)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import polars as pl
 
 from pipeline.competitions.task import Task
-from pipeline.data.features import joined_turns
+from pipeline.data.rows import joined_turns
 
 
 def training_texts(rows: pl.DataFrame, task: Task) -> list[str]:

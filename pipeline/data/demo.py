@@ -80,7 +80,7 @@ CODE = '```python\ndef area(width, height):\n\treturn f"{{width * height + {}}} 
 NOTHING = (None, "", " \n")
 
 
-class Language(NamedTuple):
+class _Language(NamedTuple):
     share: float
     gap: str
     stop: str
@@ -88,16 +88,16 @@ class Language(NamedTuple):
     parts: list[list[str]]
 
 
-def _language(paragraph: str) -> Language:
+def _language(paragraph: str) -> _Language:
     share, gap, stop, asks, *parts = ([word.strip() for word in field.split("|")] for field in paragraph.split("/"))
-    return Language(float(share[0]), " " if gap[0] == "_" else "", stop[0], asks, parts)
+    return _Language(float(share[0]), " " if gap[0] == "_" else "", stop[0], asks, parts)
 
 
 LANGUAGES = [_language(paragraph) for paragraph in WORDS.split("\n\n")]
 
 
 @dataclass(frozen=True)
-class Demo:
+class DemoFiles:
     """The competition's files as frames; text cells are JSON lists of turns; `truth` has train rows, then test rows."""
 
     train: pl.DataFrame
@@ -106,8 +106,8 @@ class Demo:
     truth: pl.DataFrame
 
 
-def generate(train_rows: int, test_rows: int, seed: int) -> Demo:
-    """A competition with that many rows; the same arguments give the same competition."""
+def generate(train_rows: int, test_rows: int, seed: int) -> DemoFiles:
+    """Returns a competition with that many rows; the same arguments give the same competition."""
     rng = Random(seed)
     ids = [str(number) for number in rng.sample(range(10**6, 10**10), train_rows + test_rows)]
     chances = {f"true_{name}": name for name in CLASSES}
@@ -117,10 +117,10 @@ def generate(train_rows: int, test_rows: int, seed: int) -> Demo:
     test = frame.tail(test_rows).select("id", *TEXTS)
     sample = test.select("id", *(pl.lit(1 / 3).alias(name) for name in CLASSES))
     truth = frame.select("id", *chances).rename(chances)
-    return Demo(frame.head(train_rows).drop(chances), test, sample, truth)
+    return DemoFiles(frame.head(train_rows).drop(chances), test, sample, truth)
 
 
-def write(demo: Demo, folder: Path) -> None:
+def write(demo: DemoFiles, folder: Path) -> None:
     """Writes train.csv, test.csv, sample_submission.csv, truth.csv and README.md; `folder` is replaced as a whole."""
     entropy, realised = best_log_loss(demo)
     readme = f"""# A generated competition
@@ -141,8 +141,8 @@ ANNOTATORS, as (share, s, v), {", ".join(map(str, ANNOTATORS))}.
         (partial / "README.md").write_text(readme, encoding="utf-8")
 
 
-def best_log_loss(demo: Demo) -> tuple[float, float]:
-    """Mean entropy of the train rows' true probabilities, and their log loss on the train labels (nats per row)."""
+def best_log_loss(demo: DemoFiles) -> tuple[float, float]:
+    """Returns the mean entropy of the train rows' true probabilities, and their log loss on the labels, in nats."""
     truth = demo.truth.head(demo.train.height).select(CLASSES).to_numpy()
     labels = demo.train.select(CLASSES).to_numpy()
     entropy, realised = (-(weights * np.log(truth)).sum(axis=1).mean() for weights in (truth, labels))
@@ -150,7 +150,7 @@ def best_log_loss(demo: Demo) -> tuple[float, float]:
 
 
 def quality(turns: list[str | None]) -> float:
-    """How good an answer is, read off its turns alone."""
+    """Returns how good an answer is, read off its turns alone."""
     text = "\n".join(turn for turn in turns if turn).lower()
     if not text.strip():
         return EMPTY
@@ -160,7 +160,7 @@ def quality(turns: list[str | None]) -> float:
 
 
 def probabilities(quality_a: float, quality_b: float) -> tuple[float, float, float]:
-    """Chances that one vote, by an annotator drawn at random, says A, B, tie."""
+    """Returns the chances that one vote, by an annotator drawn at random, says A, B, tie."""
     votes = [0.0, 0.0, 0.0]
     for share, sharpness, tie in ANNOTATORS:
         strength = math.exp(0.5 * sharpness * (quality_a - quality_b))
@@ -172,7 +172,7 @@ def probabilities(quality_a: float, quality_b: float) -> tuple[float, float, flo
 def _rows(rng: Random, count: int) -> list[tuple[str | int | float, ...]]:
     """Models, text cells, one-hot winner and true probabilities of each row; a fifth repeat an earlier row's prompt."""
     rows: list[tuple[str | int | float, ...]] = []
-    prompts: list[tuple[Language, str, list[str | None]]] = []
+    prompts: list[tuple[_Language, str, list[str | None]]] = []
     for _ in range(count):
         if prompts and rng.random() < 0.2:
             language, topic, prompt = rng.choice(prompts)
@@ -193,7 +193,7 @@ def _rows(rng: Random, count: int) -> list[tuple[str | int | float, ...]]:
     return rows
 
 
-def _prompt(rng: Random, language: Language, topic: str) -> str | None:
+def _prompt(rng: Random, language: _Language, topic: str) -> str | None:
     """One turn of the user: a question, at times with code or a text pasted below it."""
     chance = rng.random()
     if chance < 0.004:
@@ -203,7 +203,7 @@ def _prompt(rng: Random, language: Language, topic: str) -> str | None:
     return question if chance > 0.12 else f"{question}\n\n{' '.join(pasted)}"
 
 
-def _answer(rng: Random, language: Language, topic: str, skill: float, turns: int) -> list[str | None]:
+def _answer(rng: Random, language: _Language, topic: str, skill: float, turns: int) -> list[str | None]:
     """One side of a row, of a model with that skill: as many turns as the prompt, with two to five markers in all."""
     odds = math.exp(rng.gauss(skill, 1.0))
     markers: list[list[str]] = [[] for _ in range(turns)]
@@ -213,7 +213,7 @@ def _answer(rng: Random, language: Language, topic: str, skill: float, turns: in
     return [_reply(rng, language, topic, here, 1.0 if turns == 1 else 0.6) for here in markers]
 
 
-def _reply(rng: Random, language: Language, topic: str, markers: list[str], scale: float) -> str | None:
+def _reply(rng: Random, language: _Language, topic: str, markers: list[str], scale: float) -> str | None:
     """One turn of an answer with these markers; now and then nothing, three words, or thousands of them."""
     chance = rng.random()
     if chance < 0.01:
@@ -236,7 +236,7 @@ def _reply(rng: Random, language: Language, topic: str, markers: list[str], scal
     return "\n\n".join(blocks)
 
 
-def _sentences(rng: Random, language: Language, topic: str, count: int, markers: list[str]) -> list[str]:
+def _sentences(rng: Random, language: _Language, topic: str, count: int, markers: list[str]) -> list[str]:
     """Sentences of which at least a third speak of the topic; the markers open some of the first ones."""
     topics = [topic if rng.random() < 0.33 else rng.choice(language.parts[0]) for _ in range(count)]
     clauses = [_clause(rng, language, subject) for subject in topics]
@@ -246,5 +246,5 @@ def _sentences(rng: Random, language: Language, topic: str, count: int, markers:
     return [clause[0].upper() + clause[1:] + language.stop for clause in clauses]
 
 
-def _clause(rng: Random, language: Language, subject: str) -> str:
+def _clause(rng: Random, language: _Language, subject: str) -> str:
     return language.gap.join((subject, rng.choice(language.parts[1]), rng.choice(language.parts[2])))

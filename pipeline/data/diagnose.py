@@ -26,18 +26,18 @@ BATCH = 2048
 
 
 def label_columns(competition: Competition) -> tuple[str, ...]:
-    """The columns of train.csv that hold the answer."""
+    """Returns the columns of train.csv that hold the answer."""
     label = competition.label
     return label.one_hot or ((label.column,) if label.column is not None else ())
 
 
 def label_values(competition: Competition) -> tuple[str, ...]:
-    """What stands in a label column that is not one-hot, in the order of the classes."""
+    """Returns what stands in a label column that is not one-hot, in the order of the classes."""
     return competition.label.values or competition.classes
 
 
 def turns_of(cell: str) -> list[str | None]:
-    """The turns in a cell that holds a JSON list of strings and nulls.
+    """Returns the turns in a cell that holds a JSON list of strings and nulls.
 
     Takes what Python's json takes, and raw line breaks and tabs inside strings too. Half of a surrogate pair, which
     no UTF-8 file can hold, becomes U+FFFD.
@@ -59,12 +59,12 @@ def turns_of(cell: str) -> list[str | None]:
 
 
 def read_header(path: Path, separator: str, strict: bool = True) -> list[str]:
-    """The column names of a CSV file.
+    """Returns the column names of a CSV file.
 
     Raises: PodiumError where there is no file or no header and, if `strict`, for what is not UTF-8 or a repeated name.
     """
     if len(separator.encode()) != 1:
-        raise PodiumError(f"{path}: separator: expected one ASCII character, found {shown(separator)}")
+        raise PodiumError(f"{path}: separator: expected one ASCII character, found {quoted(separator)}")
     if not path.is_file():
         raise PodiumError(f"{path}: no such file")
     if not path.stat().st_size:
@@ -79,27 +79,27 @@ def read_header(path: Path, separator: str, strict: bool = True) -> list[str]:
         raise PodiumError(f"{path}: expected a line of column names, found an empty line")
     for place, name in enumerate(header):
         if strict and name in header[:place]:
-            raise PodiumError(f"{path}: column {shown(name)} stands twice in the header")
+            raise PodiumError(f"{path}: column {quoted(name)} stands twice in the header")
     return header
 
 
 def check_columns(path: Path, header: list[str], needed: Sequence[str], ignored: Sequence[str]) -> None:
-    """Raises: PodiumError for a needed column that is missing, and for one that is neither needed nor ignored."""
+    """Raises PodiumError for a needed column that is missing, and for one that is neither needed nor ignored."""
     for name in needed:
         if name not in header:
-            found = ", ".join(map(shown, header[:20]))
+            found = ", ".join(map(quoted, header[:20]))
             near = nearest(name, [other for other in header if other not in needed])
-            raise PodiumError(f"{path}: missing column {shown(name)}{near}, found {found}")
+            raise PodiumError(f"{path}: missing column {quoted(name)}{near}, found {found}")
     for name in header:
         if name not in needed and name not in ignored:
             raise PodiumError(
-                f"{path}: unexpected column {shown(name)}: expected {', '.join(needed)}; if it is of no use, add it "
+                f"{path}: unexpected column {quoted(name)}: expected {', '.join(needed)}; if it is of no use, add it "
                 "under `ignored` in the competition's YAML file"
             )
 
 
 def check_utf8(path: Path) -> None:
-    """Raises: PodiumError that names the first line that is not UTF-8."""
+    """Raises PodiumError that names the first line that is not UTF-8."""
     with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             try:
@@ -110,7 +110,7 @@ def check_utf8(path: Path) -> None:
 
 
 def plain_rows(path: Path, separator: str, strict: bool) -> Iterator[list[str]]:
-    """The cells of every data row; blank lines are passed over.
+    """Yields the cells of every data row; blank lines are passed over.
 
     Where `strict` is False, undecodable bytes become U+FFFD, short rows are filled up and long ones cut.
 
@@ -134,7 +134,7 @@ def plain_rows(path: Path, separator: str, strict: bool) -> Iterator[list[str]]:
 
 
 def scan_by_hand(path: Path, header: list[str], columns: list[str], separator: str, strict: bool) -> pl.LazyFrame:
-    """The named columns as String, in batches, through `plain_rows`; an empty cell is ""."""
+    """Returns the named columns as String, in batches, through `plain_rows`; an empty cell is ""."""
     places, schema = [header.index(column) for column in columns], dict.fromkeys(columns, pl.String)
 
     def batches(*_: object) -> Iterator[pl.DataFrame]:
@@ -159,10 +159,10 @@ def find_fault(path: Path, competition: Competition, labelled: bool) -> None:
         row = {name: cells[place] for name, place in at.items()}
         identity = row[competition.id]
         if not identity:
-            raise PodiumError(f"{path}: row {number}: column {shown(competition.id)}: expected an id, found nothing")
+            raise PodiumError(f"{path}: row {number}: column {quoted(competition.id)}: expected an id, found nothing")
         fault = _text_fault(row, competition) or (_label_fault(row, competition) if labelled else None)
         if fault:
-            raise PodiumError(f"{path}: row {number} (id {shown(identity)}): {fault}")
+            raise PodiumError(f"{path}: row {number} (id {quoted(identity)}): {fault}")
 
 
 def _text_fault(row: dict[str, str], competition: Competition) -> str | None:
@@ -173,7 +173,7 @@ def _text_fault(row: dict[str, str], competition: Competition) -> str | None:
         try:
             lengths[column] = len(turns_of(row[column]))
         except ValueError as why:
-            return f"column {shown(column)}: expected a JSON list of turns, found {shown(row[column])}: {why}"
+            return f"column {quoted(column)}: expected a JSON list of turns, found {quoted(row[column])}: {why}"
     if len(set(lengths.values())) > 1:
         found = ", ".join(f"{length} in {column}" for column, length in lengths.items())
         return f"expected as many turns in every text column, found {found}"
@@ -187,42 +187,42 @@ def _label_fault(row: dict[str, str], competition: Competition) -> str | None:
     for column, value in found.items():
         if value not in known:
             some = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "")
-            return f"column {shown(column)}: expected one of {some}, found {shown(value)}{nearest(value, known)}"
+            return f"column {quoted(column)}: expected one of {some}, found {quoted(value)}{nearest(value, known)}"
     if one_hot and sum(ONE_HOT[value] for value in found.values()) != 1:
         return f"expected exactly one 1 among {', '.join(found)}, found {', '.join(found.values())}"
     return None
 
 
 def check_ids(path: Path, ids: pl.Series) -> None:
-    """Raises: PodiumError where there are no rows, or an id stands twice."""
+    """Raises PodiumError where there are no rows, or an id stands twice."""
     if not len(ids):
         raise PodiumError(f"{path}: expected rows below the header, found none")
     repeated = ids.filter(ids.is_duplicated())
     if len(repeated):
         first, second = (ids == repeated[0]).arg_true()[:2] + 1
-        raise PodiumError(f"{path}: rows {first} and {second} have the same id {shown(repeated[0])}")
+        raise PodiumError(f"{path}: rows {first} and {second} have the same id {quoted(repeated[0])}")
 
 
 def check_apart(test_csv: Path, test_ids: pl.Series, train_csv: Path, train_ids: pl.Series) -> None:
-    """Raises: PodiumError where an id is in both files."""
+    """Raises PodiumError where an id is in both files."""
     both = test_ids.filter(test_ids.is_in(train_ids.implode()))
     if len(both):
         row, train_row = ((ids == both[0]).arg_true()[0] + 1 for ids in (test_ids, train_ids))
         place = f"{train_csv}, row {train_row} ({len(both)} in all)"
-        raise PodiumError(f"{test_csv}: row {row}: id {shown(both[0])} is also in {place}")
+        raise PodiumError(f"{test_csv}: row {row}: id {quoted(both[0])} is also in {place}")
 
 
 def check_holds(path: Path, ids: pl.Series, other: Path, other_ids: pl.Series) -> None:
-    """Raises: PodiumError where `path` lacks an id of `other`."""
+    """Raises PodiumError where `path` lacks an id of `other`."""
     lacking = other_ids.filter(~other_ids.is_in(ids.implode()))
     if len(lacking):
         raise PodiumError(
-            f"{path}: expected the ids of {other}, {shown(lacking[0])} is missing ({len(lacking)} in all)"
+            f"{path}: expected the ids of {other}, {quoted(lacking[0])} is missing ({len(lacking)} in all)"
         )
 
 
-def shown(text: str, most: int = 60) -> str:
-    """`text` in quotes on one line, cut after `most` characters."""
+def quoted(text: str, most: int = 60) -> str:
+    """Returns `text` in quotes on one line, cut after `most` characters."""
     text = text if len(text) <= most else text[:most] + "…"
     return f'"{text}"' if text.isprintable() else repr(text)
 

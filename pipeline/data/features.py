@@ -7,10 +7,10 @@ places, `diff_*` and `ratio_*` change sign, and nothing else changes: to the las
 
 from __future__ import annotations
 
-import numpy as np
 import polars as pl
 
 from pipeline.competitions.task import Task
+from pipeline.data.rows import joined
 
 # Counted in the text as it stands (Rust regular expressions; `(?m)` makes ^ and $ match at line ends).
 MARKS = {
@@ -63,15 +63,8 @@ BATCH = 2048
 NOT_OF_PROMPTS = ("refusals", "apologies", "offers", "headings", "table_rows", "finished", "eager")
 
 
-def swapped(rows: pl.DataFrame, task: Task) -> pl.DataFrame:
-    """The mirror image of every row: the two sides have changed places, all else stands. Only where `task.sides`."""
-    assert task.sides, "this task has no sides to swap"
-    first, second = task.sides
-    return rows.with_columns(pl.col(second).alias(first), pl.col(first).alias(second))
-
-
 def mirrored_features(features: pl.DataFrame, task: Task) -> pl.DataFrame:
-    """`text_features(swapped(rows))`, computed from `text_features(rows)` without reading the texts again."""
+    """Returns `text_features(swapped(rows))`, from `text_features(rows)` and without reading the texts again."""
     first, second = (f"{side}_" for side in task.sides or ())
     exchanged = {name: second + name.removeprefix(first) for name in features.columns if name.startswith(first)}
     exchanged |= {other: name for name, other in exchanged.items()}
@@ -81,19 +74,8 @@ def mirrored_features(features: pl.DataFrame, task: Task) -> pl.DataFrame:
     )
 
 
-def joined_turns(rows: pl.DataFrame, field: str) -> pl.Series:
-    """The turns of `field` as one String per row, with an empty line between them; null turns are left out."""
-    return rows.select(_joined(field)).to_series()
-
-
-def field_characters(rows: pl.DataFrame, fields: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Field -> (rows,) float64 number of characters of all its turns."""
-    lengths = rows.select(pl.col(field).list.eval(pl.element().str.len_chars()).list.sum() for field in fields)
-    return {field: lengths[field].fill_null(0).to_numpy().astype(np.float64) for field in fields}
-
-
 def text_features(rows: pl.DataFrame | pl.LazyFrame, task: Task) -> pl.DataFrame:
-    """One row of Float32 features per row of `rows`, which has a List(String) column for each of `task.fields`.
+    """Returns Float32 features of each of `rows`, which have a List(String) column for each of `task.fields`.
 
     No value is null, NaN or infinite: a null turn counts as an empty text. A single text gets its own measures only.
     Works in batches, so that memory beside `rows` is that of the result. A LazyFrame (`pl.scan_parquet`) is read in
@@ -132,17 +114,13 @@ def _batch_features(rows: pl.DataFrame, task: Task) -> pl.DataFrame:
     ).cast(pl.Float32)
 
 
-def _joined(field: str) -> pl.Expr:
-    return pl.col(field).fill_null([]).list.join("\n\n", ignore_nulls=True)
-
-
 def _texts(rows: pl.DataFrame, fields: tuple[str, ...]) -> pl.DataFrame:
-    """Per field: its text `f` (turns joined by an empty line), in lower case, its words, and facts about its turns."""
+    """Returns per field its text `f` (turns joined by an empty line), in lower case, words, and facts about turns."""
     columns: list[pl.Expr] = []
     for field in fields:
         turns = pl.col(field).fill_null([])
         columns += [
-            _joined(field).alias(field),
+            joined(field).alias(field),
             turns.list.len().alias(f"{field} turns"),
             turns.list.eval(pl.element().is_null()).list.sum().alias(f"{field} nulls"),
             turns.list.eval(pl.element().str.strip_chars() == "").list.sum().alias(f"{field} empties"),
@@ -157,7 +135,7 @@ def _texts(rows: pl.DataFrame, fields: tuple[str, ...]) -> pl.DataFrame:
 
 
 def _measures(field: str) -> dict[str, pl.Expr]:
-    """Every measure of one text, as expressions over the columns of `_texts`."""
+    """Returns every measure of one text, as expressions over the columns of `_texts`."""
     text, lower = pl.col(field), pl.col(f"{field} lower")
     characters = text.str.len_chars().cast(pl.Float64)
     words = pl.col(f"{field} words").list.len().cast(pl.Float64)
@@ -187,7 +165,7 @@ def _measures(field: str) -> dict[str, pl.Expr]:
 
 
 def _pair(first: str, second: str, prompt: str) -> dict[str, pl.Expr]:
-    """What the words of the two sides have in common, with each other and with the prompt; what share is too much."""
+    """Returns what the sides' words have in common, with each other and with the prompt; what share is too much."""
 
     def size(field: str) -> pl.Expr:
         return pl.col(f"{field} set").list.len().cast(pl.Float64)
@@ -212,6 +190,6 @@ def _pair(first: str, second: str, prompt: str) -> dict[str, pl.Expr]:
 
 
 def _closeness(first: str, second: str) -> dict[str, pl.Expr]:
-    """1 where the two lengths are equal, about 0 once they differ by twice the scale: lets linear models see ties."""
+    """Returns 1 where the lengths are equal, about 0 where they differ by twice the scale: ties for linear models."""
     gap = (pl.col(f"{first}_characters") - pl.col(f"{second}_characters")).abs()
     return {f"closeness_{scale}": (-(gap / scale).pow(2)).exp() for scale in (10, 30, 100)}

@@ -21,7 +21,7 @@ SIZE_WEIGHT = 0.1
 
 
 def group_key(task: Task) -> pl.Expr:
-    """One String per row: the group field's first turn in lower case without white space, cut to 400 characters.
+    """Returns a String per row: the group field's first turn in lower case, 400 characters without white space.
 
     Two rows with equal keys are the same question to a model, whatever their spacing; they must not be parted.
     """
@@ -30,12 +30,12 @@ def group_key(task: Task) -> pl.Expr:
 
 
 def group_keys(rows: pl.DataFrame, task: Task) -> pl.Series:
-    """The `group_key` of every row."""
+    """Returns the `group_key` of every row."""
     return rows.select(group_key(task)).to_series()
 
 
 def assign_folds(groups: pl.Series, labels: np.ndarray, folds: int, holdout: float, seed: int) -> np.ndarray:
-    """The fold (0 to folds - 1, or -1 for the holdout) of every row, Int8 (rows,).
+    """Returns the fold (0 to folds - 1, or -1 for the holdout) of every row, Int8 (rows,).
 
     Rows whose `groups` (keys or their hashes) are equal stay together. Of each class of `labels` (rows,) the holdout
     gets the share `holdout` and every fold an equal share of what is left, as nearly as whole groups allow. The time
@@ -68,7 +68,7 @@ def assign_folds(groups: pl.Series, labels: np.ndarray, folds: int, holdout: flo
 
 
 def _codes(groups: pl.Series) -> np.ndarray:
-    """(rows,) group numbers in the order in which the groups first appear."""
+    """Returns group numbers (rows,) in the order in which the groups first appear."""
     # Hashes sort faster than texts. Their values, which another polars may change, decide nothing.
     _, first, codes = np.unique(groups.hash().to_numpy(), return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[codes]
@@ -77,7 +77,8 @@ def _codes(groups: pl.Series) -> np.ndarray:
 def _deal(
     codes: np.ndarray, labels: np.ndarray, shares: list[float], fewest: list[int], draw: np.random.Generator
 ) -> np.ndarray:
-    """(rows,) indices into `shares`: every part gets its share of the rows of each class, in whole groups.
+    """Returns each row's index into `shares`, (rows,): every part gets its share of the rows of each class, in whole
+    groups.
 
     codes (rows,): group numbers; fewest: the number of groups that a part gets at least.
 
@@ -96,6 +97,11 @@ def _deal(
     _, example, kinds = np.unique(counts @ draw.random(len(totals)), return_index=True, return_inverse=True)
     shuffled = draw.permutation(len(kinds))
     members = np.split(shuffled[np.argsort(kinds[shuffled], kind="stable")], np.cumsum(np.bincount(kinds))[:-1])
+    # A part is as far from its share as the sum over classes of row weight * missing^2 says, and `wish` is the number
+    # of copies of a kind that would bring it nearest: (missing . rows) / (rows . rows), both weighted. All parts
+    # together take every copy, so they get the whole numbers nearest to their wishes. Heavy kinds come first, while
+    # every part has room for them, and light ones even out what is left. Equal weights go by the kinds' first groups,
+    # so that equal tables are dealt alike everywhere.
     missing = np.outer(shares, totals)
     part_of = np.empty(len(kinds), dtype=np.int64)
     for kind in np.lexsort((example, -weights[example])):
@@ -109,7 +115,7 @@ def _deal(
 
 
 def _nearest(wish: np.ndarray, total: int, shares: np.ndarray) -> np.ndarray:
-    """Counts (parts,) with sum `total` for which the sum of (count - wish)^2 / share is least."""
+    """Returns counts (parts,) with sum `total` for which the sum of (count - wish)^2 / share is least."""
     taking = np.ones(len(wish), dtype=bool)
     while True:
         step = (total - wish[taking].sum()) / shares[taking].sum()
@@ -125,7 +131,7 @@ def _nearest(wish: np.ndarray, total: int, shares: np.ndarray) -> np.ndarray:
 
 
 def _filled(part_of: np.ndarray, sizes: np.ndarray, fewest: np.ndarray) -> np.ndarray:
-    """`part_of` (groups,) with small groups moved to parts that have fewer than `fewest` (parts,) groups."""
+    """Returns `part_of` (groups,) with small groups moved to parts that have fewer than `fewest` (parts,) groups."""
     while ((has := np.bincount(part_of, minlength=len(fewest))) < fewest).any():
         spare = np.flatnonzero((has > fewest)[part_of])
         part_of[spare[np.argmin(sizes[spare])]] = np.argmax(has < fewest)
@@ -142,11 +148,6 @@ class Split:
 
 
 def split_rows(rows: pl.DataFrame, folds: pl.DataFrame, fold: int) -> Split:
-    """Parts `rows` (train.parquet) by the table of folds.parquet.
-
-    Raises: PodiumError where the two tables do not hold the same ids in the same order.
-    """
-    if not rows["id"].equals(folds["id"]):
-        raise PodiumError("artifacts/folds.parquet: its ids are not those of train.parquet; run `dvc repro folds`")
+    """Returns `rows` (Artifacts.train) parted by `folds` (Artifacts.folds), which holds their ids in their order."""
     of = folds["fold"]
     return Split(rows.filter((of != fold) & (of != HOLDOUT)), rows.filter(of == fold), rows.filter(of == HOLDOUT))

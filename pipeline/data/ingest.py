@@ -18,9 +18,10 @@ from tempfile import TemporaryFile
 
 import polars as pl
 
+from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.data import diagnose
-from pipeline.data.diagnose import label_columns, scan_by_hand, shown, turns_of
+from pipeline.data.diagnose import label_columns, quoted, scan_by_hand, turns_of
 from pipeline.errors import PodiumError
 from pipeline.files import atomic_folder, write_json
 
@@ -61,8 +62,9 @@ def prepare(source: Path, competition: Competition, target: Path) -> None:
     _header(train_csv, competition, labelled=True)
     _header(test_csv, competition, labelled=False)
     sample = _sample_ids(sample_csv, competition)
+    at = Artifacts()
     with atomic_folder(target) as folder:
-        train, test = folder / "train.parquet", folder / "test.parquet"
+        train, test, truth = (folder / file.name for file in (at.train_file, at.test_file, at.truth_file))
         _read(train_csv, competition, labelled=True, sink=train)
         _read(test_csv, competition, labelled=False, sink=test)
         train_ids, test_ids = (pl.read_parquet(file, columns=["id"])["id"] for file in (train, test))
@@ -74,14 +76,14 @@ def prepare(source: Path, competition: Competition, target: Path) -> None:
         diagnose.check_holds(test_csv, test_ids, sample_csv, sample)
         _warn_of_empty_classes(train_csv, train, competition)
         if truth_csv.is_file():
-            _run(_truth(truth_csv, competition, train_csv, train_ids).lazy(), folder / "truth.parquet")
+            _run(_truth(truth_csv, competition, train_csv, train_ids).lazy(), truth)
         rows = {"train": len(train_ids), "test": len(test_ids)}
         facts = {"competition": asdict(competition), "rows": rows, "data": _content_hash(train, competition)}
-        write_json(folder / "competition.json", facts)
+        write_json(folder / at.competition_file.name, facts)
 
 
 def read_test(path: Path, competition: Competition, strict: bool) -> pl.DataFrame:
-    """The rows of a test file in file order: id String, then one List(String) of turns per field.
+    """Returns the rows of a test file in file order: id String, then one List(String) of turns per field.
 
     With `strict` it checks what `prepare` checks. Without, it never raises for what a cell holds: a text cell that is
     no list of turns becomes one turn with the raw text, undecodable bytes become U+FFFD, other columns are passed
@@ -104,7 +106,7 @@ def read_test(path: Path, competition: Competition, strict: bool) -> pl.DataFram
 
 
 def _read(path: Path, competition: Competition, labelled: bool, sink: Path | None = None) -> pl.DataFrame:
-    """Every row of train.csv (`labelled`) or test.csv, checked; written to `sink` in a stream where one is given."""
+    """Returns every row of train.csv (`labelled`) or test.csv, checked; a `sink` gets them in a stream instead."""
     header = _header(path, competition, labelled)
     doubts: set[str] = set()
     try:
@@ -133,7 +135,7 @@ def _needed(competition: Competition, labelled: bool) -> list[str]:
 
 
 def _scan(path: Path, header: list[str], competition: Competition) -> pl.LazyFrame:
-    """All columns as String (polars checks the UTF-8 of what it reads); an empty cell is null, "" in quotes is not."""
+    """Returns all columns as String, checked to be UTF-8; an empty cell is null, a quoted one is not."""
     cells = pl.scan_csv(path, separator=competition.separator, infer_schema=False, glob=False)
     if cells.collect_schema().names() != header:
         raise pl.exceptions.SchemaError(f"{path}: polars sees other column names than the csv module")
@@ -160,7 +162,7 @@ def _run(rows: pl.LazyFrame, sink: Path | None) -> pl.DataFrame:
 
 
 def _normalised(cells: pl.DataFrame, competition: Competition, labelled: bool, doubts: set[str]) -> pl.DataFrame:
-    """One batch of cells as rows of train.parquet or test.parquet; adds to `doubts` why one needs a second look."""
+    """Returns a batch of cells as rows of train.parquet or test.parquet; `doubts` gets why one needs a second look."""
     if cells[:, -1].null_count() or cells[competition.id].null_count():
         doubts.add(_MAYBE_SHORT)
         cells = cells.filter(~pl.all_horizontal(pl.all().is_null()))  # blank lines
@@ -178,7 +180,7 @@ def _normalised(cells: pl.DataFrame, competition: Competition, labelled: bool, d
 
 
 def _turns(cells: pl.Series, competition: Competition) -> tuple[pl.Series, bool]:
-    """The cells as lists of turns, and whether each was whole; one that is not becomes a single turn, its raw text."""
+    """Returns the cells as lists of turns, and whether all were whole; one that is not becomes a turn of raw text."""
     cells = cells.fill_null("")
     if competition.turns == "plain":
         return cells.to_frame("cell").select(pl.concat_list("cell")).to_series(), True
@@ -200,7 +202,7 @@ def _turns(cells: pl.Series, competition: Competition) -> tuple[pl.Series, bool]
 
 
 def _labels(cells: pl.DataFrame, competition: Competition) -> pl.Series:
-    """The class index of each row, Int8; null where the label cells name no class or several."""
+    """Returns the class index of each row, Int8; null where the label cells name no class or several."""
     columns = label_columns(competition)
     if competition.label.one_hot is None:
         index = {value: place for place, value in enumerate(diagnose.label_values(competition))}
@@ -214,7 +216,7 @@ def _labels(cells: pl.DataFrame, competition: Competition) -> pl.Series:
 def _sample_ids(path: Path, competition: Competition) -> pl.Series:
     header, expected = diagnose.read_header(path, competition.separator), [competition.id, *competition.classes]
     if header != expected:
-        raise PodiumError(f"{path}: expected the columns {', '.join(expected)}, found {', '.join(map(shown, header))}")
+        raise PodiumError(f"{path}: expected the columns {', '.join(expected)}, found {', '.join(map(quoted, header))}")
     ids = scan_by_hand(path, header, [competition.id], competition.separator, strict=True)
     return ids.collect(engine="streaming")[competition.id]
 
@@ -223,11 +225,11 @@ def _warn_of_empty_classes(train_csv: Path, train: Path, competition: Competitio
     present = pl.read_parquet(train, columns=["label"])["label"].unique().to_list()
     for index, name in enumerate(competition.classes):
         if index not in present:
-            print(f"warning: {train_csv}: no row is of class {shown(name)}; it keeps its column", file=sys.stderr)
+            print(f"warning: {train_csv}: no row is of class {quoted(name)}; it keeps its column", file=sys.stderr)
 
 
 def _truth(path: Path, competition: Competition, train_csv: Path, train_ids: pl.Series) -> pl.DataFrame:
-    """The generated demo's true class probabilities of the training rows, in their order."""
+    """Returns the generated demo's true class probabilities of the training rows, in their order."""
     header, columns = diagnose.read_header(path, competition.separator), [competition.id, *competition.classes]
     diagnose.check_columns(path, header, columns, ignored=header)
     cells = scan_by_hand(path, header, columns, competition.separator, strict=True).collect(engine="streaming")
@@ -238,12 +240,12 @@ def _truth(path: Path, competition: Competition, train_csv: Path, train_ids: pl.
     right = ((classes.sum_horizontal(ignore_nulls=False) - 1).abs() < 1e-6) & (classes.min_horizontal() >= 0)
     wrong = ids.filter(~right.fill_null(False))
     if len(wrong):
-        raise PodiumError(f"{path}: id {shown(wrong[0])}: expected probabilities of the classes, with sum 1")
+        raise PodiumError(f"{path}: id {quoted(wrong[0])}: expected probabilities of the classes, with sum 1")
     return train_ids.to_frame().join(classes.insert_column(0, ids), on="id", how="left", maintain_order="left")
 
 
 def _content_hash(train: Path, competition: Competition) -> str:
-    """Hex hash of the competition and of every id, label and text, whatever their encoding as parquet."""
+    """Returns the hex hash of the competition and of every id, label and text, whatever their encoding as parquet."""
     digest = hashlib.sha256(json.dumps(asdict(competition), sort_keys=True).encode())
     for batch in pl.scan_parquet(train, glob=False).collect_batches(chunk_size=ROW_GROUP, maintain_order=True):
         digest.update(batch.write_ndjson().encode())

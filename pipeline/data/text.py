@@ -71,12 +71,12 @@ class Encoded:
         return len(self.ids) // self.views
 
     def lengths(self) -> np.ndarray:
-        """(rows,) the longest of each row's sequences."""
+        """Returns the length of each row's longest sequence, (rows,)."""
         return np.array([len(each) for each in self.ids], dtype=np.int64).reshape(-1, self.views).max(axis=1)
 
 
 def layout(tokenizer: Any, family: str, view: tuple[str, ...]) -> Layout:
-    """Encoders get [CLS] and [SEP]; decoders get words, and end with the question whose answer the head gives."""
+    """Returns [CLS] and [SEP] for encoders; for decoders words, with the question at the end that the head answers."""
 
     def ids(text: str) -> np.ndarray:
         return np.array(tokenizer.encode(text, add_special_tokens=False), dtype=np.int32)
@@ -102,7 +102,7 @@ def encode(
     max_tokens: int,
     cache: Path | None = None,
 ) -> Encoded:
-    """One sequence per row and view; a view names the fields that it shows, in order.
+    """Returns one sequence per row and view; a view names the fields that it shows, in order.
 
     `rows` has a List(String) column per field. Every sequence holds at most `max_tokens` tokens, and the same text
     gives the same tokens wherever it stands. The texts' tokens are kept below the folder `cache` for the next call
@@ -111,7 +111,7 @@ def encode(
     forms = {view: layout(tokenizer, family, view) for view in views}
     fields = list(dict.fromkeys(name for view in views for name in view))
     tokens = _tokens(rows, fields, tokenizer, family, cache)
-    counts = {name: _Count() for name in fields}
+    counts = {name: np.zeros(4, dtype=np.int64) for name in fields}  # rows, those that were cut, tokens, those missing
     sequences = [
         _sequence({name: tokens[name][row] for name in view}, forms[view], max_tokens, counts)
         for row in range(len(rows))
@@ -119,26 +119,25 @@ def encode(
     ]
     ids = [each for each, _ in sequences]
     missing = np.array([lost for _, lost in sequences], dtype=np.int64).reshape(-1, len(views))
-    return Encoded(ids, len(views), {name: count.shares() for name, count in counts.items()}, missing.sum(axis=1) > 0)
+    shares = {
+        name: {"rows": round(cut / max(rows, 1), 4), "tokens": round(lost / max(total, 1), 4)}
+        for name, (rows, cut, total, lost) in ((name, count.tolist()) for name, count in counts.items())
+    }
+    return Encoded(ids, len(views), shares, missing.sum(axis=1) > 0)
 
 
 def views_of(task: Task, siamese: bool) -> list[tuple[str, ...]]:
-    """The fields of each sequence of a row: all in one, or one sequence per side with what the sides have in common."""
+    """Returns the fields of each sequence of a row: all in one, or one per side with what the sides have in common."""
     if not (siamese and task.sides):
         return [task.fields]
     common = tuple(name for name in task.fields if name not in task.sides)
     return [(*common, side) for side in task.sides]
 
 
-def decoded(tokenizer: Any, ids: np.ndarray) -> str:
-    """The text that a sequence says, special tokens included."""
-    return str(tokenizer.decode(ids.tolist(), skip_special_tokens=False))
-
-
 def _tokens(
     rows: pl.DataFrame, fields: list[str], tokenizer: Any, family: str, cache: Path | None
 ) -> dict[str, list[list[np.ndarray]]]:
-    """Field -> row -> turn -> ids."""
+    """Returns field -> row -> turn -> ids."""
     turns = {name: rows[name].list.len().fill_null(0).to_list() for name in fields}
     texts = pl.concat([_texts(rows[name], family) for name in fields])
     ids = iter(tokens_of(texts, tokenizer, cache))
@@ -146,33 +145,17 @@ def _tokens(
 
 
 def _texts(column: pl.Series, family: str) -> pl.Series:
-    """All turns of all rows, one after the other."""
+    """Returns all turns of all rows, one after the other."""
     turns = column.filter(column.list.len() > 0).explode().cast(pl.String).fill_null(NO_ANSWER)
     if family != "encoder":
         return turns
     return turns.str.replace_all("\r\n", "\n", literal=True).str.replace_all("\n", NEWLINE, literal=True)
 
 
-@dataclass
-class _Count:
-    """What was cut from one field."""
-
-    rows: int = 0
-    cut_rows: int = 0
-    tokens: int = 0
-    cut_tokens: int = 0
-
-    def shares(self) -> dict[str, float]:
-        return {
-            "rows": round(self.cut_rows / max(self.rows, 1), 4),
-            "tokens": round(self.cut_tokens / max(self.tokens, 1), 4),
-        }
-
-
 def _sequence(
-    turns: dict[str, list[np.ndarray]], form: Layout, max_tokens: int, counts: dict[str, _Count]
+    turns: dict[str, list[np.ndarray]], form: Layout, max_tokens: int, counts: dict[str, np.ndarray]
 ) -> tuple[np.ndarray, int]:
-    """The ids of one sequence of at most `max_tokens`, and the number of tokens that are missing."""
+    """Returns the ids of one sequence of at most `max_tokens`, and the number of tokens that are missing."""
     around = {name: len(form.opening[name]) + len(form.closing) for name in turns}
     tokens = {name: sum(map(len, each)) for name, each in turns.items()}
     whole = {name: tokens[name] + len(each) * around[name] for name, each in turns.items()}
@@ -182,9 +165,7 @@ def _sequence(
     for name, each in turns.items():
         pieces[name], missing = _cut(each, quotas[name], around[name], form.marks)
         lost += missing
-        count = counts[name]
-        count.rows, count.cut_rows = count.rows + 1, count.cut_rows + (missing > 0)
-        count.tokens, count.cut_tokens = count.tokens + tokens[name], count.cut_tokens + missing
+        counts[name] += (1, missing > 0, tokens[name], missing)
     ids = [form.start]
     for number in range(max(map(len, pieces.values()), default=0)):
         for name, parts in pieces.items():
@@ -211,7 +192,7 @@ def _quotas(whole: dict[str, int], budget: int) -> dict[str, int]:
 def _cut(
     turns: list[np.ndarray], quota: int, around: int, marks: list[np.ndarray]
 ) -> tuple[list[tuple[np.ndarray, ...] | None], int]:
-    """Each turn whole, cut (head, mark, tail) or left out (None), the last first; and the number of missing tokens."""
+    """Returns each turn whole, cut (head, mark, tail) or left out (None), and the number of missing tokens."""
     kept: list[tuple[np.ndarray, ...] | None] = [None] * len(turns)
     missing = 0
     for place in reversed(range(len(turns))):

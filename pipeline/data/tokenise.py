@@ -32,13 +32,13 @@ class Plain:
     """Special token -> the ids of its name: the vocabularies of DeBERTa hold the names as pieces, too."""
 
     def ids(self, texts: pl.Series) -> Iterator[np.ndarray]:
-        """(tokens,) int32 of each text."""
+        """Yields the ids of each text, (tokens,) int32."""
         for batch in batches(texts):
             for each in self.backend.encode_batch_fast(batch.to_list(), add_special_tokens=False):
                 yield np.array(self._spelled_out(each.ids), dtype=np.int32)
 
     def key(self) -> str:
-        """A hash of everything that ids depend on, but the text."""
+        """Returns a hash of everything that ids depend on, but the text."""
         return _key(self.backend, self.backend.get_vocab_size(), json.dumps(self.spelled, sort_keys=True))
 
     def _spelled_out(self, ids: list[int]) -> list[int]:
@@ -49,7 +49,7 @@ class Plain:
 
 @contextmanager
 def plain(tokenizer: Any) -> Iterator[Plain]:
-    """The transformers tokenizer `tokenizer` as a Plain one, to be used within the block."""
+    """Yields the transformers tokenizer `tokenizer` as a Plain one, to be used within the block."""
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
@@ -68,7 +68,7 @@ def plain(tokenizer: Any) -> Iterator[Plain]:
 
 
 def batches(texts: pl.Series) -> Iterator[pl.Series]:
-    """In their order; each holds at most BATCH bytes but for its last text, which may go beyond."""
+    """Yields `texts` in their order, at most BATCH bytes at a time; only the last text of a batch may go beyond."""
     ends = texts.str.len_bytes().cast(pl.Int64).cum_sum().to_numpy()
     begins = np.concatenate([[0], ends[:-1]])
     cuts = np.flatnonzero(np.diff(begins // BATCH)) + 1
@@ -78,6 +78,6 @@ def batches(texts: pl.Series) -> Iterator[pl.Series]:
 
 @lru_cache(maxsize=1)
 def _key(backend: tokenizers.Tokenizer, size: int, spelled: str) -> str:
-    """Once for a tokenizer: large ones take a tenth of a second. Tokens may be added, other parts do not change."""
+    """Is kept for a tokenizer: large ones take a tenth of a second. Tokens may be added, other parts do not change."""
     about = [RULES, tokenizers.__version__, backend.to_str(), spelled]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]

@@ -35,7 +35,7 @@ _given_up: set[Path] = set()
 
 
 def tokens_of(texts: pl.Series, tokenizer: Any, token_cache: Path | None) -> list[np.ndarray]:
-    """(tokens,) int32 ids of each text, read-only, without special tokens: the name of one in a text is text.
+    """Returns the ids of each text, (tokens,) int32, read-only; the name of a special token in a text is text.
 
     `texts` has no nulls. The ids are kept below the folder `token_cache`, or nowhere where that is None. A folder that
     cannot be written costs a warning, and time.
@@ -69,7 +69,7 @@ class _Shard:
 
     @classmethod
     def of(cls, numbers: np.ndarray) -> _Shard:
-        """The int32 numbers of a file, as the module describes them."""
+        """Returns the shard in the int32 numbers of a file, as the module describes them."""
         numbers = np.asarray(numbers)  # slices of a memmap are slow
         texts = int(numbers[-1])
         tokens = len(numbers) - 5 * texts - 1
@@ -88,7 +88,7 @@ class _Shard:
 
 
 def _shards(folder: Path) -> Iterator[tuple[Path, _Shard]]:
-    """The whole ones, opened one by one."""
+    """Yields the whole ones, opened one by one."""
     for file in sorted(folder.glob("*.ids")):
         try:
             facts = file.stat()
@@ -102,12 +102,12 @@ def _shards(folder: Path) -> Iterator[tuple[Path, _Shard]]:
 
 @cache
 def _is_whole(file: Path, number: int, size: int, changed: int) -> bool:
-    """By its name. A process reads a file for that only once, unless it changes."""
+    """Compares bytes and name. A process reads a file for that only once, unless it changes."""
     return sha256_file(file) == file.stem
 
 
 def _made(texts: pl.Series, hashes: np.ndarray, tokenise: Plain, folder: Path | None) -> _Shard:
-    """The shard of `texts`, which come in the order of their `hashes`: a file in `folder`, else in memory."""
+    """Returns the shard of `texts`, which come in the order of their `hashes`: a file in `folder`, else in memory."""
     if folder is not None and folder not in _given_up:
         try:
             _, shard = _kept(tokenise.ids(texts), hashes, folder)
@@ -155,7 +155,7 @@ def _kept(ids: Iterable[np.ndarray], hashes: np.ndarray, folder: Path) -> tuple[
 
 
 def _write(ids: Iterable[np.ndarray], hashes: np.ndarray, stream: IO[bytes]) -> None:
-    """Text by text, so that only their lengths are held."""
+    """Writes text by text, so that only their lengths are held."""
     lengths: list[int] = []
     for each in ids:
         stream.write(each.data)
@@ -166,6 +166,6 @@ def _write(ids: Iterable[np.ndarray], hashes: np.ndarray, stream: IO[bytes]) -> 
 
 
 def _hashes(texts: pl.Series) -> np.ndarray:
-    """(texts,) 128 bits of each."""
+    """Returns 128 bits of each text, (texts,)."""
     each = (hashlib.blake2b(text, digest_size=16).digest() for text in texts.cast(pl.Binary))
     return np.fromiter(each, HASH, len(texts))

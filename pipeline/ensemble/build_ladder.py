@@ -1,24 +1,23 @@
-"""The ladder of rungs: for which sets of members there is a stacker, and what each is expected to be worth.
-
-python -m stages.stack
-"""
+"""Builds the ladder: the sets of members that get a stacker, what each rung is expected to be worth, and its shift."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pipeline.competitions.metrics import log_losses
 from pipeline.competitions.task import Competition
-from pipeline.data.features import field_characters
+from pipeline.data.folds import assign_folds, group_keys
+from pipeline.data.rows import field_characters
+from pipeline.ensemble.calibration import Calibration, fit_shift
+from pipeline.ensemble.fitting import fit_stacker
 from pipeline.ensemble.ladder import PRIOR, Ladder, Rung, answering_order
-from pipeline.ensemble.nested import fit_calibrated, second_level
+from pipeline.ensemble.nested import second_level
 from pipeline.ensemble.row_priority import fit_priority
-from pipeline.ensemble.table import Table
+from pipeline.ensemble.table import Holdout, Table
+from pipeline.kinds import kind_of
 
-COST = {"tabular": 0, "encoder": 1, "decoder": 2, "external": 3}
-"""The order of the kinds on the ladder."""
 ON_THE_WAY = "logistic"
 """The stacker of every rung but the last: quick to fit, and it calibrates a single member too."""
 FEW = 6
@@ -28,21 +27,24 @@ WITHOUT = 2
 
 
 def cheap_first(kinds: dict[str, str]) -> list[str]:
-    """Members from the first rung to the last: by what their kind costs, external ones at the end (hidden rows lack
-    them), else as listed. `kinds`: member -> kind.
+    """Returns the members from the first rung to the last: by the place of their kind on the ladder, else as listed.
+
+    kinds: member -> name of its kind.
     """
-    return sorted(kinds, key=lambda name: COST[kinds[name]])
+    return sorted(kinds, key=lambda name: kind_of(kinds[name]).place)
 
 
 def costliest(kinds: dict[str, str], members: list[str]) -> list[str]:
-    """The networks among `members`, the most expensive kind first."""
-    networks = [name for name in members if kinds[name] in ("encoder", "decoder")]
-    return sorted(networks, key=lambda name: -COST[kinds[name]])
+    """Returns the networks among `members`, the most expensive kind first."""
+    networks = [name for name in members if kind_of(kinds[name]).network]
+    return sorted(networks, key=lambda name: -kind_of(kinds[name]).place)
 
 
 def rung_sets(members: list[str], costly: list[str]) -> list[tuple[str, ...]]:
-    """The sets that get a stacker, the smaller ones first: each member alone, each prefix of `members`, each prefix
-    without one of the first two of `costly`, and, of a few members, all but one. The full set is the last.
+    """Returns the sets that get a stacker, the smaller ones first and the full set last.
+
+    They are each member alone, each prefix of `members`, each prefix without one of the first two of `costly`, and, of
+    a few members, all but one.
     """
     prefixes = [tuple(members[:count]) for count in range(1, len(members) + 1)]
     found = [(name,) for name in members] + prefixes
@@ -55,7 +57,7 @@ def rung_sets(members: list[str], costly: list[str]) -> list[tuple[str, ...]]:
     return [each for each in order if len(each) < len(members)] + [tuple(members)]
 
 
-def climb(
+def build_ladder(
     oof: Table,
     members: list[str],
     chosen: str,
@@ -64,7 +66,7 @@ def climb(
     seed: int,
     costly: list[str] | None = None,
 ) -> Ladder:
-    """The prior, then a logistic stacker for each of `rung_sets`, with the `chosen` one for the full set.
+    """Returns the prior and a logistic stacker for each of `rung_sets`, with the `chosen` one for the full set.
 
     Each is fitted and calibrated on the rows that its members cover. What it is worth is measured on the rows that all
     members cover, by answers that were fitted on other rows. `costly`: members, the most expensive first.
@@ -72,26 +74,67 @@ def climb(
     prior = np.bincount(oof.labels, minlength=len(competition.classes)) / len(oof.labels)
     common = oof.covers(members)
     sizes = np.sum(list(field_characters(oof.rows, competition.kind.fields).values()), axis=0)[common]
-    spoken: dict[tuple[str, ...], np.ndarray] = {(): np.tile(prior, (int(common.sum()), 1))}
-    rungs = [Rung(PRIOR, (), None, loss=float(log_losses(oof.labels[common], spoken[()]).mean()))]
+    answers: dict[tuple[str, ...], np.ndarray] = {(): np.tile(prior, (int(common.sum()), 1))}
+    rungs = [Rung(PRIOR, (), None, loss=float(log_losses(oof.labels[common], answers[()]).mean()))]
     for here in rung_sets(members, costly or []):
         name = chosen if len(here) == len(members) else ON_THE_WAY
         covered = oof.covers(list(here))
         print(f"stack: rung {'+'.join(here)}, {name} on {int(covered.sum())} rows", flush=True)
         rows = second_level(oof.covered_by(list(here)), list(here), competition, name == "lightgbm", seed)
-        fitted = fit_calibrated(name, rows, competition, threads, seed)
-        spoken[here] = fitted.calibration.apply(fitted.inner)[common[covered]]
-        loss = float(log_losses(oof.labels[common], spoken[here]).mean())
+        fitted = fit_stacker(name, rows, competition, threads, seed)
+        answers[here] = fitted.calibration.apply(fitted.inner)[common[covered]]
+        loss = float(log_losses(oof.labels[common], answers[here]).mean())
         below = next(rung for rung in answering_order(rungs) if set(rung.members) < set(here))
-        priority = fit_priority(spoken[here], spoken[below.members], sizes)
+        priority = fit_priority(answers[here], answers[below.members], sizes)
         rungs.append(Rung("+".join(here), here, fitted.model, fitted.calibration, loss, priority=priority))
     return Ladder(tuple(rungs), tuple(prior.tolist()), competition)
 
 
 def with_averaging(rung: Rung, labels: np.ndarray, single: list[np.ndarray], average: np.ndarray) -> Rung:
-    """The rung with what the average of all fold models gains over one of them, on rows that nobody has seen.
+    """Returns the rung with what the average of all fold models gains over one of them, on rows that nobody has seen.
 
     single: (rows, classes) answers to single fold models; average (rows, classes): to the average, calibrated.
     """
     alone = np.mean([log_losses(labels, each).mean() for each in single])
     return replace(rung, averaging=max(0.0, float(alone - log_losses(labels, average).mean())))
+
+
+@dataclass(frozen=True)
+class HoldoutAnswers:
+    """What the full set of members says about the holdout."""
+
+    single: list[np.ndarray]
+    """(rows, classes) per fold that all members train: the stacker fed with single fold models."""
+    shifted: np.ndarray
+    """(rows, classes): fed with the average of all, each half under the shift that the other half gave, so that nothing
+    was fitted on the row that it answers."""
+
+
+def calibrate(ladder: Ladder, holdout: Holdout | None, seed: int) -> tuple[Ladder, HoldoutAnswers | None]:
+    """Returns the ladder with each rung's shift to the average of all fold models, and the full set's answers.
+
+    The kernel gets the shift that the whole holdout gives.
+    """
+    if holdout is None:
+        return ladder, None
+    competition, labels = ladder.competition, holdout.average.labels
+    halves = assign_folds(group_keys(holdout.average.rows, competition.kind), labels, 2, 0.0, seed)
+    rungs, held = [ladder.rungs[0]], None  # the prior has no model
+    for rung in ladder.rungs[1:]:
+        average = _answer(rung, ladder, holdout.average)
+        complete = [table for table in holdout.single.values() if table.covers(list(rung.members)).all()]
+        single = [_answer(rung, ladder, table) for table in complete]
+        shifts = [1.0, 1.0, 1.0]
+        if single:
+            masks = (halves == 1, halves == 0, halves >= 0)
+            shifts = [fit_shift(labels[m], [each[m] for each in single], average[m]) for m in masks]
+        crossed = [Calibration(shift=shift).apply(average) for shift in shifts[:2]]
+        held = HoldoutAnswers(single, np.where(halves[:, None] == 0, *crossed))
+        rung = with_averaging(rung, labels, single, held.shifted) if single else rung
+        rungs.append(replace(rung, calibration=replace(rung.calibration, shift=shifts[2])))
+    return replace(ladder, rungs=tuple(rungs)), held
+
+
+def _answer(rung: Rung, ladder: Ladder, table: Table) -> np.ndarray:
+    available = {name: table.probabilities[name] for name in rung.members}
+    return replace(ladder, rungs=(rung,)).predict(available, table.rows)[0]

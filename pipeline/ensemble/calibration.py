@@ -7,13 +7,12 @@ K of them, which is a little better and less spread. Only rows that no member ha
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from pipeline.competitions.metrics import log_losses
 from pipeline.competitions.task import Competition
-from pipeline.ensemble.linear import Form, fit_linear, scalar_form
+from pipeline.ensemble.linear import LinearForm, fit_linear, scalar_form
 from pipeline.ensemble.logits import from_logits, to_logits
 from pipeline.ensemble.uncertainty import cluster_error
 
@@ -35,7 +34,7 @@ class Calibration:
     """A second temperature, which the average of K fold models needs beside what a single one does."""
 
     def apply(self, probabilities: np.ndarray, averaged: np.ndarray | float = 1.0) -> np.ndarray:
-        """(rows, classes) -> the same, calibrated; as they are where there is nothing to do.
+        """Returns (rows, classes) probabilities calibrated, and as they are where there is nothing to do.
 
         averaged: how far each row is from one fold model (0) to all K of them (1), as a number or (rows,).
         """
@@ -44,27 +43,14 @@ class Calibration:
         logits = to_logits(probabilities) / self.temperature + (0.0 if self.bias is None else np.array(self.bias))
         return from_logits(logits / np.reshape(self.shift ** np.asarray(averaged), (-1, 1)))
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON; the inverse of `calibration_from_dict`."""
-        return {
-            "temperature": self.temperature,
-            "bias": None if self.bias is None else list(self.bias),
-            "shift": self.shift,
-        }
-
 
 UNCALIBRATED = Calibration()
-
-
-def calibration_from_dict(saved: dict[str, Any]) -> Calibration:
-    """The inverse of `Calibration.as_dict`."""
-    return Calibration(saved["temperature"], None if saved["bias"] is None else tuple(saved["bias"]), saved["shift"])
 
 
 def fit_calibration(
     labels: np.ndarray, probabilities: np.ndarray, parts: np.ndarray, groups: np.ndarray, competition: Competition
 ) -> Calibration:
-    """Bounded temperature and bias for (rows, classes) probabilities of rows that the stacker was not fitted on.
+    """Returns temperature and bias, bounded, for (rows, classes) probabilities of rows that taught the stacker nothing.
 
     They are kept only where they help rows that did not teach them: each of `parts` (rows,) is calibrated by what the
     others say, and the gain must exceed one standard error, clustered by `groups` (rows,).
@@ -87,15 +73,15 @@ def _fit(labels: np.ndarray, probabilities: np.ndarray, competition: Competition
 
 
 def best_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """The temperature with the least log loss on (rows, classes) probabilities, within TEMPERATURES."""
+    """Returns the temperature with the least log loss on (rows, classes) probabilities, within TEMPERATURES."""
     classes = probabilities.shape[1]
-    form = Form(np.eye(classes)[None], np.empty((0, classes)), 1 / TEMPERATURES[1], 1 / TEMPERATURES[0])
+    form = LinearForm(np.eye(classes)[None], np.empty((0, classes)), 1 / TEMPERATURES[1], 1 / TEMPERATURES[0])
     weights, _ = fit_linear(to_logits(probabilities)[:, None], labels, form, np.ones(1), 0.0)
     return float(1.0 / weights[0, 0, 0])
 
 
 def fit_shift(labels: np.ndarray, single: list[np.ndarray], average: np.ndarray) -> float:
-    """How much less sure the stacker should be (below 1: surer) when it is fed the average of K fold models.
+    """Returns how much less sure the stacker should be (below 1: surer) when fed the average of K fold models.
 
     single: K times (rows, classes), its answers when fed one fold model at a time; average: its answer when fed all.
     Both need nearly the same temperature on so few rows, so the ratio is known many times better than either: on 800

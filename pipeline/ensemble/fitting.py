@@ -7,7 +7,7 @@ selection from libraries of models"), `weights` (one non-negative weight per mem
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import lightgbm as lgb
@@ -17,9 +17,10 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.competitions.metrics import log_losses
 from pipeline.competitions.task import Competition
-from pipeline.ensemble.linear import Form, fit_linear, full_form, scalar_form
+from pipeline.ensemble.calibration import UNCALIBRATED, Calibration, fit_calibration
+from pipeline.ensemble.linear import LinearForm, fit_linear, full_form, scalar_form
 from pipeline.ensemble.logits import from_logits, to_logits
-from pipeline.ensemble.stack_inputs import Level1
+from pipeline.ensemble.stack_inputs import SecondLevel
 from pipeline.ensemble.stackers import Boosted, Linear, Stacker, equal_mean, predict, scalar_weights, tree_inputs
 
 POWERS = (-3.0, 1.0)
@@ -56,7 +57,9 @@ class Fit:
 
     model: Stacker
     inner: np.ndarray
-    """(rows, classes): each inner part predicted by the same settings, fitted on the other parts."""
+    """(rows, classes), not calibrated: each inner part predicted by the same settings, fitted on the other parts."""
+    calibration: Calibration = UNCALIBRATED
+    """What `inner` asks for."""
 
 
 @dataclass
@@ -68,49 +71,46 @@ class Common:
     logistic: Fit | None = None
 
     def greedy_on(self, logits: np.ndarray, labels: np.ndarray, masks: list[np.ndarray]) -> list[np.ndarray]:
-        """`greedy`; `masks` hold the rows of each inner part."""
+        """Returns `greedy`; `masks` hold the rows of each inner part."""
         if not self.greedy:
             self.greedy = [greedy_weights(logits[~mask], labels[~mask]) for mask in masks]
             self.greedy.append(greedy_weights(logits, labels))
         return self.greedy
 
 
-def fit(
-    name: str,
-    level1: Level1,
-    labels: np.ndarray,
-    parts: np.ndarray,
-    competition: Competition,
-    threads: int,
-    seed: int,
-    common: Common | None = None,
+def fit_stacker(
+    name: str, rows: SecondLevel, competition: Competition, threads: int, seed: int, common: Common | None = None
 ) -> Fit:
-    """Fits the candidate `name` on all given rows; `parts` (rows,) are the inner folds that tune it.
+    """Returns the candidate `name` fitted on all of `rows`, whose parts are the folds that tune and calibrate it.
 
     Candidates on the same rows and parts may share a `common`: they find the same, and sooner.
     """
-    members, classes = level1.logits.shape[1:]
-    common = common or Common()
-    mirror = competition.kind.mirror
     with threadpool_limits(threads):
-        if name == "mean":
-            model = equal_mean(members, classes)
-            return Fit(model, predict(model, level1, competition))
-        if name == "greedy":
-            return _fit_greedy(level1.logits, labels, parts, common)
-        if name == "weights":
-            return _fit_linear(name, level1.logits, labels, parts, scalar_form(classes, mirror), common)
-        if common.logistic is None:
-            common.logistic = _fit_linear("logistic", level1.logits, labels, parts, full_form(classes, mirror), common)
-        if name == "logistic":
-            return common.logistic
-        return _fit_boosted(common.logistic, level1, labels, parts, competition, threads, seed)
+        found = _fit(name, rows, competition, threads, seed, common or Common())
+    calibration = fit_calibration(rows.labels, found.inner, rows.parts, rows.groups, competition)
+    return replace(found, calibration=calibration)
 
 
-def _fit_linear(
-    name: str, logits: np.ndarray, labels: np.ndarray, parts: np.ndarray, form: Form, common: Common
-) -> Fit:
+def _fit(name: str, rows: SecondLevel, competition: Competition, threads: int, seed: int, common: Common) -> Fit:
+    members, classes = rows.inputs.logits.shape[1:]
+    mirror = competition.kind.mirror
+    if name == "mean":
+        model = equal_mean(members, classes)
+        return Fit(model, predict(model, rows.inputs, competition))
+    if name == "greedy":
+        return _fit_greedy(rows, common)
+    if name == "weights":
+        return _fit_linear(name, rows, scalar_form(classes, mirror), common)
+    if common.logistic is None:
+        common.logistic = _fit_linear("logistic", rows, full_form(classes, mirror), common)
+    if name == "logistic":
+        return common.logistic
+    return _fit_boosted(common.logistic, rows, competition, threads, seed)
+
+
+def _fit_linear(name: str, rows: SecondLevel, form: LinearForm, common: Common) -> Fit:
     """Drawn to what greedy selection says, with a strength that the inner parts choose."""
+    logits, labels, parts = rows.inputs.logits, rows.labels, rows.parts
     masks = [parts == part for part in np.unique(parts)]
     *centres, centre = common.greedy_on(logits, labels, masks)
     tried: dict[float, np.ndarray] = {}
@@ -126,7 +126,8 @@ def _fit_linear(
     return Fit(Linear(name, *fit_linear(logits, labels, form, centre, 10.0**best)), tried[best])
 
 
-def _fit_greedy(logits: np.ndarray, labels: np.ndarray, parts: np.ndarray, common: Common) -> Fit:
+def _fit_greedy(rows: SecondLevel, common: Common) -> Fit:
+    logits, labels, parts = rows.inputs.logits, rows.labels, rows.parts
     classes = logits.shape[2]
     inner = np.empty((len(labels), classes))
     masks = [parts == part for part in np.unique(parts)]
@@ -137,7 +138,7 @@ def _fit_greedy(logits: np.ndarray, labels: np.ndarray, parts: np.ndarray, commo
 
 
 def greedy_weights(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(members,) shares of each member in ROUNDS picks; each pick most lowers the loss of the mean of all so far."""
+    """Returns each member's share of ROUNDS picks, (members,); each pick most lowers the loss of the mean so far."""
     picks = np.zeros(logits.shape[1])
     each = np.ascontiguousarray(logits.transpose(2, 1, 0), dtype=np.float32)  # (classes, members, rows)
     total = np.zeros_like(each[:, 0])
@@ -154,21 +155,14 @@ def greedy_weights(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return picks / ROUNDS
 
 
-def _fit_boosted(
-    base: Fit,
-    level1: Level1,
-    labels: np.ndarray,
-    parts: np.ndarray,
-    competition: Competition,
-    threads: int,
-    seed: int,
-) -> Fit:
+def _fit_boosted(base: Fit, rows: SecondLevel, competition: Competition, threads: int, seed: int) -> Fit:
     """Trees that start from what `base` (`logistic`, fitted on the other inner parts) says about each row."""
     assert isinstance(base.model, Linear)
-    table, start, classes = tree_inputs(level1.logits, level1.features), to_logits(base.inner), labels
+    inputs, labels, parts = rows.inputs, rows.labels, rows.parts
+    table, start, classes = tree_inputs(inputs.logits, inputs.features), to_logits(base.inner), labels
     mirror = competition.kind.mirror
     if mirror:  # both orders of every row; a row and its mirror image stay in one part
-        table = np.concatenate([table, tree_inputs(level1.mirrored_logits, level1.mirrored_features)])
+        table = np.concatenate([table, tree_inputs(inputs.mirrored_logits, inputs.mirrored_features)])
         start = np.concatenate([start, competition.mirrored(start)])
         classes, parts = np.concatenate([labels, np.asarray(mirror)[labels]]), np.tile(parts, 2)
     settings = BOOSTING | {"num_class": len(competition.classes), "num_threads": threads, "seed": seed}

@@ -1,15 +1,15 @@
 """The ladder: stackers for growing sets of members, so that the kernel can answer with whatever has run so far.
 
 The first rung is the prior and needs no member; the last has them all. A row is answered by the last rung if all
-members have spoken for it, else by the one of which the least loss is expected among those whose members have. Where
-that is less than half of the members that have spoken, their calibrated mean is the last resort.
+members have answered it, else by the one of which the least loss is expected among those whose members have. Where that
+is less than half of the members that have answered, their calibrated mean is the last resort.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,17 @@ import polars as pl
 
 from pipeline.competitions.task import Competition
 from pipeline.ensemble import stackers
-from pipeline.ensemble.calibration import UNCALIBRATED, Calibration, calibration_from_dict
+from pipeline.ensemble.calibration import UNCALIBRATED, Calibration
 from pipeline.ensemble.logits import geometric_mean
-from pipeline.ensemble.stack_inputs import build_level1
+from pipeline.ensemble.stack_inputs import stack_inputs
 from pipeline.files import read_json, write_json
+from pipeline.section import from_json
 
 PRIOR = "prior"
 LAST_RESORT = "mean"
-"""Stands for the mean of calibrated members, where too few of those that have spoken make up a rung."""
+"""Stands for the mean of calibrated members, where too few of those that have answered make up a rung."""
 FILE = "ladder.json"
+ByMember = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,11 @@ class Rung:
     """None for the prior."""
     calibration: Calibration = UNCALIBRATED
     loss: float = math.inf
-    """Log loss that is expected of it where one fold model of each member has spoken."""
+    """Log loss that is expected of it where one fold model of each member has answered."""
     averaging: float = 0.0
     """What the average of all fold models takes from that."""
     priority: tuple[float, ...] = ()
-    """Coefficients that tell which rows gain from this rung; see priority.py."""
+    """Coefficients that tell which rows gain from this rung; see row_priority.py."""
 
     @property
     def stacker(self) -> str:
@@ -67,12 +69,12 @@ class Ladder:
 
     def predict(
         self,
-        available: dict[str, np.ndarray],
+        available: ByMember,
         rows: pl.DataFrame,
-        averaged: dict[str, np.ndarray] | None = None,
+        averaged: ByMember | None = None,
         features: pl.DataFrame | None = None,
     ) -> tuple[np.ndarray, list[str]]:
-        """(rows, classes) probabilities, and the name of the rung that answered each row.
+        """Returns (rows, classes) probabilities, and the name of the rung that answered each row.
 
         available: a (rows, classes) array per member that has run; a row that it lacks is NaN. averaged: per member
         and row, (rows,), how far it is from one fold model (0) to the average of all (1); by default all have run.
@@ -82,9 +84,9 @@ class Ladder:
         answered = np.full(len(rows), PRIOR, dtype=object)
         names = list(available)
         finite = [np.isfinite(available[name]).all(axis=1) for name in names]
-        spoken = np.stack(finite, axis=1) if names else np.zeros((len(rows), 0), dtype=bool)
-        for pattern in np.unique(spoken, axis=0):
-            mine = (spoken == pattern).all(axis=1)
+        has_answer = np.stack(finite, axis=1) if names else np.zeros((len(rows), 0), dtype=bool)
+        for pattern in np.unique(has_answer, axis=0):
+            mine = (has_answer == pattern).all(axis=1)
             have = frozenset(name for name, has in zip(names, pattern, strict=True) if has)
             asked = rows.filter(pl.Series(mine))
             known = None if features is None else features.filter(pl.Series(mine))
@@ -99,7 +101,7 @@ class Ladder:
         return result, list(answered)
 
     def choice(self, have: frozenset[str]) -> Rung | None:
-        """The rung for rows of which exactly the members in `have` have spoken; None for the mean of these members.
+        """Returns the rung for rows that exactly the members in `have` have answered; None for these members' mean.
 
         Where no stacker was fitted for the very set, it is the best of those for a part of it, if that is at least half
         of it.
@@ -108,28 +110,23 @@ class Ladder:
         return best if 2 * len(best.members) >= len(have) else None
 
     def _alone(self, name: str) -> Rung:
-        """The rung of a single member; without one its answer stays as it is."""
+        """Returns the rung of a single member; without one its answer stays as it is."""
         plain = Rung(name, (name,), stackers.equal_mean(1, len(self.prior)))
         return next((rung for rung in self.rungs if rung.members == (name,)), plain)
 
     def _answer(
-        self,
-        rung: Rung,
-        given: dict[str, np.ndarray],
-        rows: pl.DataFrame,
-        averaged: dict[str, np.ndarray] | None,
-        features: pl.DataFrame | None,
+        self, rung: Rung, given: ByMember, rows: pl.DataFrame, averaged: ByMember | None, features: pl.DataFrame | None
     ) -> np.ndarray:
-        """(rows, classes) the rung's calibrated answer."""
+        """Returns the rung's calibrated answer, (rows, classes)."""
         assert rung.model is not None
         probabilities = [given[name] for name in rung.members]
-        level1 = build_level1(probabilities, rows, self.competition, rung.wants_features, features)
+        inputs = stack_inputs(probabilities, rows, self.competition, rung.wants_features, features)
         share = np.mean([averaged[name] for name in rung.members], axis=0) if averaged else 1.0
-        return rung.calibration.apply(stackers.predict(rung.model, level1, self.competition), share)
+        return rung.calibration.apply(stackers.predict(rung.model, inputs, self.competition), share)
 
 
 def answering_order(rungs: Sequence[Rung]) -> list[Rung]:
-    """Who answers where several could: the full set, then whoever is expected to lose least; the prior last."""
+    """Returns `rungs` as they answer where several could: the full set, then by expected loss; the prior last."""
     full = max(len(rung.members) for rung in rungs)
     return sorted(rungs, key=lambda r: (len(r.members) < full, not r.members, r.loss, -len(r.members)))
 
@@ -143,22 +140,20 @@ def save_ladder(ladder: Ladder, folder: Path) -> None:
         model = rung.model
         entry |= stackers.save(model, folder, f"rung{number}.txt") if model else {"stacker": PRIOR}
         worth = {"loss": rung.loss, "averaging": rung.averaging, "priority": list(rung.priority)}
-        saved.append(entry | {"calibration": rung.calibration.as_dict(), "worth": worth})
+        saved.append(entry | {"calibration": asdict(rung.calibration), "worth": worth})
     write_json(folder / FILE, {"prior": list(ladder.prior), "rungs": saved})
 
 
 def load_ladder(folder: Path, competition: Competition, threads: int = 2) -> Ladder:
-    """The ladder that `save_ladder` wrote into `folder`."""
+    """Returns the ladder that `save_ladder` wrote into `folder`."""
     saved = read_json(folder / FILE)
     rungs = tuple(
         Rung(
             entry["name"],
             tuple(entry["members"]),
             None if entry["stacker"] == PRIOR else stackers.load(entry, folder, threads),
-            calibration_from_dict(entry["calibration"]),
-            entry["worth"]["loss"],
-            entry["worth"]["averaging"],
-            tuple(entry["worth"]["priority"]),
+            from_json(Calibration, entry["calibration"]),
+            **entry["worth"] | {"priority": tuple(entry["worth"]["priority"])},
         )
         for entry in saved["rungs"]
     )

@@ -14,13 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import Bounds, minimize
 
-LARGEST_BIAS = 10.0
-"""Of a stacker; a class that never occurs would otherwise drive it to minus infinity."""
-
 
 @dataclass(frozen=True)
-class Form:
-    """Which weights of a linear stacker are free."""
+class LinearForm:
+    """The weights of a linear stacker that are free, and the bounds of the fit."""
 
     ties: np.ndarray
     """(free, classes, classes): 1 at [f, k, c] where a member's f-th free number weighs its class k in the answer c."""
@@ -29,22 +26,23 @@ class Form:
     low: float = -np.inf
     high: float = np.inf
     """Bounds of every free weight."""
-    largest_bias: float = LARGEST_BIAS
+    largest_bias: float = 10.0
+    """A class that never occurs would otherwise drive its bias to minus infinity."""
 
 
-def scalar_form(classes: int, mirror: tuple[int, ...] | None, low: float = 0.0, high: float = np.inf) -> Form:
-    """One weight per member, non-negative by default, and a bias."""
-    return Form(np.eye(classes)[None], _orbits(np.eye(classes), mirror), low, high)
+def scalar_form(classes: int, mirror: tuple[int, ...] | None, low: float = 0.0, high: float = np.inf) -> LinearForm:
+    """Returns the form with one weight per member, non-negative by default, and a bias."""
+    return LinearForm(np.eye(classes)[None], _orbits(np.eye(classes), mirror), low, high)
 
 
-def full_form(classes: int, mirror: tuple[int, ...] | None) -> Form:
-    """Every class of every member speaks for every class, and a bias: multinomial logistic regression."""
+def full_form(classes: int, mirror: tuple[int, ...] | None) -> LinearForm:
+    """Returns the form of multinomial logistic regression: a weight from every class of a member to every class."""
     single = np.eye(classes * classes).reshape(-1, classes, classes)
-    return Form(_orbits(single, mirror), _orbits(np.eye(classes), mirror))
+    return LinearForm(_orbits(single, mirror), _orbits(np.eye(classes), mirror))
 
 
 def _orbits(single: np.ndarray, mirror: tuple[int, ...] | None) -> np.ndarray:
-    """0/1 masks, each joined with its mirror image; one of each pair is kept."""
+    """Returns the 0/1 masks, each joined with its mirror image; one of each pair is kept."""
     if not mirror:
         return single
     image = single
@@ -56,9 +54,9 @@ def _orbits(single: np.ndarray, mirror: tuple[int, ...] | None) -> np.ndarray:
 
 
 def fit_linear(
-    logits: np.ndarray, labels: np.ndarray, form: Form, centre: np.ndarray, strength: float
+    logits: np.ndarray, labels: np.ndarray, form: LinearForm, centre: np.ndarray, strength: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (members, classes, classes) and bias (classes,) with the least mean log loss plus penalty.
+    """Returns the weights (members, classes, classes) and bias (classes,) with the least mean log loss plus penalty.
 
     logits (rows, members, classes), centre (members,). The penalty is `strength` / 2 times the squared distance of the
     weights from those of the sum of logits weighted by `centre`, to which the fit falls back where the rows say little;
@@ -97,7 +95,7 @@ def fit_linear(
 
 
 def _minimum(
-    loss: Callable[[np.ndarray], tuple[float, np.ndarray]], start: np.ndarray, split: int, form: Form
+    loss: Callable[[np.ndarray], tuple[float, np.ndarray]], start: np.ndarray, split: int, form: LinearForm
 ) -> np.ndarray:
     low = np.concatenate([np.full(split, form.low), np.full(len(start) - split, -form.largest_bias)])
     high = np.concatenate([np.full(split, form.high), np.full(len(start) - split, form.largest_bias)])

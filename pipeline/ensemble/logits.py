@@ -10,16 +10,16 @@ SMALLEST = 1.0e-6
 
 
 def to_logits(probabilities: np.ndarray) -> np.ndarray:
-    """(rows, classes) probabilities -> log probabilities minus their mean per row; NaN rows stay NaN."""
+    """Returns the log of (rows, classes) probabilities minus its mean per row; NaN rows stay NaN."""
     logs = np.log(np.clip(probabilities, SMALLEST, 1.0))
     return logs - logs.mean(axis=-1, keepdims=True)
 
 
 def from_logits(logits: np.ndarray) -> np.ndarray:
-    """(rows, classes) logits -> probabilities that sum to 1 per row."""
+    """Returns the probabilities of (rows, classes) logits; they sum to 1 per row."""
     return softmax(logits, axis=-1)
 
 
 def geometric_mean(parts: list[np.ndarray]) -> np.ndarray:
-    """The average of fold models: the mean of their logits. [(rows, classes), ...] -> (rows, classes) probabilities."""
+    """Returns the average of fold models, by the mean of their logits, each (rows, classes) probabilities."""
     return from_logits(np.mean([to_logits(part) for part in parts], axis=0))

@@ -1,4 +1,4 @@
-"""Level-2 nested scores: each candidate is tuned, fitted and calibrated inside outer folds, scored on the one left out.
+"""Chooses a stacker: each candidate is tuned, fitted and calibrated inside outer folds, and scored on the one left out.
 
 The scores are honest about the second level only: the OOF columns of the training rows came from base models that had
 seen the outer fold. What that hides, only the holdout can show.
@@ -11,98 +11,74 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.competitions.metrics import Metric
+from pipeline.competitions.metrics import METRICS
 from pipeline.competitions.task import Competition
-from pipeline.ensemble.calibration import Calibration, fit_calibration
-from pipeline.ensemble.fitting import Common, fit
-from pipeline.ensemble.stack_inputs import Level1, build_level1
-from pipeline.ensemble.stackers import Stacker, predict
+from pipeline.ensemble.fitting import Common, fit_stacker
+from pipeline.ensemble.stack_inputs import SecondLevel, stack_inputs
+from pipeline.ensemble.stackers import predict
 from pipeline.ensemble.table import Table
 from pipeline.ensemble.uncertainty import cluster_error
+from pipeline.errors import PodiumError
 
 
-@dataclass(frozen=True)
-class Second:
-    """What the second level learns from: some rows' level-1 inputs, and all that fitting needs beside them."""
-
-    level1: Level1
-    labels: np.ndarray
-    parts: np.ndarray
-    """(rows,) folds, which tune and calibrate."""
-    groups: np.ndarray
-    """(rows,) equal where rows share a prompt and so are not independent."""
-
-    def take(self, rows: np.ndarray) -> Second:
-        """The rows of a mask."""
-        return Second(self.level1.take(rows), self.labels[rows], self.parts[rows], self.groups[rows])
-
-    def members(self, chosen: list[int]) -> Second:
-        """The same rows with the chosen members only."""
-        return Second(self.level1.members(chosen), self.labels, self.parts, self.groups)
-
-
-def second_level(table: Table, members: list[str], competition: Competition, with_features: bool, seed: int) -> Second:
-    """What stackers learn from: rows that `members` cover, with text features only where LightGBM asks for them."""
-    level1 = build_level1([table.probabilities[m] for m in members], table.rows, competition, with_features)
-    return Second(level1, table.labels, table.parts(competition, seed), table.groups(competition))
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A stacker that is ready for use."""
-
-    model: Stacker
-    calibration: Calibration
-    inner: np.ndarray
-    """(rows, classes) its answers, not calibrated, to the rows that it learned from, each fitted on other parts."""
-
-
-def fit_calibrated(
-    name: str, rows: Second, competition: Competition, threads: int, seed: int, common: Common | None = None
-) -> Fitted:
-    """The candidate `name`, and the calibration that its answers to rows it was not fitted on ask for.
-
-    `common` is shared by candidates on the same rows.
-    """
-    found = fit(name, rows.level1, rows.labels, rows.parts, competition, threads, seed, common)
-    calibration = fit_calibration(rows.labels, found.inner, rows.parts, rows.groups, competition)
-    return Fitted(found.model, calibration, found.inner)
-
-
-def nested_predictions(name: str, rows: Second, competition: Competition, threads: int, seed: int) -> np.ndarray:
-    """(rows, classes) predictions of candidate `name` for each part, from a fit and a calibration on the others."""
-    return nested_candidates((name,), rows, competition, threads, seed)[name]
+def second_level(
+    table: Table, members: list[str], competition: Competition, with_features: bool, seed: int
+) -> SecondLevel:
+    """Returns what stackers learn from, for a table of rows that all `members` cover; LightGBM asks for features."""
+    inputs = stack_inputs([table.probabilities[m] for m in members], table.rows, competition, with_features)
+    return SecondLevel(inputs, table.labels, table.parts(competition, seed), table.groups(competition))
 
 
 def nested_candidates(
-    names: Sequence[str], rows: Second, competition: Competition, threads: int, seed: int
+    names: Sequence[str], rows: SecondLevel, competition: Competition, threads: int, seed: int
 ) -> dict[str, np.ndarray]:
-    """Candidate -> its `nested_predictions`; together they take less time than one by one."""
+    """Returns candidate -> (rows, classes) predictions of each part, from a fit and a calibration on the others."""
     result = {name: np.empty((len(rows.labels), len(competition.classes))) for name in names}
     for part in np.unique(rows.parts):
         outside, common = rows.parts == part, Common()
-        inside, asked = rows.take(~outside), rows.level1.take(outside)
+        inside, asked = rows.take(~outside), rows.inputs.take(outside)
         for name in names:
-            fitted = fit_calibrated(name, inside, competition, threads, seed, common)
+            fitted = fit_stacker(name, inside, competition, threads, seed, common)
             result[name][outside] = fitted.calibration.apply(predict(fitted.model, asked, competition))
     return result
 
 
 def simplest_of_the_best(losses: dict[str, np.ndarray], groups: np.ndarray) -> str:
-    """The first candidate (they stand from the simplest on) within one paired standard error of the best.
+    """Returns the first candidate (they stand from the simplest on) within one paired standard error of the best.
 
     `losses` holds one number per row and candidate, lower is better; the error is clustered by `groups` (rows,).
     """
     best = min(losses, key=lambda name: losses[name].mean())
-    for name, loss in losses.items():
-        if name == best:
-            return name
-        gap = loss - losses[best]
-        if gap.mean() <= cluster_error(gap, groups):
-            return name
-    return best
+    gaps = {name: loss - losses[best] for name, loss in losses.items()}
+    return next((name for name, gap in gaps.items() if gap.mean() <= cluster_error(gap, groups)), best)
 
 
-def standard_error(metric: Metric, labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray) -> float:
-    """Standard error of the score from its spread over rows, clustered by `groups`."""
-    return cluster_error(metric.per_row(labels, probabilities), groups)
+@dataclass(frozen=True)
+class Comparison:
+    """The candidates on the rows that all members cover."""
+
+    table: Table
+    second: SecondLevel
+    """The same rows as the stackers saw them."""
+    nested: dict[str, np.ndarray]
+    """Candidate -> (rows, classes) level-2 nested predictions."""
+    chosen: str
+
+
+def compare_candidates(
+    oof: Table, members: list[str], candidates: tuple[str, ...], competition: Competition, threads: int, seed: int
+) -> Comparison:
+    """Returns nested predictions of every candidate, and the simplest within a paired standard error of the best.
+
+    Raises: PodiumError where no row is covered by all members.
+    """
+    table = oof.covered_by(members)
+    if not len(table.labels):
+        raise PodiumError(f"params.yaml: members {', '.join(members)} train no fold in common, nothing can be stacked")
+    rows = second_level(table, members, competition, "lightgbm" in candidates, seed)
+    outer = len(np.unique(rows.parts))
+    print(f"stack: {', '.join(candidates)} on {len(table.labels)} rows in {outer} outer folds", flush=True)
+    nested = nested_candidates(candidates, rows, competition, threads, seed)
+    metric = METRICS[competition.metric]
+    losses = {name: -metric.sign * metric.per_row(table.labels, each) for name, each in nested.items()}
+    return Comparison(table, rows, nested, simplest_of_the_best(losses, rows.groups))

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from pipeline.artifacts import HOLDOUT
+from pipeline.artifacts import HOLDOUT, Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, sha256_file
@@ -24,39 +24,34 @@ class Oof:
     oof: pl.DataFrame
     """id, fold, label, and a Float64 column "<member>/<class>"; null where a member did not train the row's fold."""
     holdout: pl.DataFrame
-    """id, label, model (the fold model that spoke), and the same columns; one row per holdout row and fold model."""
+    """id, label, model (the fold of the fold model), and the same columns; one row per holdout row and fold model."""
 
 
-def collect(artifacts: Path, members: list[str], folds: list[int], competition: Competition) -> Oof:
-    """Reads the parts of `members` for all `folds`.
+def collect(artifacts: Artifacts, members: list[str], folds: list[int], competition: Competition) -> Oof:
+    """Returns the parts of `members` for all `folds`, side by side.
 
     Raises: PodiumError for a part that is missing, stale, repeated, or that does not cover its rows exactly.
     """
-    train = pl.read_parquet(artifacts / "competition" / "train.parquet", columns=["id", "label"])
-    rows = train.join(pl.read_parquet(artifacts / "folds.parquet"), on="id", maintain_order="left")
-    wanted = {
-        "data": sha256_file(artifacts / "competition" / "train.parquet"),
-        "folds": sha256_file(artifacts / "folds.parquet"),
-    }
+    rows = artifacts.train().select("id", "label").collect().with_columns(artifacts.folds()["fold"])
+    wanted = {"data": sha256_file(artifacts.train_file), "folds": sha256_file(artifacts.folds_file)}
     oof = rows.filter(pl.col("fold") != HOLDOUT).select("id", "fold", "label")
     kept_out = rows.filter(pl.col("fold") == HOLDOUT).select("id", "label")
     models = pl.DataFrame({"model": folds}, schema={"model": pl.Int8})
     holdout = kept_out.join(models, how="cross", maintain_order="left_right").select("id", "label", "model")
     for member in members:
-        start = sha256_file(_existing(artifacts / "start" / f"{member}.json"))
+        start = sha256_file(_existing(artifacts.start(member)))
         receipts = {fold: _receipt(artifacts, member, fold, wanted | {"start": start}) for fold in folds}
-        spoken, kept = [], []
+        own, others = [], []
         for fold, receipt in receipts.items():
-            trained = receipt["trained"]
-            here = rows.filter(pl.col("fold") == fold)
-            spoken.append(_part(artifacts, member, f"fold{fold}", receipt, "oof", here if trained else here.head(0)))
-            part = _part(
-                artifacts, member, f"holdout{fold}", receipt, "holdout", kept_out if trained else kept_out.head(0)
-            )
-            kept.append(part.with_columns(pl.lit(fold, pl.Int8).alias("model")))
+            here, there = rows.filter(pl.col("fold") == fold), kept_out
+            if not receipt["trained"]:
+                here, there = here.head(0), there.head(0)
+            own.append(_part(artifacts.oof_part(member, fold), receipt["parts"]["oof"], here))
+            part = _part(artifacts.holdout_part(member, fold), receipt["parts"]["holdout"], there)
+            others.append(part.with_columns(pl.lit(fold, pl.Int8).alias("model")))
         names = {name: f"{member}/{name}" for name in competition.classes}
-        oof = oof.join(pl.concat(spoken).rename(names), on="id", how="left", maintain_order="left")
-        holdout = holdout.join(pl.concat(kept).rename(names), on=["id", "model"], how="left", maintain_order="left")
+        oof = oof.join(pl.concat(own).rename(names), on="id", how="left", maintain_order="left")
+        holdout = holdout.join(pl.concat(others).rename(names), on=["id", "model"], how="left", maintain_order="left")
     return Oof(oof, holdout)
 
 
@@ -66,9 +61,9 @@ def _existing(file: Path) -> Path:
     return file
 
 
-def _receipt(artifacts: Path, member: str, fold: int, wanted: dict[str, str]) -> dict[str, Any]:
-    file = _existing(artifacts / "receipts" / f"{member}-fold{fold}.json")
-    receipt = read_json(file)
+def _receipt(artifacts: Artifacts, member: str, fold: int, wanted: dict[str, str]) -> dict[str, Any]:
+    file = _existing(artifacts.receipt(member, fold))
+    receipt: dict[str, Any] = read_json(file)
     for name, expected in wanted.items():
         found = str(receipt.get(name, "not noted"))
         if found != expected:
@@ -79,12 +74,9 @@ def _receipt(artifacts: Path, member: str, fold: int, wanted: dict[str, str]) ->
     return receipt
 
 
-def _part(
-    artifacts: Path, member: str, name: str, receipt: dict[str, Any], part: str, rows: pl.DataFrame
-) -> pl.DataFrame:
-    """One checked part: the bytes that its receipt names, and each of `rows` exactly once."""
-    file = _existing(artifacts / "oof" / member / f"{name}.parquet")
-    if sha256_file(file) != receipt["parts"][part]:
+def _part(file: Path, sha256: str, rows: pl.DataFrame) -> pl.DataFrame:
+    """Returns one checked part: the bytes that its receipt names, and each of `rows` exactly once."""
+    if sha256_file(_existing(file)) != sha256:
         raise PodiumError(f"{file}: not the file that its receipt names; run `dvc checkout` or `dvc repro -f finetune`")
     frame = pl.read_parquet(file)
     if frame["id"].is_duplicated().any():

@@ -13,28 +13,28 @@ from pipeline.ensemble.logits import SMALLEST
 
 
 def entropy(probabilities: np.ndarray) -> np.ndarray:
-    """(rows, classes) -> (rows,) in nats."""
+    """Returns the entropy (rows,) of (rows, classes) probabilities, in nats."""
     clipped = np.clip(probabilities, SMALLEST, 1.0)
     return -(clipped * np.log(clipped)).sum(axis=1)
 
 
-def divergence(better: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """(rows,) Kullback-Leibler divergence KL(better || present), in nats; both (rows, classes)."""
+def kl_divergence(better: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """Returns the Kullback-Leibler divergence KL(better || present), (rows,) in nats; both are (rows, classes)."""
     better, present = np.clip(better, SMALLEST, 1.0), np.clip(present, SMALLEST, 1.0)
     return (better * (np.log(better) - np.log(present))).sum(axis=1)
 
 
 def fit_priority(better: np.ndarray, present: np.ndarray, characters: np.ndarray) -> tuple[float, ...]:
-    """Coefficients for `row_gains`, by least squares on rows that neither answer was fitted on.
+    """Returns coefficients for `row_gains`, by least squares on rows that neither answer was fitted on.
 
     better, present (rows, classes): with and without the member; characters (rows,): length of the row's texts.
     """
     inputs = _inputs(entropy(present), characters)
-    return tuple(np.linalg.lstsq(inputs, divergence(better, present), rcond=1.0e-8)[0].tolist())
+    return tuple(np.linalg.lstsq(inputs, kl_divergence(better, present), rcond=1.0e-8)[0].tolist())
 
 
 def row_gains(coefficients: tuple[float, ...], unsure: np.ndarray, characters: np.ndarray) -> np.ndarray:
-    """(rows,) expected gains, never negative; equal for all rows where nothing is known (no coefficients).
+    """Returns the expected gain of each row, (rows,), never negative; equal for all rows without coefficients.
 
     unsure (rows,): entropy of the present answer, in nats.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -13,36 +13,54 @@ from pipeline.ensemble.logits import to_logits
 
 
 @dataclass(frozen=True)
-class Level1:
+class StackInputs:
     """Inputs of the second level for some rows, and the same rows with their sides exchanged."""
 
     logits: np.ndarray
     """(rows, members, classes), centred."""
     mirrored_logits: np.ndarray
-    """The same for the swapped rows; equal to `logits` where the task has no sides."""
+    """`logits` of the swapped rows; equal to `logits` where the task has no sides."""
     features: np.ndarray
     """(rows, features) Float32; zero columns where no stacker asks for them."""
     mirrored_features: np.ndarray
 
-    def take(self, rows: np.ndarray) -> Level1:
-        """The chosen rows, by index or by mask."""
-        return Level1(
-            *(part[rows] for part in (self.logits, self.mirrored_logits, self.features, self.mirrored_features))
-        )
+    def take(self, rows: np.ndarray) -> StackInputs:
+        """Returns the chosen rows, by index or by mask."""
+        return StackInputs(*(part[rows] for part in vars(self).values()))
 
-    def members(self, chosen: list[int]) -> Level1:
-        """The same rows with the chosen members only."""
-        return Level1(self.logits[:, chosen], self.mirrored_logits[:, chosen], self.features, self.mirrored_features)
+    def members(self, chosen: list[int]) -> StackInputs:
+        """Returns the same rows with the chosen members only."""
+        return replace(self, logits=self.logits[:, chosen], mirrored_logits=self.mirrored_logits[:, chosen])
 
 
-def build_level1(
+@dataclass(frozen=True)
+class SecondLevel:
+    """What the second level learns from: the inputs of some rows, and all that fitting needs beside them."""
+
+    inputs: StackInputs
+    labels: np.ndarray
+    parts: np.ndarray
+    """(rows,) folds, which tune and calibrate."""
+    groups: np.ndarray
+    """(rows,) equal where rows share a prompt and so are not independent."""
+
+    def take(self, rows: np.ndarray) -> SecondLevel:
+        """Returns the rows of a mask."""
+        return SecondLevel(self.inputs.take(rows), self.labels[rows], self.parts[rows], self.groups[rows])
+
+    def members(self, chosen: list[int]) -> SecondLevel:
+        """Returns the same rows with the chosen members only."""
+        return replace(self, inputs=self.inputs.members(chosen))
+
+
+def stack_inputs(
     probabilities: list[np.ndarray],
     rows: pl.DataFrame,
     competition: Competition,
     with_features: bool,
     features: pl.DataFrame | None = None,
-) -> Level1:
-    """Level-1 inputs from one (rows, classes) array per member and the rows' texts, or their text `features`.
+) -> StackInputs:
+    """Returns the inputs from one (rows, classes) array per member and the rows' texts, or their text `features`.
 
     What a member would say with the sides exchanged is taken to be the mirror image of what it said, as it is for all
     but networks that read both sides in one sequence; the report shows how far each member is from that.
@@ -52,7 +70,7 @@ def build_level1(
     mirrored = logits[:, :, list(mirror)] if mirror else logits
     none = np.empty((len(rows), 0), dtype=np.float32)
     if not with_features:
-        return Level1(logits, mirrored, none, none)
+        return StackInputs(logits, mirrored, none, none)
     features = text_features(rows, competition.kind) if features is None else features
     other = mirrored_features(features, competition.kind) if mirror else features
-    return Level1(logits, mirrored, features.to_numpy(), other.to_numpy())
+    return StackInputs(logits, mirrored, features.to_numpy(), other.to_numpy())

@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.competitions.task import Competition
 from pipeline.ensemble.logits import from_logits
-from pipeline.ensemble.stack_inputs import Level1
+from pipeline.ensemble.stack_inputs import StackInputs
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Linear:
     """(classes,)."""
 
     def logits(self, members: np.ndarray) -> np.ndarray:
-        """(rows, members, classes) -> (rows, classes)."""
+        """Returns the answer's logits, (rows, classes), from the members', (rows, members, classes)."""
         return members.reshape(len(members), -1) @ self.weights.reshape(-1, len(self.bias)) + self.bias
 
 
@@ -47,23 +47,23 @@ Stacker = Linear | Boosted
 
 
 def scalar_weights(name: str, per_member: np.ndarray, classes: int) -> Linear:
-    """The linear stacker with one weight per member, (members,), and no bias."""
+    """Returns the linear stacker with one weight per member, (members,), and no bias."""
     return Linear(name, np.asarray(per_member)[:, None, None] * np.eye(classes), np.zeros(classes))
 
 
 def equal_mean(members: int, classes: int) -> Linear:
-    """The equal mean of the members' logits. Nothing is fitted, so nothing can be overfitted."""
+    """Returns the equal mean of the members' logits. Nothing is fitted, so nothing can be overfitted."""
     return scalar_weights("mean", np.full(members, 1.0 / members), classes)
 
 
-def predict(stacker: Stacker, level1: Level1, competition: Competition) -> np.ndarray:
-    """(rows, classes) probabilities."""
+def predict(stacker: Stacker, inputs: StackInputs, competition: Competition) -> np.ndarray:
+    """Returns the stacker's answer, (rows, classes) probabilities."""
     if isinstance(stacker, Linear):
-        return from_logits(stacker.logits(level1.logits))
-    straight = _boosted(stacker, level1.logits, level1.features)
+        return from_logits(stacker.logits(inputs.logits))
+    straight = _boosted(stacker, inputs.logits, inputs.features)
     if not competition.kind.mirror:
         return straight
-    other = _boosted(stacker, level1.mirrored_logits, level1.mirrored_features)
+    other = _boosted(stacker, inputs.mirrored_logits, inputs.mirrored_features)
     return (straight + competition.mirrored(other)) / 2
 
 
@@ -74,12 +74,12 @@ def _boosted(stacker: Boosted, logits: np.ndarray, features: np.ndarray) -> np.n
 
 
 def tree_inputs(logits: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """(rows, members * classes + features) Float32: what LightGBM splits on."""
+    """Returns what LightGBM splits on, (rows, members * classes + features) Float32."""
     return np.concatenate([logits.reshape(len(logits), -1).astype(np.float32), features], axis=1)
 
 
 def save(stacker: Stacker, folder: Path, file: str) -> dict[str, Any]:
-    """The stacker as JSON; LightGBM's trees go to `folder / file` as text."""
+    """Returns the stacker as JSON; LightGBM's trees go to `folder / file` as text."""
     if isinstance(stacker, Boosted):
         (folder / file).write_text(stacker.booster.model_to_string(), encoding="utf-8")
         return {"stacker": stacker.name, "file": file, "base": save(stacker.base, folder, file)}
@@ -87,14 +87,14 @@ def save(stacker: Stacker, folder: Path, file: str) -> dict[str, Any]:
 
 
 def readable(stacker: Linear) -> list[Any]:
-    """The weights as numbers: one per member where that says all, else members x classes x classes."""
+    """Returns the weights as numbers: one per member where that says all, else members x classes x classes."""
     first = stacker.weights[:, 0, 0]
     plain = np.array_equal(stacker.weights, scalar_weights("", first, len(stacker.bias)).weights)
     return first.tolist() if plain else stacker.weights.tolist()
 
 
 def load(saved: dict[str, Any], folder: Path, threads: int) -> Stacker:
-    """The inverse of `save`."""
+    """Returns the stacker that `save` has written."""
     if saved["stacker"] == Boosted.name:
         base = load(saved["base"], folder, threads)
         assert isinstance(base, Linear)

@@ -10,7 +10,7 @@ DRAWS = 1000
 
 
 def cluster_error(values: np.ndarray, groups: np.ndarray) -> float:
-    """Standard error of the mean of `values` (rows,), whose rows are independent only across `groups` (rows,) int.
+    """Returns the standard error of the mean of `values` (rows,), independent only across `groups` (rows,) int.
 
     The sandwich estimator with the usual correction for few clusters (Cameron and Miller 2015); with every row in a
     group of its own it is the ordinary standard error.
@@ -32,7 +32,7 @@ class Interval:
 
 
 def bootstrap(values: np.ndarray, groups: np.ndarray, seed: int, draws: int = DRAWS) -> list[Interval]:
-    """The mean of each column of `values` (rows, columns) with its 95 % percentile interval.
+    """Returns the mean of each column of `values` (rows, columns) with its 95 % percentile interval.
 
     Whole groups are drawn with replacement (Efron and Tibshirani 1993, chapter 8), the same ones for all columns. Give
     the differences of two models' losses: the comparison is then paired.

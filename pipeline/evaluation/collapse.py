@@ -6,34 +6,33 @@ fold's receipt.
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
-from pipeline.competitions.task import Competition
-from pipeline.ensemble.table import read_holdout, read_oof
+from pipeline.artifacts import Artifacts
 from pipeline.errors import PodiumError
-from pipeline.evaluation.scores import member_scores
 from pipeline.files import read_json
 
-
-def read_training(artifacts: Path, members: list[str], folds: list[int]) -> dict[str, dict[int, dict[str, Any]]]:
-    """Member -> fold -> what its receipt tells about the training; members that keep no such record have none."""
-    records: dict[str, dict[int, dict[str, Any]]] = {}
-    for name in members:
-        for fold in folds:
-            training = read_json(artifacts / "receipts" / f"{name}-fold{fold}.json").get("training")
-            if training is not None:
-                records.setdefault(name, {})[fold] = training
-    return records
+Records = dict[int, dict[str, Any]]
+"""Fold -> what its receipt tells about the training; see pipeline/members/finetune.py."""
 
 
-def collapsed_folds(training: dict[str, dict[int, dict[str, Any]]], on_collapse: str) -> dict[str, list[int]]:
-    """Member -> its collapsed folds, for members that have any.
+def read_training(artifacts: Artifacts, members: list[str], folds: Iterable[int]) -> dict[str, Records]:
+    """Returns the records of each member; none for a member that keeps no such record."""
+    receipts = {name: {fold: read_json(artifacts.receipt(name, fold)) for fold in folds} for name in members}
+    return {
+        name: {fold: receipt["training"] for fold, receipt in each.items() if receipt.get("training") is not None}
+        for name, each in receipts.items()
+    }
+
+
+def collapsed_folds(training: dict[str, Records], on_collapse: str) -> dict[str, list[int]]:
+    """Returns member -> its collapsed folds, for members that have any.
 
     Raises: PodiumError where there is one and `on_collapse` is `fail`.
     """
-    found = {name: [fold for fold, each in folds.items() if each["collapsed"]] for name, folds in training.items()}
-    found = {name: folds for name, folds in found.items() if folds}
+    each = {name: [fold for fold, one in records.items() if one["collapsed"]] for name, records in training.items()}
+    found = {name: folds for name, folds in each.items() if folds}
     if found and on_collapse == "fail":
         name, folds = next(iter(found.items()))
         raise PodiumError(
@@ -42,49 +41,35 @@ def collapsed_folds(training: dict[str, dict[int, dict[str, Any]]], on_collapse:
     return found
 
 
-def attempts_told(records: dict[int, dict[str, Any]]) -> dict[str, Any]:
-    """Of one member's folds: `attempts`, the most that one of them needed; `stopped`, a line for each that the guard
-    ended or gave up; `updates`, all steps that were made, as a share of those of runs that succeed at once."""
+def most_attempts(records: Records) -> int:
+    """Returns the most attempts that one run of a member's fold models needed; 1 without records."""
+    return max((attempt["attempt"] + 1 for record in records.values() for attempt in record["attempts"]), default=1)
+
+
+def stopped_attempts(records: Records) -> list[str]:
+    """Returns a line for each attempt that the guard ended or gave up."""
+    return [
+        f"fold {fold}, attempt {attempt['attempt'] + 1}"
+        + (f" of run {attempt['run'] + 1}" if attempt["run"] else "")
+        + f" (rate {attempt['rate']:.2g}, warmup {attempt['warmup']:.0%}), {attempt['steps']} of {attempt['of']} "
+        f"steps: {attempt['stopped']}"
+        for fold, record in records.items()
+        for attempt in record["attempts"]
+        if attempt["stopped"]
+    ]
+
+
+def share_of_updates(records: Records) -> float:
+    """Returns all steps that were made, as a share of those of runs that succeed at once."""
     each = [(fold, attempt) for fold, record in records.items() for attempt in record["attempts"]]
     planned = sum({(fold, attempt["run"]): attempt["of"] for fold, attempt in each}.values())
+    return round(sum(attempt["steps"] for _, attempt in each) / max(planned, 1), 4)
+
+
+def mean_truncation(records: Records) -> dict[str, dict[str, float]]:
+    """Returns field -> `rows` and `tokens`, the shares that were cut, averaged over the folds."""
+    shares = [record["truncation"] for record in records.values()]
     return {
-        "attempts": max((attempt["attempt"] + 1 for _, attempt in each), default=1),
-        "stopped": [
-            f"fold {fold}, attempt {attempt['attempt'] + 1}"
-            + (f" of run {attempt['run'] + 1}" if attempt["run"] else "")
-            + f" (rate {attempt['rate']:.2g}, warmup {attempt['warmup']:.0%}), {attempt['steps']} of {attempt['of']} "
-            f"steps: {attempt['stopped']}"
-            for fold, attempt in each
-            if attempt["stopped"]
-        ],
-        "updates": round(sum(attempt["steps"] for _, attempt in each) / max(planned, 1), 4),
+        field: {kind: round(sum(each[field][kind] for each in shares) / len(shares), 4) for kind in ("rows", "tokens")}
+        for field in shares[0]
     }
-
-
-def add_training(
-    scores: dict[str, Any],
-    training: dict[str, dict[int, dict[str, Any]]],
-    collapsed: dict[str, list[int]],
-    seconds: dict[str, float | None],
-    competition: Competition,
-    artifacts: Path,
-) -> dict[str, Any]:
-    """`scores` (of metrics/cv.json) with what training tells of each member, and with the members that are left out."""
-    for name, folds in collapsed.items():
-        own = read_oof(artifacts, [name], competition).covered_by([name])
-        entry = member_scores(own, read_holdout(artifacts, [name], competition), name, competition)
-        scores["members"][name] = entry | {"collapsed": len(folds), "seconds": seconds.get(name)}
-        reason = f"{len(folds)} of {len(training[name])} fold models are no better than the prior"
-        scores.setdefault("dropped", {})[name] = reason
-        scores["warnings"].append(f'member "{name}" is LEFT OUT of stack and package: {reason}')
-    for name, records in training.items():
-        scores["members"][name] |= attempts_told(records)
-        fields = next(iter(records.values()))["truncation"]
-        scores["members"][name]["truncation"] = {
-            field: {
-                share: round(sum(each["truncation"][field][share] for each in records.values()) / len(records), 4)
-                for share in ("rows", "tokens")
-            }
-            for field in fields
-        }
-    return scores

@@ -6,17 +6,23 @@ python -m stages.diagnostics
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
+from pipeline.artifacts import Artifacts
 from pipeline.competitions.metrics import METRICS
 from pipeline.competitions.task import Competition
-from pipeline.ensemble.nested import Second, nested_predictions
-from pipeline.ensemble.table import Table
+from pipeline.ensemble.nested import nested_candidates, second_level
+from pipeline.ensemble.stack_inputs import SecondLevel
+from pipeline.ensemble.table import Table, read_oof
 from pipeline.ensemble.uncertainty import bootstrap, cluster_error
-from pipeline.evaluation.slices import slices
+from pipeline.evaluation.slices import row_slices
+from pipeline.files import read_json
+
+if TYPE_CHECKING:
+    from pipeline.config import Params
 
 STACKER = "weights"
 """Members are weighed with this stacker, whichever is chosen: it is quick, and cannot use the texts in their place."""
@@ -24,26 +30,43 @@ STACKER = "weights"
 DISAGREEMENTS, EXCERPT = 12, 200
 
 
-def marginal_gains(
-    table: Table, second: Second, members: list[str], competition: Competition, threads: int, seed: int
-) -> list[dict[str, Any]]:
-    """Per member what the stack loses without it, and what the best member gains by it: 95 % intervals, paired by row.
+def stack_diagnostics(artifacts: Artifacts, scores: dict[str, Any], params: Params) -> dict[str, Any]:
+    """Returns the contents of diagnostics.json; `scores` are those of metrics/cv.json."""
+    competition, threads, seed = artifacts.competition(), params.threads, params.stack.seed
+    members = [name for name in scores["members"] if name not in scores.get("dropped", {})]
+    table = read_oof(artifacts, members, competition).covered_by(members)
+    rows = second_level(table, members, competition, False, seed)
+    stacked = pl.read_parquet(artifacts.level2_file).select(competition.classes).to_numpy()
+    receipts = {name: [read_json(artifacts.receipt(name, fold)) for fold in params.folds.ids] for name in members}
+    return {
+        "stacker": STACKER,
+        "marginal": marginal_gains(table, rows, members, competition, threads, seed),
+        "slices": slice_scores(table, stacked, scores["stack"]["best_member"], rows.groups, competition),
+        "disagreements": disputed_rows(table, stacked, members, competition),
+        "swap": swap_consistency(table, members, receipts, competition),
+    }
 
-    All scores are level-2 nested, so a member that only adds noise comes out below zero. The best member itself is
-    measured against the class shares. Positive is better in either direction of the metric.
+
+def marginal_gains(
+    table: Table, second: SecondLevel, members: list[str], competition: Competition, threads: int, seed: int
+) -> list[dict[str, Any]]:
+    """Returns what the stack loses without each member, and what the best one gains by it, with 95 % intervals.
+
+    The intervals are paired by row. All scores are level-2 nested, so a member that only adds noise comes out below
+    zero. The best member itself is measured against the class shares. Positive is better in either direction of the
+    metric.
     """
     metric = METRICS[competition.metric]
-    sign = 1.0 if metric.greater_is_better else -1.0
 
     def gains(chosen: list[int]) -> np.ndarray:
         if not chosen:
             shares = np.bincount(second.labels, minlength=len(competition.classes)) / len(second.labels)
-            return sign * metric.per_row(second.labels, np.tile(shares, (len(second.labels), 1)))
-        nested = nested_predictions(STACKER, second.members(chosen), competition, threads, seed)
-        return sign * metric.per_row(second.labels, nested)
+            return metric.sign * metric.per_row(second.labels, np.tile(shares, (len(second.labels), 1)))
+        nested = nested_candidates([STACKER], second.members(chosen), competition, threads, seed)
+        return metric.sign * metric.per_row(second.labels, nested[STACKER])
 
     everyone = list(range(len(members)))
-    scores = [sign * metric.score(table.labels, table.probabilities[name]) for name in members]
+    scores = [metric.sign * metric.score(table.labels, table.probabilities[name]) for name in members]
     best = int(np.argmax(scores))
     full, alone, nobody = gains(everyone), gains([best]), gains([])
     differences = []
@@ -62,40 +85,30 @@ def marginal_gains(
 def slice_scores(
     table: Table, stacked: np.ndarray, best: str, groups: np.ndarray, competition: Competition
 ) -> list[dict[str, Any]]:
-    """The scores of class shares, best member and stack on every part of the rows, and what the stack gains there.
+    """Returns the scores of class shares, best member and stack on every part of the rows, and the stack's gain there.
 
     The class shares are those of all rows, so a part's prior tells how its outcomes differ. The standard error is that
     of the paired gain over the best member.
     """
     metric = METRICS[competition.metric]
-    sign = 1.0 if metric.greater_is_better else -1.0
     shares = np.bincount(table.labels, minlength=len(competition.classes)) / len(table.labels)
-    prior, member, stack = (
-        metric.per_row(table.labels, each)
-        for each in (np.tile(shares, (len(table.labels), 1)), table.probabilities[best], stacked)
-    )
+    answers = np.tile(shares, (len(table.labels), 1)), table.probabilities[best], stacked
     found = []
-    for family, parts in slices(table.rows, table.labels, competition).items():
+    for family, parts in row_slices(table.rows, table.labels, competition).items():
         for name, mask in parts.items():
-            found.append(
-                {
-                    "family": family,
-                    "slice": name,
-                    "rows": int(mask.sum()),
-                    "prior": float(prior[mask].mean()),
-                    "best_member": float(member[mask].mean()),
-                    "stack": float(stack[mask].mean()),
-                    "gain": float(sign * (stack - member)[mask].mean()),
-                    "standard_error": cluster_error((stack - member)[mask], groups[mask]),
-                }
-            )
+            prior, member, stack = (metric.per_row(table.labels[mask], each[mask]) for each in answers)
+            means = (float(each.mean()) for each in (prior, member, stack))
+            scores = dict(zip(("prior", "best_member", "stack"), means, strict=True))
+            gain, error = float(metric.sign * (stack - member).mean()), cluster_error(stack - member, groups[mask])
+            about = {"family": family, "slice": name, "rows": int(mask.sum())}
+            found.append(about | scores | {"gain": gain, "standard_error": error})
     return found
 
 
-def disagreements(
+def disputed_rows(
     table: Table, stacked: np.ndarray, members: list[str], competition: Competition
 ) -> list[dict[str, Any]]:
-    """The rows on which the members differ most, with the start of their texts and what everybody says.
+    """Returns the rows on which the members differ most, with the start of their texts and what everybody says.
 
     The measure is the generalised Jensen-Shannon divergence (Lin 1991): entropy of the mean answer minus mean entropy.
     """
@@ -123,7 +136,7 @@ def _excerpt(turns: pl.Series | None) -> str:
 def swap_consistency(
     table: Table, members: list[str], receipts: dict[str, list[dict[str, Any]]], competition: Competition
 ) -> list[dict[str, Any]] | None:
-    """Per member how far its answer moves when the sides change places, and whether it leans to one side.
+    """Returns how far each member's answer moves when the sides change places, and whether it leans to one side.
 
     `difference` is the largest one that training measured (null where a file of predictions cannot be asked again);
     `lean` is how much more often the member expects the first side to win than it does. None for a task without sides.

@@ -17,8 +17,8 @@ FEWEST_ROWS = 20
 """Smaller parts say nothing about a score."""
 
 
-def slices(rows: pl.DataFrame, labels: np.ndarray, competition: Competition) -> dict[str, dict[str, np.ndarray]]:
-    """Family -> name -> mask (rows,). Parts with fewer than FEWEST_ROWS rows are left out, and so are lone parts.
+def row_slices(rows: pl.DataFrame, labels: np.ndarray, competition: Competition) -> dict[str, dict[str, np.ndarray]]:
+    """Returns family -> name -> mask (rows,), without parts of fewer than FEWEST_ROWS rows and without lone parts.
 
     `rows` has the task's text fields, labels (rows,) are class indices. A family's parts do not overlap.
     """
@@ -45,7 +45,7 @@ def slices(rows: pl.DataFrame, labels: np.ndarray, competition: Competition) -> 
 
 
 def _lengths(characters: np.ndarray) -> dict[str, np.ndarray]:
-    """Quarters of the rows, and of the last one the longest twentieth: what an input limit cuts first."""
+    """Returns quarters of the rows, the last without its longest twentieth: what an input limit cuts first."""
     edges = [-1, *np.quantile(characters, (0.25, 0.5, 0.75, 0.95)).round().astype(int).tolist()]
     parts = {}
     for low, high in pairwise(edges):
@@ -54,7 +54,7 @@ def _lengths(characters: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _cut(features: pl.DataFrame, sides: tuple[str, str]) -> dict[str, np.ndarray]:
-    """By how much of a row an input of so many words, for the prompt with the longer answer, would hold."""
+    """Returns rows by how much of them an input of so many words, for the prompt with the longer answer, would hold."""
     small, large = BUDGETS
     beyond = {
         budget: features.select(pl.max_horizontal(f"{side}_beyond_{budget}" for side in sides)).to_series().to_numpy()
@@ -69,7 +69,7 @@ def _cut(features: pl.DataFrame, sides: tuple[str, str]) -> dict[str, np.ndarray
 
 
 def _scripts(features: pl.DataFrame, fields: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """By the script with the largest share of a row's characters."""
+    """Returns rows by the script with the largest share of their characters."""
     shares = np.stack(
         [
             features.select(pl.sum_horizontal(f"{f}_{script}" for f in fields)).to_series().to_numpy()

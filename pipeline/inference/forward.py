@@ -88,7 +88,7 @@ class _Run:
         return batch_logits(opened.network, self.encoded, rows, self.pad_id, opened.device).cpu().numpy()
 
     def _rescue(self, opened: Opened, rows: np.ndarray) -> None:
-        """The same rows in fp32. A single one that does not fit the memory there is left without an answer."""
+        """Asks the same rows in fp32. A single one that does not fit the memory there is left without an answer."""
         try:
             with in_fp32(opened.network):
                 self.logits[rows] = self._asked(opened, rows)
@@ -119,13 +119,13 @@ class _Run:
 
 
 def batch_logits(network: nn.Module, encoded: Encoded, rows: np.ndarray, pad_id: int, device: str) -> torch.Tensor:
-    """(rows, classes) logits of some rows, without gradients."""
+    """Returns (rows, classes) logits of some rows, without gradients."""
     with torch.inference_mode():
         return network(*batch_tensors(encoded, rows, pad_id, device)).float()
 
 
 def batch_tensors(encoded: Encoded, rows: np.ndarray, pad_id: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """(rows * views, length) ids and mask of some rows."""
+    """Returns (rows * views, length) ids and mask of some rows."""
     sequences = [encoded.ids[row * encoded.views + view] for row in rows for view in range(encoded.views)]
     ids, mask = (torch.from_numpy(each) for each in pad(sequences, pad_id))
     if device != "cpu":  # from pinned memory the copy does not hold up the host

@@ -13,7 +13,7 @@ from scipy.special import softmax
 
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
-from pipeline.data.features import swapped
+from pipeline.data.rows import swapped
 from pipeline.data.text import Encoded, encode, views_of
 from pipeline.errors import PodiumError
 from pipeline.inference.forward import logits_of
@@ -62,7 +62,7 @@ class NetworkMember:
             raise
 
     def predict(self, rows: pl.DataFrame, which: str | None = None) -> np.ndarray:
-        """(rows, classes) probabilities of the pass `which`, by default of all passes together.
+        """Returns (rows, classes) probabilities of the pass `which`, by default of all passes together.
 
         Raises: PodiumError for a pass that the member does not have, or where a single row does not fit the memory.
         """
@@ -80,7 +80,7 @@ class NetworkMember:
             self._networks.pop().close()
 
     def _long(self, rows: pl.DataFrame) -> np.ndarray:
-        """Of the truncated rows, read at greater length, in both orders where the member asks for that; else NaN."""
+        """Returns the answers to truncated rows, read at greater length, in both orders if asked; NaN for others."""
         result = np.full((len(rows), len(self.competition.classes)), np.nan)
         cut = self._encoded(rows, self.settings).cut
         assert self.settings.inference.long_tokens is not None
@@ -94,14 +94,14 @@ class NetworkMember:
         return result
 
     def _exchanged(self, rows: pl.DataFrame, which: str) -> pl.DataFrame:
-        """The rows in the order of sides that the pass reads."""
+        """Returns the rows in the order of sides that the pass reads."""
         return swapped(rows, self.competition.kind) if which == SWAP else rows
 
     def _encoded(self, rows: pl.DataFrame, settings: NetworkSettings) -> Encoded:
         return encoded_rows(rows, settings, self._tokenizer, self.competition, self._token_cache)
 
     def _answer(self, encoded: Encoded, which: str) -> np.ndarray:
-        """(rows, classes) probabilities in the rows' own order of sides."""
+        """Returns (rows, classes) probabilities in the rows' own order of sides."""
         if not self._networks:
             raise ValueError(f"{self.folder}: asked after it was closed")
         assert self.tokens_per_batch is not None
@@ -120,11 +120,11 @@ def encoded_rows(
     competition: Competition,
     token_cache: Path | None = None,
 ) -> Encoded:
-    """`rows` as the sequences that a member with these settings reads."""
+    """Returns `rows` as the sequences that a member with these settings reads."""
     views = views_of(competition.kind, settings.input == "siamese")
     return encode(rows, tokenizer, settings.kind, views, settings.max_tokens, token_cache)
 
 
 def available_devices() -> list[str]:
-    """Every GPU that torch sees, else the CPU."""
+    """Returns every GPU that torch sees, else the CPU."""
     return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]

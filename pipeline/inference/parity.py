@@ -20,14 +20,14 @@ TINY = 1.0e-15
 
 
 def parity_part(parity: pl.DataFrame, fold: int, competition: Competition) -> pl.DataFrame:
-    """The parity rows of `fold`, as a member reads them: id and the text fields."""
+    """Returns the parity rows of `fold`, as a member reads them: id and the text fields."""
     return parity.filter(pl.col("fold") == fold).select("id", *competition.kind.fields)
 
 
 def parity_differences(
     predicted: np.ndarray, member: str, fold: int, parity: pl.DataFrame, precision: str, competition: Competition
 ) -> np.ndarray:
-    """(rows, classes) absolute differences between `predicted` and the out-of-fold probabilities of `fold`.
+    """Returns (rows, classes) absolute differences between `predicted` and the out-of-fold probabilities of `fold`.
 
     predicted (rows, classes): what the fold model says now about `parity_part`. `parity` has id, fold, the text fields,
     and "<member>/<class>" columns.
@@ -47,11 +47,11 @@ def parity_differences(
 
 
 def computes_exactly(precision: str) -> bool:
-    """Whether a member of this precision computes in fp32 here; NF4 bases do on a CPU, and in fp16 on a GPU."""
+    """Returns whether a member of this precision computes in fp32 here; NF4 does on a CPU, and in fp16 on a GPU."""
     if precision == "nf4":
-        from pipeline.inference.network_member import available_devices  # torch is slow to load
+        import torch  # slow to load, and members without a network do without
 
-        return available_devices() == ["cpu"]
+        return not torch.cuda.is_available()
     return precision == "fp32"
 
 

@@ -26,7 +26,7 @@ def passes_of(settings: MemberSettings | None) -> tuple[str, ...]:
 
 
 def combined(parts: Mapping[str, np.ndarray]) -> np.ndarray:
-    """(rows, classes) probabilities from those of the passes that have run; at least one.
+    """Returns (rows, classes) probabilities from those of the passes that have run; at least one.
 
     A NaN row of a part is a row to which that pass has no answer. `swap` is mirrored back to the row's own order
     already. The base is `first`, or the mean of `first` and `swap` where both have spoken; an answer of `long` replaces
@@ -40,5 +40,5 @@ def combined(parts: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def _spoken(part: np.ndarray) -> np.ndarray:
-    """(rows, 1): whether the pass answers the row."""
+    """Returns whether the pass answers each row, (rows, 1)."""
     return np.isfinite(part).all(axis=1, keepdims=True)

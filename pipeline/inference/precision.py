@@ -14,13 +14,13 @@ HALVES = (torch.float16, torch.bfloat16)
 
 
 def computes_in_fp32(network: nn.Module) -> bool:
-    """Whether there is nothing to raise: no parameter, buffer or 4-bit layer of `network` works in half precision."""
+    """Returns whether no parameter, buffer or 4-bit layer of `network` works in half precision."""
     return not _halves(network) and not _four_bit(network)
 
 
 @contextmanager
 def in_fp32(network: nn.Module) -> Iterator[None]:
-    """Within it, `network` computes in fp32 as far as it can; afterwards it is what it was, whatever happened.
+    """Makes `network` compute in fp32 as far as it can; afterwards it is what it was, whatever happened.
 
     Parameters and buffers of fp16 and bf16 are raised, and bitsandbytes' 4-bit layers compute in fp32. Its int8 layers
     go on rounding their inputs to fp16 and int8: only what lies between them gains range.
@@ -43,12 +43,12 @@ def in_fp32(network: nn.Module) -> Iterator[None]:
 
 
 def _halves(network: nn.Module) -> list[Tensor]:
-    """Those whose values are numbers: quantised weights may be packed into any dtype."""
+    """Returns the tensors that hold numbers in half precision: quantised weights may be packed into any dtype."""
     everything = chain(network.parameters(), network.buffers())
     return [each for each in everything if each.dtype in HALVES and not hasattr(each, "quant_state")]
 
 
 def _four_bit(network: nn.Module) -> list[Any]:
-    """The 4-bit layers that compute in half precision."""
+    """Returns the 4-bit layers that compute in half precision."""
     # By what they have: encoders do without bitsandbytes.
     return [each for each in network.modules() if getattr(each, "compute_dtype", None) in HALVES]

@@ -27,7 +27,7 @@ class OpenMember(Protocol):
     """The present budget, padding included: halved where memory ran out. None where there are no batches."""
 
     def predict(self, rows: pl.DataFrame, which: str | None = None) -> np.ndarray:
-        """(rows, classes) probabilities of all passes together, or of the pass `which` alone (passes.py).
+        """Returns (rows, classes) probabilities of all passes together, or of the pass `which` alone (passes.py).
 
         Rows sum to 1. NaN stands where there is no answer: in the long pass for a row that is not truncated, in any for
         a row that overflows even in fp32, of an external member for an id that it does not know.
@@ -92,4 +92,4 @@ class _OnePass:
         return self.model.predict(rows)
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Does nothing: there is nothing to release."""

@@ -1,4 +1,4 @@
-"""The real kaggle CLI as a subprocess: its failures become errors, what can be tried again is, secrets stay secret.
+"""Runs the real kaggle CLI as a subprocess: failures become errors, what can be tried again is, secrets stay secret.
 
 The CLI exits with 0 after many failures, so every caller says how success reads; tests/kaggle/ plays each of these
 failures against a server of its own.
@@ -21,7 +21,7 @@ from pipeline.errors import PodiumError
 from pipeline.kaggle.credentials import Credentials, require_credentials
 from pipeline.kaggle.follow import Finished, follow
 
-STATE = Path("work/kaggle")
+STATE_FOLDER = Path("work/kaggle")
 """What must survive between two runs and belongs to no commit: half-finished uploads, the last push."""
 
 CLI = (sys.executable, "-P", str(Path(__file__).with_name("logged_cli.py")))
@@ -32,7 +32,10 @@ LOST = re.compile(
 )
 """A connection that was lost or never came about: there is no HTTP status to go by."""
 
-PROBE = "/GetDatasetStatus"
+PAGE_SIZE = "200"
+"""The most submissions or files that Kaggle lists at once."""
+
+STATUS_CALL = "/GetDatasetStatus"
 """`kaggle datasets create` goes on where this is not found."""
 
 NOT_SIGNED_IN = "Authentication required to call the Kaggle API."
@@ -40,7 +43,7 @@ NOT_SIGNED_IN = "Authentication required to call the Kaggle API."
 
 @dataclass(frozen=True)
 class Patience:
-    """How often and how long is waited; all times in seconds."""
+    """How often a command is tried and how long is waited; all times in seconds."""
 
     attempts: int = 5
     """A command that met 429, 5xx or a lost connection is run that often in all."""
@@ -53,7 +56,7 @@ class Patience:
 
 
 class KaggleError(PodiumError):
-    """What Kaggle or its CLI refused; `status` is the HTTP status behind it, None where there was none."""
+    """A refusal or failure of Kaggle or its CLI; `status` is the HTTP status behind it, None where there was none."""
 
     def __init__(self, message: str, status: int | None) -> None:
         super().__init__(message)
@@ -99,7 +102,7 @@ def kaggle(
 
 
 def json_in(printed: str) -> Any:
-    """The JSON that a command printed, after whatever warnings. Raises: KaggleError where there is none."""
+    """Returns the JSON that a command printed, after whatever warnings. Raises: KaggleError where there is none."""
     lines = printed.splitlines()
     starts = [number for number, line in enumerate(lines) if line.startswith(("[", "{"))]
     try:
@@ -111,29 +114,29 @@ def json_in(printed: str) -> Any:
 def _once(
     arguments: tuple[str, ...], credentials: Credentials, silence: float, stop_at: str | None, echo: bool
 ) -> tuple[Finished, list[int]]:
-    """One run of the CLI, and the HTTP status of every answer that it got; what it only probes for is left out."""
-    (STATE / "tmp").mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Runs the CLI once; returns its end and the HTTP status of every answer, without that of STATUS_CALL."""
+    (STATE_FOLDER / "tmp").mkdir(parents=True, exist_ok=True, mode=0o700)
     hidden = {"VERBOSE", "VERBOSE_OUTPUT"}  # with these the CLI prints the key
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
     with tempfile.TemporaryDirectory() as folder:
         answers = Path(folder) / "answers"
         # The CLI keeps its half-finished uploads in the folder for temporary files.
-        environment |= {"PODIUM_ANSWERS": str(answers), "TMPDIR": str((STATE / "tmp").resolve())}
+        environment |= {"PODIUM_ANSWERS": str(answers), "TMPDIR": str((STATE_FOLDER / "tmp").resolve())}
         show = (lambda line: print(f"  {credentials.mask(line)}", flush=True)) if echo else None
         done = follow([*CLI, *arguments], environment, silence, stop_at, show)
         logged = answers.read_text(encoding="utf-8").splitlines() if answers.is_file() else []
-    return done, [int(line[:3]) for line in logged if PROBE not in line]
+    return done, [int(line[:3]) for line in logged if STATUS_CALL not in line]
 
 
 def _judged(done: Finished, answers: list[int], silence: float, judge: Judge) -> tuple[str | None, int | None]:
-    """What went wrong (None: nothing), and the HTTP status behind it (0: none explains it; None: a lost connection)."""
+    """Returns what went wrong (None: nothing) and the HTTP status behind it (0: no status; None: a lost connection)."""
     if done.code is None:
         return f"no sign of life for {silence:g} s, stopped", 0
     if done.code == 0 or done.stopped:
         problem = "cancelled" if "User cancelled operation" in done.out else judge(done.out)
         status = ([status for status in answers if status >= 400] or [0])[-1]
     else:
-        problem = _said(done)
+        problem = _explanation(done)
         status = answers[-1] if answers and answers[-1] >= 400 else 0
         if status == 401 or problem == NOT_SIGNED_IN:
             return f"{'401: ' if status else ''}Kaggle does not accept these credentials (expired, mistyped?)", 401
@@ -142,8 +145,8 @@ def _judged(done: Finished, answers: list[int], silence: float, judge: Judge) ->
     return problem if not status or problem is None or str(status) in problem else f"{status}: {problem}", status
 
 
-def _said(done: Finished) -> str:
-    """The CLI's own explanation in one line: the last line of stderr that is no progress bar, else of stdout."""
+def _explanation(done: Finished) -> str:
+    """Returns the CLI's own words in one line: the last line of stderr that is no progress bar, else of stdout."""
     if NOT_SIGNED_IN in done.out:
         return NOT_SIGNED_IN
     for text in (done.errors, done.out):

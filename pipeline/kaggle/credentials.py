@@ -1,4 +1,4 @@
-"""Where the kaggle CLI finds its credentials, so that their absence is told early and their contents never printed."""
+"""Finds the credentials that the kaggle CLI will use, so that a lack is told early and their contents never printed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.errors import PodiumError
 
-HELP = (
+NO_CREDENTIALS = (
     "no Kaggle credentials found: put kaggle.json into ~/.kaggle/ (kaggle.com/settings, `chmod 600` it), "
     "or set KAGGLE_USERNAME and KAGGLE_KEY, or KAGGLE_API_TOKEN, or run `kaggle auth login`"
 )
@@ -24,29 +24,28 @@ USER_INFO = re.compile(r"(\w+://)[^/@\s]+@")
 
 @dataclass(frozen=True)
 class Credentials:
-    """What was found: the user's name where it stands beside the key, and every secret text."""
+    """The user's name where it stands beside the key, and every secret text."""
 
     username: str | None
     secrets: tuple[str, ...]
 
     def mask(self, text: str) -> str:
-        """`text` without secrets, without the queries of addresses (a signed one holds a secret), in any encoding."""
+        """Returns `text` without secrets, in any encoding, and without the queries of addresses: they may be signed."""
         for secret in self.secrets:
             text = text.replace(secret, "***")
         return USER_INFO.sub(r"\1***@", QUERY.sub(r"\1?***", text))
 
 
 def find_credentials(environment: Mapping[str, str] = os.environ) -> Credentials | None:
-    """The credentials that the CLI would use, in its order of search; None where it would find none."""
+    """Returns the credentials that the CLI would use, in its order of search; None where it would find none."""
     home = Path(environment.get("HOME") or "~").expanduser()
     token = environment.get("KAGGLE_API_TOKEN", "")
-    secrets, username = [], None
-    if token and _is_file(token):
+    if os.path.isfile(token):  # unlike Path's, it takes a text that is too long for a file name
         token = Path(token).read_text(encoding="utf-8").strip()
     for name in ("access_token", "access_token.txt"):
         if not token and (home / ".kaggle" / name).is_file():
             token = (home / ".kaggle" / name).read_text(encoding="utf-8").strip()
-    secrets.append(token)
+    secrets, username = [token], None
     legacy = _legacy(environment, home)
     if legacy.get("username") and legacy.get("key"):
         username = str(legacy["username"])
@@ -61,28 +60,20 @@ def find_credentials(environment: Mapping[str, str] = os.environ) -> Credentials
 
 
 def require_credentials() -> Credentials:
-    """Raises: PodiumError that says where to put them."""
-    found = find_credentials()
-    if found is None:
-        raise PodiumError(HELP)
+    """Returns the credentials. Raises: PodiumError that says where to put them, where there are none."""
+    if (found := find_credentials()) is None:
+        raise PodiumError(NO_CREDENTIALS)
     return found
 
 
 def _legacy(environment: Mapping[str, str], home: Path) -> dict[str, Any]:
-    """User name and key: kaggle.json, overruled key by key by the environment."""
+    """Returns user name and key: those of kaggle.json, overruled key by key by the environment."""
     folder = Path(environment.get("KAGGLE_CONFIG_DIR") or home / ".kaggle")
     if not environment.get("KAGGLE_CONFIG_DIR") and not folder.exists():
         folder = Path(environment.get("XDG_CONFIG_HOME") or home / ".config") / "kaggle"
     found = _json(folder / "kaggle.json")
     named = {"username": environment.get("KAGGLE_USERNAME"), "key": environment.get("KAGGLE_KEY")}
     return found | {key: value for key, value in named.items() if value}
-
-
-def _is_file(name: str) -> bool:
-    try:
-        return Path(name).is_file()
-    except OSError:  # a token can be too long for a file name
-        return False
 
 
 def _json(path: Path) -> dict[str, Any]:

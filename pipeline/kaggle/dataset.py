@@ -1,4 +1,4 @@
-"""The package as a Kaggle dataset: created, or a new version of it, or left alone where Kaggle has it already.
+"""Makes the package a Kaggle dataset: created, or a new version of it, or left alone where Kaggle has it already.
 
 A version's notes say `podium <hash> commit <sha>`. The hash is that of MANIFEST.json, which holds the hashes of all
 other files. Version 1, to which the CLI gives no notes, is recognised by its MANIFEST.json itself.
@@ -12,21 +12,22 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.artifacts import MANIFEST
 from pipeline.config import Package
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, sha256_file, write_json
-from pipeline.kaggle.cli import STATE, KaggleError, Patience, json_in, kaggle
+from pipeline.kaggle.cli import STATE_FOLDER, KaggleError, Patience, json_in, kaggle
 from pipeline.kaggle.upload import stage_upload
 from pipeline.kaggle.waiting import wait
-from pipeline.package.manifest import MANIFEST, write_metadata
+from pipeline.package.manifest import write_metadata
 
 NOT_ALL = r"^(Upload unsuccessful|Skipping)"
 """The CLI leaves such a file out, makes the version without it, and exits with 0."""
 
-TIMINGS = STATE / "timings.json"
+RUN_TIMINGS = STATE_FOLDER / "timings.json"
 """What the last dress rehearsal on Kaggle has measured. It goes beside the package and is not part of its hash."""
 
-INCOMPLETE = STATE / "incomplete.json"
+INCOMPLETE = STATE_FOLDER / "incomplete.json"
 """[dataset, hash] of uploads that lost a file: a version with these notes is not to be trusted."""
 
 
@@ -42,14 +43,14 @@ class Remote:
 
 
 def content_hash(package: Path) -> str:
-    """Hex SHA-256 that changes with any byte of the package's content. Raises: PodiumError for a missing package."""
+    """Returns a hex SHA-256 that changes with any byte of the package. Raises: PodiumError for a missing package."""
     if not (package / MANIFEST).is_file():
         raise PodiumError(f"{package / MANIFEST}: no such file; run `dvc repro`")
     return sha256_file(package / MANIFEST)
 
 
 def look_up(dataset: str, patience: Patience) -> Remote | None:
-    """The dataset's current version; None where it does not exist, or is not ours to see."""
+    """Returns the dataset's current version; None where it does not exist, or is not ours to see."""
     try:
         found = json_in(kaggle("look", dataset, patience=patience))
     except KaggleError as error:
@@ -62,7 +63,7 @@ def look_up(dataset: str, patience: Patience) -> Remote | None:
 
 
 def up_to_date(dataset: str, remote: Remote | None, wanted: str, patience: Patience) -> bool:
-    """Whether the current version holds the package with the hash `wanted`, whole."""
+    """Tells whether the current version holds the package with the hash `wanted`, whole."""
     if remote is None or [dataset, wanted] in _incomplete():
         return False
     if noted := re.search(r"podium ([0-9a-f]{64})", remote.notes):
@@ -88,13 +89,13 @@ def upload(package: Path, settings: Package, commit: str, limit: float, patience
     if remote and up_to_date(dataset, remote, wanted, patience):
         print(f"dataset {dataset}: version {remote.current} holds this package, nothing to upload", flush=True)
         return remote.current if remote.state == "ready" else _wait_ready(dataset, remote.current, limit, patience)
-    for stale in (STATE / "upload").glob("*"):
+    for stale in (STATE_FOLDER / "upload").glob("*"):
         if stale.name != wanted[:16]:
             shutil.rmtree(stale)
-    folder = stage_upload(package, STATE / "upload" / wanted[:16])
+    folder = stage_upload(package, STATE_FOLDER / "upload" / wanted[:16])
     write_metadata(folder, settings)
-    if TIMINGS.is_file():
-        shutil.copyfile(TIMINGS, folder / TIMINGS.name)
+    if RUN_TIMINGS.is_file():
+        shutil.copyfile(RUN_TIMINGS, folder / RUN_TIMINGS.name)
     size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
     print(f"dataset {dataset}: uploading {size:.1f} MB", flush=True)
     _send(dataset, folder, remote, f"podium {wanted} commit {commit}", patience)
@@ -105,7 +106,6 @@ def upload(package: Path, settings: Package, commit: str, limit: float, patience
 
 
 def _send(dataset: str, folder: Path, remote: Remote | None, notes: str, patience: Patience) -> None:
-    """Uploads the files and makes the version."""
     lost: list[str] = []
 
     def judge(printed: str) -> str | None:
@@ -122,27 +122,21 @@ def _send(dataset: str, folder: Path, remote: Remote | None, notes: str, patienc
         return now is not None and (remote is None or now.notes == notes)
 
     which = ("create", "-p", str(folder)) if remote is None else ("version", "-p", str(folder), "-m", notes)
+    command = ("datasets", *which, "--keep-tabular")
     try:
-        kaggle(
-            *("datasets", *which, "--keep-tabular"),
-            patience=patience,
-            judge=judge,
-            stop_at=NOT_ALL,
-            echo=True,
-            finished=finished,
-        )
+        kaggle(*command, patience=patience, judge=judge, stop_at=NOT_ALL, echo=True, finished=finished)
     except KaggleError as error:
         if lost:
             # Whether the CLI was stopped before it made the version is not certain.
             write_json(INCOMPLETE, [*_incomplete(), [dataset, notes.split()[1]]])
         if lost and error.status is not None and 400 <= error.status < 500:
             # The upload's address has expired; the CLI would try it again for days.
-            shutil.rmtree(STATE / "tmp" / ".kaggle", ignore_errors=True)
+            shutil.rmtree(STATE_FOLDER / "tmp" / ".kaggle", ignore_errors=True)
         raise
 
 
 def _wait_ready(dataset: str, version: int, limit: float, patience: Patience) -> int:
-    """Waits until `version` or a later one is the current version, and ready to be mounted."""
+    """Waits until `version` or a later one is the current version and ready to be mounted; returns its number."""
 
     def look() -> tuple[str, int | None]:
         now = look_up(dataset, patience)

@@ -1,4 +1,4 @@
-"""The competition's files from Kaggle: fetched by the CLI, unpacked, checked against the competition's YAML file.
+"""Brings the competition's files from Kaggle: fetched by the CLI, unpacked, checked against its YAML file.
 
 python -m stages.download
 """
@@ -9,6 +9,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.data.ingest import prepare
 from pipeline.errors import PodiumError
@@ -20,8 +21,8 @@ ARCHIVES = DATA / "downloads"
 """Beside the unpacked folders: what lies in `data.path` is a dependency of the pipeline."""
 
 
-def command(competition: Competition) -> list[str]:
-    """The arguments of `kaggle`."""
+def download_command(competition: Competition) -> list[str]:
+    """Returns the arguments of `kaggle` that download the files."""
     return ["competitions", "download", competition.name, "-p", str(ARCHIVES)]
 
 
@@ -33,13 +34,12 @@ def download(competition: Competition, patience: Patience) -> Path:
     Raises: PodiumError where Kaggle refuses, the archive is broken, or its files are not what the YAML file says.
     """
     archive, target = ARCHIVES / f"{competition.name}.zip", DATA / competition.name
+
+    def judge(_: str) -> str | None:
+        return None if archive.is_file() else f"{archive}: expected a file, found none"
+
     try:
-        kaggle(
-            *command(competition),
-            patience=patience,
-            judge=lambda printed: None if archive.is_file() else f"{archive}: expected a file, found none",
-            echo=True,
-        )
+        kaggle(*download_command(competition), patience=patience, judge=judge, echo=True)
     except KaggleError as error:
         if error.status == 403:
             rules = f"https://www.kaggle.com/competitions/{competition.name}/rules"
@@ -52,7 +52,11 @@ def download(competition: Competition, patience: Patience) -> Path:
     else:
         unpack(archive, target)
         write_json(note, seen)
-    check(target, competition)
+    with tempfile.TemporaryDirectory() as temporary:
+        artifacts = Artifacts(Path(temporary))
+        prepare(target, competition, artifacts.competition_folder)  # refuses the first thing that is wrong
+        rows = read_json(artifacts.competition_file)["rows"]
+    print(f"{target}: {rows['train']:,} train and {rows['test']:,} test rows, as {competition.name} should be")
     return target
 
 
@@ -72,12 +76,3 @@ def unpack(archive: Path, target: Path) -> None:
     except (zipfile.BadZipFile, EOFError) as error:
         archive.unlink()
         raise PodiumError(f"{archive}: not a whole archive ({error}); deleted, run `make download` again") from None
-
-
-def check(folder: Path, competition: Competition) -> None:
-    """Reads every file as `prepare` will. Raises: PodiumError for the first thing that is wrong."""
-    with tempfile.TemporaryDirectory() as temporary:
-        target = Path(temporary) / "competition"
-        prepare(folder, competition, target)
-        rows = read_json(target / "competition.json")["rows"]
-    print(f"{folder}: {rows['train']:,} train and {rows['test']:,} test rows, as {competition.name} should be")

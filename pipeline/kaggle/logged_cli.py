@@ -1,4 +1,4 @@
-"""The kaggle command as it is, with two additions: a log of the answers' HTTP status, and `look owner/dataset`.
+"""Runs the kaggle command as it is, with two additions: a log of the answers' HTTP status, and `look owner/dataset`.
 
 The CLI prints the server's message without its status, so nobody could tell "wait a little" from "never". Its HTTP
 library logs each answer; here this goes to the file that PODIUM_ANSWERS names, as lines of `429 POST /api/v1/...`.
@@ -19,16 +19,12 @@ ANSWER = re.compile(r'"(\w+) ([^ "?]*)[^"]*" (\d{3})')
 """One request in the log; the query of an address is left out, because signed addresses carry a secret there."""
 
 
-class Answers(logging.Handler):
+class StatusLog(logging.FileHandler):
     """Writes one line per HTTP answer."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__()
-        self.stream = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 - open as long as the process
 
     def emit(self, record: logging.LogRecord) -> None:
         if found := ANSWER.search(record.getMessage()):
-            self.stream.write(f"{found[3]} {found[1]} {found[2]}\n")
+            super().emit(logging.makeLogRecord({"msg": f"{found[3]} {found[1]} {found[2]}"}))
 
 
 def log_answers() -> None:
@@ -36,7 +32,7 @@ def log_answers() -> None:
     logger = logging.getLogger("urllib3.connectionpool")
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
-    logger.addHandler(Answers(os.environ["PODIUM_ANSWERS"]))
+    logger.addHandler(StatusLog(os.environ["PODIUM_ANSWERS"], encoding="utf-8"))
 
 
 def look(dataset: str) -> None:

@@ -1,34 +1,26 @@
-"""What the commands that act on the outside would send, for --dry-run: nothing is contacted, nothing is written."""
+"""Says what the commands that act on the outside would send, for --dry-run: nothing is contacted or written."""
 
 from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import replace
 
+from pipeline.artifacts import DATASET_METADATA, MANIFEST
 from pipeline.competitions.task import Competition
 from pipeline.config import Package
 from pipeline.files import read_json
 from pipeline.kaggle.credentials import find_credentials
 from pipeline.kaggle.dataset import content_hash
-from pipeline.kaggle.publish import PACKAGE, PLACEHOLDER, check_package, submitted_as
-from pipeline.kaggle.push import METADATA, filled_metadata
-from pipeline.kaggle.submit import command, description, ready, submitted_already
+from pipeline.kaggle.publish import PACKAGE, check_package, submitted_as, with_owner
+from pipeline.kaggle.push import KERNEL_METADATA, filled_metadata
+from pipeline.kaggle.submit import already_submitted, check_ready, description, submit_command
 from pipeline.ledger.git import changed_files, commit_of, numbered_tags
-from pipeline.package.manifest import MANIFEST
-from pipeline.package.manifest import METADATA as DATASET_METADATA
-
-
-def named(settings: Package) -> Package:
-    """`settings` with the user's name where it is known."""
-    found = find_credentials()
-    known = settings.owner == PLACEHOLDER and found and found.username
-    return replace(settings, owner=found.username) if found and known else settings
+from pipeline.package.rehearse import KERNEL
 
 
 def preview_publish(settings: Package, competition: Competition) -> str:
-    """The files, the metadata and the commands of `publish`. Raises: PodiumError where there is no fitting package."""
-    settings = named(settings)
+    """Returns the files, metadata and commands of `publish`. Raises: PodiumError where there is no fitting package."""
+    settings = with_owner(settings, find_credentials())
     check_package()
     wanted = content_hash(PACKAGE)
     files = read_json(PACKAGE / MANIFEST)["files"]
@@ -39,16 +31,19 @@ def preview_publish(settings: Package, competition: Competition) -> str:
         name = f"{entry.name}.zip ({len(inside)} files)" if entry.is_dir() else entry.name
         lines.append(f"  {name}: {size / 1e6:.2f} MB")
     metadata = json.dumps(filled_metadata(settings, competition), indent=2, ensure_ascii=False)
-    lines += [f"{METADATA}:", metadata, f"kaggle kernels push -p {METADATA.parent} -t {settings.budget_seconds}"]
+    lines += [f"{KERNEL_METADATA}:", metadata, f"kaggle kernels push -p {KERNEL.parent} -t {settings.budget_seconds}"]
     if changed := changed_files():
         lines.append(f"but first: {len(changed)} files are not committed ({', '.join(changed[:4])})")
     return "\n".join(lines)
 
 
 def preview_submit(settings: Package, competition: Competition) -> str:
-    """The command of `submit`, if there is something to submit. Raises: PodiumError where nothing fitting is there."""
-    record, content = ready(named(settings), competition)
+    """Returns the command of `submit`, or says that there is nothing left to submit.
+
+    Raises: PodiumError where nothing fitting has been published.
+    """
+    record, content = check_ready(with_owner(settings, find_credentials()), competition)
     if known := submitted_as(content):
-        return f"nothing: {submitted_already(record, known)}"
+        return f"nothing: {already_submitted(record, known)}"
     tag = f"sub-{max(numbered_tags('sub'), default=0) + 1}"
-    return "kaggle " + shlex.join(command(competition, record, description(tag, commit_of("HEAD"))))
+    return "kaggle " + shlex.join(submit_command(competition, record, description(tag, commit_of("HEAD"))))

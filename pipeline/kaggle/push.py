@@ -1,4 +1,4 @@
-"""The inference kernel on Kaggle: its metadata, the push, the run, and what the run leaves.
+"""Pushes the inference kernel to Kaggle: its metadata, the push, the run, and what the run leaves.
 
 A pushed version runs once at once: the kernel's dress rehearsal, on Kaggle's own machine.
 """
@@ -15,15 +15,13 @@ from pipeline.competitions.task import Competition
 from pipeline.config import Package
 from pipeline.errors import PodiumError
 from pipeline.files import read_json
-from pipeline.kaggle.cli import KaggleError, Patience, kaggle
+from pipeline.kaggle.cli import PAGE_SIZE, KaggleError, Patience, kaggle
 from pipeline.kaggle.waiting import wait
+from pipeline.package.rehearse import KERNEL
 
-FOLDER = Path("kaggle_kernels/inference")
-METADATA = FOLDER / "kernel-metadata.json"
+KERNEL_METADATA = KERNEL.with_name("kernel-metadata.json")
 REHEARSAL, SUBMISSION = "rehearsal.json", "submission.csv"
 LOG_LINES = 25
-PAGE = 200
-"""The most files that are listed at once; the pattern is looked for on the first page only."""
 
 FIXED = {
     "is_private": True,
@@ -35,16 +33,16 @@ FIXED = {
 
 
 def filled_metadata(settings: Package, competition: Competition) -> dict[str, Any]:
-    """kernel-metadata.json with the user's name, the machine and the sources; what else stands there is kept.
+    """Returns kernel-metadata.json with the user's name, the machine and the sources; what else stands there is kept.
 
     Raises: PodiumError where the file is missing, is no JSON, or has no id.
     """
     try:
-        metadata = read_json(METADATA)
+        metadata = read_json(KERNEL_METADATA)
         slug = str(metadata["id"]).rpartition("/")[2]
     except (OSError, ValueError, LookupError, TypeError) as error:
-        what = f"{METADATA}: expected JSON with an id like owner/name, found none ({' '.join(str(error).split())})"
-        raise PodiumError(f"{what}; `git checkout {METADATA}` restores it") from None
+        what = f"expected JSON with an id like owner/name, found none ({' '.join(str(error).split())})"
+        raise PodiumError(f"{KERNEL_METADATA}: {what}; `git checkout {KERNEL_METADATA}` restores it") from None
     sources = {"dataset_sources": [f"{settings.owner}/{settings.slug}"], "competition_sources": [competition.name]}
     return metadata | {"id": f"{settings.owner}/{slug}"} | FIXED | sources
 
@@ -55,22 +53,18 @@ def push(kernel: str, seconds: int, patience: Patience) -> int:
     Raises: KaggleError also where the CLI is content with a version that lacks its data.
     """
 
+    pushed = re.compile(r"Kernel version (\d+) successfully pushed")
+
     def judge(printed: str) -> str | None:
         for line in printed.splitlines():
             if re.search(r"^Kernel push error:|not valid (dataset|competition|kernel) sources", line):
                 return line
-        return None if _pushed(printed) else f"unexpected answer: {printed.strip()[-300:]}"
+        return None if pushed.search(printed) else f"unexpected answer: {printed.strip()[-300:]}"
 
-    command = ("kernels", "push", "-p", str(FOLDER), "-t", str(seconds))
-    version = _pushed(kaggle(*command, patience=patience, judge=judge))
-    assert version is not None
+    command = ("kernels", "push", "-p", str(KERNEL.parent), "-t", str(seconds))
+    version = int(pushed.findall(kaggle(*command, patience=patience, judge=judge))[0])
     print(f"kernel {kernel}: version {version} pushed", flush=True)
     return version
-
-
-def _pushed(printed: str) -> int | None:
-    found = re.search(r"Kernel version (\d+) successfully pushed", printed)
-    return int(found[1]) if found else None
 
 
 def wait_for_run(kernel: str, version: int, limit: float, folder: Path, patience: Patience) -> None:
@@ -87,14 +81,14 @@ def wait_for_run(kernel: str, version: int, limit: float, folder: Path, patience
         if state == "COMPLETE":
             return state, state
         if state == "ERROR" or state.startswith("CANCEL"):
-            told = re.search(r'Failure message: "(.*)"', printed)
-            raise _failed(kernel, version, state, told[1] if told else "", folder, patience)
+            message = re.search(r'Failure message: "(.*)"', printed)
+            raise _failed(kernel, version, state, message[1] if message else "", folder, patience)
         return state, None
 
     wait(f"kernel {kernel} version {version}", look, limit, patience.poll)
 
 
-def _failed(kernel: str, version: int, state: str, told: str, folder: Path, patience: Patience) -> PodiumError:
+def _failed(kernel: str, version: int, state: str, message: str, folder: Path, patience: Patience) -> PodiumError:
     """Prints the end of the log; returns the error that names its last word."""
     try:
         lines = fetch_output(kernel, folder, patience, needed=False)
@@ -103,7 +97,7 @@ def _failed(kernel: str, version: int, state: str, told: str, folder: Path, pati
     for line in lines[-LOG_LINES:]:
         print(f"kernel: {line}", flush=True)
     errors = [line for line in lines if line.startswith("error:")] or lines[-1:]
-    what = told or (errors[-1] if errors else "no log")
+    what = message or (errors[-1] if errors else "no log")
     hint = f"log: {folder}; ARGS=--again pushes the same again"
     return PodiumError(f"kernel {kernel} version {version} ended in {state}: {what} ({hint})")
 
@@ -126,14 +120,15 @@ def fetch_output(kernel: str, folder: Path, patience: Patience, needed: bool = T
     folder.mkdir(parents=True, exist_ok=True)
     for name in (REHEARSAL, SUBMISSION):
         (folder / name).unlink(missing_ok=True)
-    wanted = ("--file-pattern", rf"^({re.escape(REHEARSAL)}|{re.escape(SUBMISSION)})$", "--page-size", str(PAGE))
+    # The pattern is looked for on the first page only.
+    wanted = ("--file-pattern", rf"^({re.escape(REHEARSAL)}|{re.escape(SUBMISSION)})$", "--page-size", PAGE_SIZE)
     command = ("kernels", "output", kernel, "-p", str(folder), "-o", *wanted)
     kaggle(*command, patience=patience, judge=judge if needed else lambda _: None)
     return log_lines(folder / f"{kernel.rpartition('/')[2]}.log")
 
 
 def log_lines(path: Path) -> list[str]:
-    """The lines of a run's log, which Kaggle keeps as a JSON list of pieces of text."""
+    """Returns the lines of a run's log, which Kaggle keeps as a JSON list of pieces of text."""
     if not path.is_file():
         return []
     text = path.read_text(encoding="utf-8", errors="replace")
@@ -143,8 +138,5 @@ def log_lines(path: Path) -> list[str]:
 
 
 def predicted_seconds(rehearsal: dict[str, Any]) -> float | None:
-    """The most that the scored rerun is expected to need for everything, from the timings of the dress rehearsal.
-
-    None where the competition's YAML file does not say how many rows are hidden.
-    """
+    """Returns the most seconds that the scored rerun should need, from rehearsal.json; None without `hidden_rows`."""
     return (rehearsal.get("hidden") or {}).get("upper_seconds")

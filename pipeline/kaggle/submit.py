@@ -1,4 +1,4 @@
-"""One submission for one commit: what is sent, how it is found again, and the tag that marks the commit.
+"""Makes one submission for one commit: what is sent, how it is found again, and the tag that marks the commit.
 
 python -m stages.submit
 
@@ -11,46 +11,43 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
+from pipeline.artifacts import CV_METRICS, REHEARSAL_METRICS, Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.config import Package
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, sha256_file
-from pipeline.kaggle.cli import Patience, json_in, kaggle
+from pipeline.kaggle.cli import PAGE_SIZE, Patience, json_in, kaggle
 from pipeline.kaggle.credentials import require_credentials
 from pipeline.kaggle.publish import (
-    METRICS,
     Published,
     check_rehearsal,
     commit_published,
-    fingerprint,
     owned,
-    prospect,
     published,
+    push_hash,
+    runtime_outlook,
     submitted_as,
 )
 from pipeline.kaggle.push import filled_metadata
 from pipeline.kaggle.waiting import wait
 from pipeline.ledger.git import changed_files, commit_of, file_at, git, numbered_tags, refuse_dirty
-from pipeline.ledger.ledger import CV, LB, NOTHING, nested_score
+from pipeline.ledger.ledger import LB, NO_SCORE, present_cv
 
-FILE = Path("artifacts/rehearsal/submission.csv")
+SUBMISSION_FILE = Artifacts().submission_file
 LISTED_SECONDS = 120.0
-PAGE = 200
-"""The most that Kaggle lists at once."""
 
 
 def submissions(competition: Competition, patience: Patience) -> list[dict[str, Any]]:
-    """The newest submissions as the CLI lists them: ref, date, description, status, publicScore, privateScore."""
-    size = ("--format", "json", "--page-size", str(PAGE))
+    """Returns the newest submissions as the CLI lists them: ref, date, description, status, publicScore, ..."""
+    size = ("--format", "json", "--page-size", PAGE_SIZE)
     printed = kaggle("competitions", "submissions", competition.name, *size, patience=patience)
     return [] if "No submissions found" in printed else json_in(printed)
 
 
-def of_commit(listed: list[dict[str, Any]], commit: str, besides: Sequence[Any] = ()) -> dict[str, Any] | None:
-    """The newest submission whose description names `commit` and whose ref is none of `besides`."""
+def submission_of(listed: list[dict[str, Any]], commit: str, besides: Sequence[Any] = ()) -> dict[str, Any] | None:
+    """Returns the newest submission whose description names `commit` and whose ref is none of `besides`."""
     named = [each for each in listed if re.search(rf"\bcommit {commit}\b", each.get("description") or "")]
     found = [each for each in named if each.get("ref") not in besides]
     return max(found, key=lambda each: each.get("date") or "", default=None)
@@ -64,93 +61,74 @@ def submit(settings: Package, competition: Competition, allow_dirty: bool, again
     require_credentials()
     refuse_dirty(allow_dirty)
     settings = owned(settings) if competition.submission == "code" else settings
-    record, content = ready(settings, competition)
+    record, content = check_ready(settings, competition)
     if record:
-        print(prospect(record, settings, competition), flush=True)
+        print(runtime_outlook(record, settings, competition), flush=True)
     if (known := submitted_as(content)) and not again:
-        print(submitted_already(record, known), flush=True)
+        print(already_submitted(record, known), flush=True)
         return known
-    check_score() if record else commit_published(None)
+    if record is None:
+        commit_published(None)
+    elif file_at("HEAD", str(LB)) != NO_SCORE:
+        raise PodiumError(f"{LB}: expected nulls, found a score; run `make publish`")
     commit = commit_of("HEAD")
     tag = f"sub-{max(numbered_tags('sub'), default=0) + 1}"
     listed = submissions(competition, patience)
     earlier = [each.get("ref") for each in listed] if again else []
-    found = of_commit(listed, commit, earlier)
+    found = submission_of(listed, commit, earlier)
     if found is None:
-        found = _send(competition, record, commit, description(tag, commit), earlier, patience)
+        command = submit_command(competition, record, description(tag, commit))
+        found = _send(competition, command, commit, earlier, patience)
     else:
         print(f"Kaggle lists a submission of commit {commit[:8]} already", flush=True)
     facts = {"ref": found.get("ref"), "content": content, "budget_seconds": settings.budget_seconds}
-    facts |= asdict(record) if record else {"elapsed_seconds": read_json(METRICS)["elapsed_seconds"]}
+    facts |= asdict(record) if record else {"elapsed_seconds": read_json(REHEARSAL_METRICS)["elapsed_seconds"]}
     git("tag", "-a", tag, commit, "-m", json.dumps(facts, indent=2))
     print(f"{tag}: commit {commit[:8]} submitted to {competition.name}; `make sync-lb` fetches its score", flush=True)
     return tag
 
 
-def ready(settings: Package, competition: Competition) -> tuple[Published | None, str]:
-    """The push that can be submitted (None where the competition takes a file), and the hash of its content.
+def check_ready(settings: Package, competition: Competition) -> tuple[Published | None, str]:
+    """Returns the push that can be submitted (None where the competition takes a file), and the hash of its content.
 
     Raises: PodiumError where there is nothing that fits what is here now.
     """
-    if competition.submission == "code":
-        record = check_run(settings, competition)
-        return record, record.made_of
-    check_file()
-    return None, sha256_file(FILE)
+    if competition.submission != "code":
+        check_rehearsal()
+        if not SUBMISSION_FILE.is_file():
+            raise PodiumError(f"{SUBMISSION_FILE}: no such file; run `dvc repro`")
+        return None, sha256_file(SUBMISSION_FILE)
+    record, metadata = published(), filled_metadata(settings, competition)
+    if record is None or not record.complete:
+        raise PodiumError("no kernel has finished its dress rehearsal on Kaggle; run `make publish`")
+    if record.made_of != push_hash(metadata, settings.budget_seconds, record.dataset_version):
+        raise PodiumError(f"kernel version {record.version} is older than the package or its code; run `make publish`")
+    return record, record.made_of
 
 
-def submitted_already(record: Published | None, tag: str) -> str:
-    """Says that the submission `tag` sent the same."""
-    what = f"kernel version {record.version}" if record else str(FILE)
+def already_submitted(record: Published | None, tag: str) -> str:
+    """Returns a line that says that the submission `tag` sent the same."""
+    what = f"kernel version {record.version}" if record else str(SUBMISSION_FILE)
     return f"{what} has been submitted as {tag}, commit {commit_of(tag)[:8]}"
 
 
 def description(tag: str, commit: str) -> str:
-    """What stands beside the submission on Kaggle. Raises: PodiumError where there is no CV."""
-    if not CV.is_file():
-        raise PodiumError(f"{CV}: no such file; run `dvc repro`")
+    """Returns what stands beside the submission on Kaggle. Raises: PodiumError where there is no CV."""
+    if (cv := present_cv()) is None:
+        raise PodiumError(f"{CV_METRICS}: no such file; run `dvc repro`")
     edited = " (with edits that are in no commit)" if changed_files() else ""
-    return f"podium {tag} commit {commit}{edited} cv {nested_score(CV.read_text(encoding='utf-8'), str(CV))[0]:.5f}"
+    return f"podium {tag} commit {commit}{edited} cv {cv:.5f}"
 
 
-def command(competition: Competition, record: Published | None, message: str) -> list[str]:
-    """The arguments of `kaggle` that submit a kernel's version, or the rehearsal's file where there is no kernel."""
-    sent = ["-f", str(FILE)]
-    if record:
-        sent = ["-k", record.kernel, "-v", str(record.version), "-f", "submission.csv"]
-    return ["competitions", "submit", competition.name, *sent, "-m", message]
-
-
-def check_run(settings: Package, competition: Competition) -> Published:
-    """The push that holds what is here now. Raises: PodiumError where there is none, or its run has not succeeded."""
-    record, metadata = published(), filled_metadata(settings, competition)
-    if record is None or not record.complete:
-        raise PodiumError("no kernel has finished its dress rehearsal on Kaggle; run `make publish`")
-    if record.made_of != fingerprint(metadata, settings.budget_seconds, record.dataset_version):
-        raise PodiumError(f"kernel version {record.version} is older than the package or its code; run `make publish`")
-    return record
-
-
-def check_score() -> None:
-    """Raises: PodiumError where HEAD has the score of another commit."""
-    if file_at("HEAD", str(LB)) != NOTHING:
-        raise PodiumError(f"{LB}: expected nulls, found a score; run `make publish`")
-
-
-def check_file() -> None:
-    """Raises: PodiumError where the rehearsal left no valid submission file."""
-    check_rehearsal()
-    if not FILE.is_file():
-        raise PodiumError(f"{FILE}: no such file; run `dvc repro`")
+def submit_command(competition: Competition, record: Published | None, message: str) -> list[str]:
+    """Returns the arguments of `kaggle` that submit a kernel's version, or without a kernel the rehearsal's file."""
+    kernel = ["-k", record.kernel, "-v", str(record.version)] if record else []
+    file = "submission.csv" if record else str(SUBMISSION_FILE)
+    return ["competitions", "submit", competition.name, *kernel, "-f", file, "-m", message]
 
 
 def _send(
-    competition: Competition,
-    record: Published | None,
-    commit: str,
-    message: str,
-    earlier: Sequence[Any],
-    patience: Patience,
+    competition: Competition, command: list[str], commit: str, earlier: Sequence[Any], patience: Patience
 ) -> dict[str, Any]:
     """Submits, and returns the submission as Kaggle lists it: one whose ref is not among the `earlier` ones."""
 
@@ -159,10 +137,9 @@ def _send(
         return failed[0] if failed else None
 
     def listed() -> dict[str, Any] | None:
-        return of_commit(submissions(competition, patience), commit, earlier)
+        return submission_of(submissions(competition, patience), commit, earlier)
 
-    arguments = command(competition, record, message)
-    printed = kaggle(*arguments, patience=patience, judge=judge, finished=lambda: listed() is not None)
+    printed = kaggle(*command, patience=patience, judge=judge, finished=lambda: listed() is not None)
     said = " ".join(printed.split())
 
     def look() -> tuple[str, dict[str, Any] | None]:

@@ -1,4 +1,4 @@
-"""The package as the files that are sent: what lies at its top, and one archive for each folder.
+"""Lays out the package as the files that are sent: what lies at its top, and one archive for each folder.
 
 The CLI would pack folders itself, under a new temporary name each time, so that an upload which was cut off could
 never go on. Archives at a place of their own keep name, size and time, by which the CLI finds a half-finished upload.
@@ -7,15 +7,13 @@ never go on. Archives at a place of their own keep name, size and time, by which
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
 
+from pipeline.artifacts import DATASET_METADATA, MANIFEST
 from pipeline.errors import PodiumError
-from pipeline.files import atomic_folder, read_json
-from pipeline.package.manifest import MANIFEST, METADATA
+from pipeline.files import atomic_folder, link, read_json, sha256_file
 
 # As Kaggle's pages state them for private datasets; the server has the last word.
 MOST_BYTES = 200_000_000_000
@@ -32,7 +30,7 @@ def check_sizes(package: Path, script: Path) -> None:
     total = sum(file.stat().st_size for file in package.rglob("*") if file.is_file())
     if total > MOST_BYTES:
         raise PodiumError(f"{package}: expected at most {MOST_BYTES / 1e9:g} GB, found {total / 1e9:.1f} GB")
-    entries = [path.name for path in package.iterdir() if path.name != METADATA]
+    entries = [path.name for path in package.iterdir() if path.name != DATASET_METADATA]
     if len(entries) > MOST_TOP_LEVEL:
         raise PodiumError(f"{package}: expected at most {MOST_TOP_LEVEL} files and folders, found {len(entries)}")
     if (size := script.stat().st_size) > MOST_SCRIPT_BYTES:
@@ -51,11 +49,10 @@ def stage_upload(package: Path, folder: Path) -> Path:
         for path in sorted(package.iterdir()):
             if path.is_dir():
                 _archive(path, partial / f"{path.name}.zip", files)
-            elif path.name != METADATA:
-                _link(path, partial / path.name)
+            elif path.name != DATASET_METADATA:
+                link(path, partial / path.name)
                 if path.name != MANIFEST:
-                    with path.open("rb") as source:
-                        _compare(path, hashlib.file_digest(source, "sha256").hexdigest(), files.get(path.name))
+                    _compare(path, sha256_file(path), files.get(path.name))
     return folder.resolve()
 
 
@@ -76,10 +73,3 @@ def _compare(file: Path, found: str, expected: dict[str, Any] | None) -> None:
     if expected is None or found != expected["sha256"]:
         what = "which does not name it" if expected is None else f"sha256 {expected['sha256'][:16]}, found {found[:16]}"
         raise PodiumError(f"{file}: expected a file as in {MANIFEST}, {what}; run `dvc repro package`")
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)

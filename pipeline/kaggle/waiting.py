@@ -1,4 +1,4 @@
-"""Waiting for something that goes on elsewhere: with a time limit, and a line that says how it stands."""
+"""Waits for something that goes on elsewhere: with a time limit, and a line that says how it stands."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from pipeline.errors import PodiumError
+from pipeline.ledger.ledger import clock
 
 T = TypeVar("T")
 AGAIN = "run the same command again to go on waiting"
@@ -34,11 +35,3 @@ def wait(what: str, look: Callable[[], tuple[str, T | None]], limit: float, poll
             time.sleep(poll)
     except KeyboardInterrupt:  # a wait of hours is left more often than it is sat through
         raise PodiumError(f"{what}: not waited for any longer; {hint}") from None
-
-
-def clock(seconds: float) -> str:
-    """Seconds as `42 s`, `12 min 05 s` or `2 h 07 min`."""
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 1:
-        return f"{rest} s"
-    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"

@@ -26,7 +26,7 @@ KNOWN = {
     "pip": "pip cannot install the wheels",
     "clock": "the wall clock jumps by that many seconds, once a worker runs",
 }
-VARIABLE = "PODIUM_FAULTS"
+FAULTS_VARIABLE = "PODIUM_FAULTS"
 
 
 @dataclass(frozen=True)
@@ -41,40 +41,35 @@ class Faults:
         return name in self.asked
 
     def begin(self) -> None:
-        """Called once when a worker is ready."""
+        """Starts what shall happen later; called once when a worker is ready."""
         after = self.asked.get("kills", self.asked.get("kill") if self.first else None)
         if after is not None:
             timer = threading.Timer(after, lambda: os.kill(os.getpid(), signal.SIGKILL))
             timer.daemon = True
             timer.start()
-        jump_clock(self)
+        if "clock" in self:  # nothing may depend on the wall clock
+            real, jump = time.time, self.asked["clock"]
+            time.time = lambda: real() + jump
 
     def before(self, chunk: int, longest: float, rows: int) -> None:
-        """Called before a worker's chunk number `chunk`; `longest` is in characters. Raises: MemoryError."""
+        """Hangs or raises MemoryError before chunk number `chunk`, whose longest text has `longest` characters."""
         if self.first and chunk == self.asked.get("hang"):
             time.sleep(1.0e6)
         if rows > 1 and longest > self.asked.get("memory", float("inf")):
             raise MemoryError("on purpose")
 
     def after(self, seconds: float) -> None:
-        """Called after something that has taken `seconds`."""
+        """Waits after something that has taken `seconds`, where everything shall be slower."""
         if "slow" in self.asked:
             time.sleep(seconds * max(self.asked["slow"] - 1.0, 0.0))
 
     def spoiled(self) -> int:
-        """How many rows of a chunk shall be answered with what is no number."""
+        """Returns how many rows of a chunk shall be answered with NaN."""
         return int(self.asked.get("nan", 0))
 
 
-def jump_clock(faults: Faults) -> None:
-    """Moves this process's wall clock where that is asked for; nothing may depend on it."""
-    if "clock" in faults:
-        real, jump = time.time, faults.asked["clock"]
-        time.time = lambda: real() + jump
-
-
 def read_faults(text: str, strict: bool) -> tuple[Faults, list[str]]:
-    """The faults that `text` names, and what is wrong with it. Raises: PodiumError for the latter if `strict`."""
+    """Returns the faults that `text` names, and what is wrong with it; if `strict`, the latter raises PodiumError."""
     asked: dict[str, float] = {}
     problems: list[str] = []
     for part in filter(None, (each.strip() for each in text.split(","))):
@@ -84,7 +79,7 @@ def read_faults(text: str, strict: bool) -> tuple[Faults, list[str]]:
                 raise ValueError(name)
             asked[name] = float(number or 1)
         except ValueError:
-            problems.append(f"{VARIABLE}: expected name=number with a name of {', '.join(KNOWN)}, found {part}")
+            problems.append(f"{FAULTS_VARIABLE}: expected name=number with a name of {', '.join(KNOWN)}, found {part}")
     if problems and strict:
         raise PodiumError(problems[0])
     return Faults(asked), problems

@@ -1,20 +1,22 @@
-"""What the kernel works on: the package opened, the test rows read, the form of the submission known."""
+"""What the kernel is asked: the package opened, the test rows read, the form of the submission known."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition, competition_from_json
 from pipeline.data.ingest import read_test
 from pipeline.ensemble.ladder import Ladder, load_ladder
 from pipeline.errors import PodiumError
 from pipeline.files import read_json
-from pipeline.kernel.inputs import Call
-from pipeline.kernel.submission import Form, read_form
+from pipeline.kernel.inputs import KernelInputs
+from pipeline.kernel.submission import SubmissionForm, read_form
 
 
 @dataclass(frozen=True)
@@ -24,20 +26,20 @@ class Rows:
     competition: Competition
     frame: pl.DataFrame
     """id and the text fields: the test rows, and after them, in the dress rehearsal, the packaged rows."""
-    tested: int
+    test_count: int
     """How many of them are test rows."""
     parity: pl.DataFrame
     """The packaged rows with fold and out-of-fold predictions; empty in the scored rerun."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """What the supervisor needs, opened once."""
+class Request:
+    """What the supervisor works on, opened once."""
 
-    call: Call
+    inputs: KernelInputs
     manifest: dict[str, Any]
     rows: Rows
-    form: Form
+    form: SubmissionForm
     ladder: Ladder | None
     """None where a rerun could not read it."""
 
@@ -49,37 +51,39 @@ class Job:
 
 def open_rows(package: Path, data: Path, rerun: bool) -> Rows:
     """Reads the test file in `data`, and for the dress rehearsal the package's rows."""
-    competition = competition_from_json(read_json(package / "MANIFEST.json")["competition"])
-    tested = read_test(data / competition.test, competition, strict=not rerun)
+    artifacts = Artifacts(package)
+    competition = competition_from_json(read_json(artifacts.manifest_file)["competition"])
     columns = ["id", *competition.kind.fields]
+    test = read_test(data / competition.test, competition, strict=not rerun).select(columns)
     if rerun:
-        return Rows(competition, tested.select(columns), len(tested), pl.DataFrame())
-    parity = pl.read_parquet(package / "parity.parquet")
-    return Rows(competition, pl.concat([tested.select(columns), parity.select(columns)]), len(tested), parity)
+        return Rows(competition, test, len(test), pl.DataFrame())
+    parity = pl.read_parquet(artifacts.parity_file)
+    return Rows(competition, pl.concat([test, parity.select(columns)]), len(test), parity)
 
 
-def open_job(call: Call) -> Job:
-    """Reads everything but the members; the prior's submission.csv must stand there, which gives the form."""
-    rows = open_rows(call.package, call.data, call.rerun)
-    form = read_form(call.working / "submission.csv", rows.competition)
+def open_request(inputs: KernelInputs) -> Request:
+    """Reads everything but the members; submission.csv with the prior must exist already, since it gives the form."""
+    artifacts = Artifacts(inputs.package)
+    rows = open_rows(inputs.package, inputs.data, inputs.rerun)
+    form = read_form(inputs.working / "submission.csv", rows.competition)
     try:
-        refuse_broken("stack", call.broken)
-        ladder = load_ladder(call.package / "stack", rows.competition)
+        refuse_broken(artifacts.stack, inputs.package, inputs.broken)
+        ladder = load_ladder(artifacts.stack, rows.competition)
     except Exception as error:
-        if not call.rerun:
+        if not inputs.rerun:
             raise
-        print(f"problem: {one_line(error)}; the members' equal mean is used", flush=True)
+        print(f"problem: {message_of(error)}; the members' equal mean is used", flush=True)
         ladder = None
-    return Job(call, read_json(call.package / "MANIFEST.json"), rows, form, ladder)
+    return Request(inputs, read_json(artifacts.manifest_file), rows, form, ladder)
 
 
-def refuse_broken(folder: str, broken: dict[str, str]) -> None:
-    """Raises: PodiumError where a file of `folder` (its path in the package) is broken."""
+def refuse_broken(folder: Path, package: Path, broken: Mapping[str, str]) -> None:
+    """Raises PodiumError where a file of `folder`, which lies in `package`, is one of those that are broken."""
     for path, problem in broken.items():
-        if path.startswith(f"{folder}/"):
+        if folder in (package / path).parents:
             raise PodiumError(f"{path}: {problem}")
 
 
-def one_line(error: BaseException) -> str:
-    """An error's message without line breaks."""
+def message_of(error: BaseException) -> str:
+    """Returns an error's message without line breaks."""
     return " ".join(str(error).split()) or type(error).__name__

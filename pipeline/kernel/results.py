@@ -1,9 +1,8 @@
-"""What the finished work says: averages over fold models, stacked by the rungs that the present members allow."""
+"""Predictions from the steps that have run: averages over fold models, stacked by the rungs that these allow."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -14,36 +13,33 @@ from pipeline.ensemble.ladder import LAST_RESORT, PRIOR, Ladder
 from pipeline.ensemble.logits import geometric_mean
 from pipeline.inference.passes import combined
 from pipeline.planning.gain import averaged_share
-from pipeline.planning.steps import Step
+from pipeline.planning.steps import Members, Step
 
 
 @dataclass
-class Answers:
-    """All results so far, and what they come to."""
+class Results:
+    """All predictions of fold models so far, and the submission's probabilities that follow from them."""
 
     rows: pl.DataFrame
-    """id and text fields of the rows to answer."""
+    """id and text fields of the rows to predict."""
     competition: Competition
-    members: dict[str, dict[str, Any]]
-    """As in the manifest."""
+    members: Members
     ladder: Ladder | None
-    """None: the equal mean of all members is used."""
+    """Where it is None, the equal mean of all members is used."""
     values: dict[Step, np.ndarray] = field(default_factory=dict)
-    """(rows, classes) per step; NaN where it has not answered."""
-
-    def __post_init__(self) -> None:
-        self._averages: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        self._features: pl.DataFrame | None = None
+    """Step -> (rows, classes) probabilities; NaN where it has not answered."""
+    _averages: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, init=False)
+    _features: pl.DataFrame | None = field(default=None, init=False)
 
     def add(self, step: Step, rows: np.ndarray, values: np.ndarray) -> None:
-        """Takes in a chunk: values (chunk rows, classes) for the row numbers `rows`."""
+        """Adds a chunk: values (chunk rows, classes) of the row numbers `rows`."""
         if step not in self.values:
             self.values[step] = np.full((len(self.rows), len(self.competition.classes)), np.nan)
         self.values[step][rows] = values
         self._averages.pop(step.member, None)
 
     def probabilities(self) -> tuple[np.ndarray, list[str]]:
-        """(rows, classes) probabilities and (rows,) the rung that has answered each; NaN where nothing has."""
+        """Returns (rows, classes) probabilities, NaN where nothing has answered, and the name of each row's rung."""
         available, averaged = {}, {}
         for name, member in self.members.items():
             if any(step.member == name for step in self.values):
@@ -58,12 +54,12 @@ class Answers:
         return self.ladder.predict(available, self.rows, averaged, self._features)
 
     def prepare(self) -> None:
-        """Computes the rows' text features, where a rung asks for them: it may take longer than all the rest."""
+        """Computes the rows' text features where a rung asks for them; that may take longer than all the rest."""
         if self.ladder and any(rung.wants_features for rung in self.ladder.rungs):
             self._features = text_features(self.rows, self.competition.kind)
 
     def _average(self, name: str, folds: int) -> tuple[np.ndarray, np.ndarray]:
-        """(rows, classes) average over a member's fold models, and (rows,) how far it is from one model to all."""
+        """Returns a member's (rows, classes) average, and (rows,) how far it is from one fold model (0) to all (1)."""
         parts: dict[int, dict[str, np.ndarray]] = {}
         for step, values in self.values.items():
             if step.member == name:
@@ -75,7 +71,7 @@ class Answers:
 
 
 def average(parts: list[np.ndarray]) -> np.ndarray:
-    """The average of (rows, classes) predictions; a row to which some have no answer is left to the others."""
+    """Returns the geometric mean of (rows, classes) predictions, for each row over those that are finite there."""
     finite = np.stack([np.isfinite(part).all(axis=1) for part in parts], axis=1)
     result = np.full_like(parts[0], np.nan)
     for pattern in np.unique(finite, axis=0):

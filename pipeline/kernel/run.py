@@ -1,6 +1,6 @@
-"""The kernel after kaggle_kernels/inference/main.py has checked the package: libraries, budget, then the supervisor.
+"""The kernel after kaggle_kernels/inference/main.py has checked the package: budget, libraries, then the supervisor.
 
-It imports the standard library alone until the package's own wheels stand first on the path.
+It imports the standard library alone until the package's own wheels come first on the path; hence no Artifacts here.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ import time
 from pathlib import Path
 
 from pipeline.errors import PodiumError
-from pipeline.kernel.budget import margin, read_budget
-from pipeline.kernel.faults import VARIABLE as FAULTS
-from pipeline.kernel.faults import read_faults
-from pipeline.kernel.inputs import Call
+from pipeline.kernel.faults import FAULTS_VARIABLE, read_faults
+from pipeline.kernel.inputs import KernelInputs, read_budget
+from pipeline.planning.budget import margin
 
 PIP_SECONDS = 600.0
 
@@ -35,22 +34,22 @@ def run(package: Path, data: Path, working: Path, started: float, rerun: bool, b
     """
     manifest = json.loads((package / "MANIFEST.json").read_text(encoding="utf-8"))
     budget = read_budget(manifest["budget_seconds"], rerun)
-    faults, problems = read_faults(os.environ.get(FAULTS, ""), strict=not rerun)
+    faults, problems = read_faults(os.environ.get(FAULTS_VARIABLE, ""), strict=not rerun)
     for problem in problems:
         print(f"problem: {problem}", flush=True)
-    call = Call(package, data, working, started, budget, rerun, broken, faults)
-    if time.monotonic() >= call.deadline:
+    inputs = KernelInputs(package, data, working, started, budget, rerun, broken, faults)
+    if time.monotonic() >= inputs.deadline:
         print(f"a budget of {budget:g} s leaves no time for any step: the prior stays", flush=True)
         return
-    last = _last_resort(call.deadline + margin(budget) / 2, rerun)
+    timer = _last_resort(inputs.deadline + margin(budget) / 2, rerun)
     try:
-        _serve(call, manifest["wheels"])
+        _serve(inputs, manifest["wheels"])
     finally:
-        last.cancel()
+        timer.cancel()
 
 
 def _last_resort(end: float, rerun: bool) -> threading.Timer:
-    """A timer that ends this process at `end`, whatever it hangs in: the submission on disk is whole at any time."""
+    """Starts a timer that ends this process at `end`, wherever it hangs: submission.csv is whole at any time."""
 
     def leave() -> None:
         print("problem: the budget is all but over; the best submission so far stays", flush=True)
@@ -62,12 +61,12 @@ def _last_resort(end: float, rerun: bool) -> threading.Timer:
     return timer
 
 
-def _serve(call: Call, wheels: list[str]) -> None:
-    """Installs the wheels and lets the supervisor loose; a second time where that stumbles in the scored rerun."""
+def _serve(inputs: KernelInputs, wheels: list[str]) -> None:
+    """Installs the wheels and runs the supervisor; in the scored rerun a second time, where the first has failed."""
     try:
-        sys.path.insert(0, str(_install(call, wheels)))
+        sys.path.insert(0, str(_install(inputs, wheels)))
     except PodiumError as error:
-        if not call.rerun:
+        if not inputs.rerun:
             raise
         print(f"problem: {error}; going on with the image's own libraries", flush=True)
     scratch = Path(tempfile.mkdtemp(prefix="podium-results-"))
@@ -76,34 +75,26 @@ def _serve(call: Call, wheels: list[str]) -> None:
 
     for attempt in (1, 2):
         try:
-            serve(call, scratch)
+            serve(inputs, scratch)
             return
         except Exception as error:
             # What has been computed is on disk, so that a second attempt begins where the first has ended.
-            if not call.rerun or attempt == 2 or time.monotonic() >= call.deadline:
+            if not inputs.rerun or attempt == 2 or time.monotonic() >= inputs.deadline:
                 raise
             print(f"problem: {type(error).__name__}: {' '.join(str(error).split())}; once more", flush=True)
 
 
-def _install(call: Call, wheels: list[str]) -> Path:
-    """A fresh folder with the package's wheels, without a look at the network or at what is installed.
+def _install(inputs: KernelInputs, wheels: list[str]) -> Path:
+    """Installs the package's wheels into a fresh folder, without a look at the network or at what is installed.
 
     Raises: PodiumError where pip fails or takes too long.
     """
     folder, began = Path(tempfile.mkdtemp(prefix="podium-wheels-")), time.monotonic()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    options = [
-        "--isolated",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-index",
-        "--no-deps",
-        "--target",
-        str(folder),
-    ]
-    wanted = [str(call.package / wheel) for wheel in wheels] + ["no-such.whl"] * ("pip" in call.faults)
-    command = [sys.executable, "-m", "pip", "install", *options, *wanted]
-    limit = max(1.0, min(PIP_SECONDS, call.deadline - began))
+    options = ["--isolated", "--quiet", "--disable-pip-version-check", "--no-index", "--no-deps"]
+    wanted = [str(inputs.package / wheel) for wheel in wheels] + ["no-such.whl"] * ("pip" in inputs.faults)
+    command = [sys.executable, "-m", "pip", "install", *options, "--target", str(folder), *wanted]
+    limit = max(1.0, min(PIP_SECONDS, inputs.deadline - began))
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=limit, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -1,4 +1,4 @@
-"""The kernel's run as a whole: everything opened, the schedule made, the supervisor let loose, the report written."""
+"""One run of the kernel as a whole: opens everything, makes the schedule, runs the supervisor, writes the report."""
 
 from __future__ import annotations
 
@@ -8,67 +8,64 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.data.features import field_characters
+from pipeline.data.rows import field_characters
 from pipeline.ensemble.ladder import PRIOR, Rung
 from pipeline.files import read_json, write_json
-from pipeline.kernel.dress_rehearsal import rehearsed_rows, report
-from pipeline.kernel.inputs import Call
+from pipeline.kernel.dress_rehearsal import rehearsed_rows
+from pipeline.kernel.inputs import KernelInputs
 from pipeline.kernel.processes import find_devices
-from pipeline.kernel.request import open_job
-from pipeline.kernel.results import Answers
+from pipeline.kernel.request import open_request
+from pipeline.kernel.results import Results
 from pipeline.kernel.supervisor import Supervisor
 from pipeline.planning.cost import Costs
-from pipeline.planning.gain import worth_of
+from pipeline.planning.gain import expected_gain
 from pipeline.planning.schedule import Schedule
 from pipeline.planning.steps import loads_of
 
-TIMINGS = "timings.json"
 
-
-def serve(call: Call, scratch: Path) -> None:
-    """The whole run; `scratch` is a folder for results and for the token ids of texts.
+def serve(inputs: KernelInputs, scratch: Path) -> None:
+    """Predicts and writes until the deadline; `scratch` is a folder for results and for the token ids of texts.
 
     Raises: PodiumError in the dress rehearsal, for whatever goes wrong.
     """
-    job = open_job(call)
-    members, rows = job.manifest["members"], job.rows
-    devices = find_devices(call.faults)
-    sizes = field_characters(rows.frame, job.competition.kind.fields)
-    loads = loads_of(members, sizes, job.competition.kind)
-    if not call.rerun:
-        loads = rehearsed_rows(loads, job)
-    kinds = {device.name: device.kind for device in devices}
-    rungs = job.ladder.rungs if job.ladder else (Rung(PRIOR, (), None, loss=0.0),)
-    prior = np.array([[job.manifest["prior"][name] for name in job.competition.classes]])
+    request = open_request(inputs)
+    members, rows = request.manifest["members"], request.rows
+    devices = find_devices(inputs.faults)
+    sizes = field_characters(rows.frame, request.competition.kind.fields)
+    loads = loads_of(members, sizes, request.competition.kind)
+    if not inputs.rerun:
+        loads = rehearsed_rows(loads, request)
+    hardware = {device.name: device.hardware for device in devices}
+    rungs = request.ladder.rungs if request.ladder else (Rung(PRIOR, (), None, loss=0.0),)
+    prior = np.array([[request.manifest["prior"][name] for name in request.competition.classes]])
     schedule = Schedule(
         loads,
-        Costs(members, kinds, read_timings(call.package)),
-        worth_of(rungs, members),
-        call.deadline,
+        Costs(members, hardware, read_timings(inputs.package)),
+        expected_gain(rungs, members),
+        inputs.deadline,
         np.sum(list(sizes.values()), axis=0),
         prior.repeat(len(rows.frame), axis=0),
-        everything=not call.rerun,
-        patience=float(np.clip(0.1 * call.budget, 5.0, 60.0)),
+        everything=not inputs.rerun,
+        patience=float(np.clip(0.1 * inputs.budget, 5.0, 60.0)),
     )
-    answers = Answers(rows.frame, job.competition, members, job.ladder)
-    found = ", ".join(f"{device.name} ({device.model})" for device in devices)
-    print(f"{rows.tested} rows, {len(loads)} steps, {call.budget:g} s; devices: {found}", flush=True)
-    supervisor = Supervisor(job, schedule, answers, devices, scratch)
+    results = Results(rows.frame, request.competition, members, request.ladder)
+    names = ", ".join(f"{device.name} ({device.model})" for device in devices)
+    print(f"{rows.test_count} rows, {len(loads)} steps, {inputs.budget:g} s; devices: {names}", flush=True)
+    supervisor = Supervisor(request, schedule, results, devices, scratch)
     supervisor.run()
-    elapsed = time.monotonic() - call.started
-    for line in supervisor.closing_words(elapsed):
+    elapsed = time.monotonic() - inputs.started
+    for line in supervisor.summary(elapsed):
         print(line, flush=True)
-    if supervisor.rehearsal:
-        told = report(job, schedule, supervisor.rehearsal, supervisor.rungs, devices, elapsed)
-        write_json(call.working / "rehearsal.json", told)
+    if rehearsal := supervisor.rehearsal:
+        write_json(inputs.working / "rehearsal.json", rehearsal.report(schedule, supervisor.rungs, devices, elapsed))
 
 
 def read_timings(package: Path) -> dict[str, Any] | None:
-    """What an earlier dress rehearsal on Kaggle's machine has measured; `publish` puts it beside the package."""
+    """Returns what an earlier dress rehearsal on Kaggle has measured, where `publish` has added that to the package."""
     try:
         return {
-            member: {kind: {key: float(found[key]) for key in ("load", "a", "b", "c")} for kind, found in kinds.items()}
-            for member, kinds in read_json(package / TIMINGS).items()
+            member: {name: {key: float(each[key]) for key in ("load", "a", "b", "c")} for name, each in found.items()}
+            for member, found in read_json(package / "timings.json").items()
         }
     except (OSError, ValueError, TypeError, AttributeError, LookupError):
         return None

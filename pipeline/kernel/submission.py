@@ -1,4 +1,4 @@
-"""The submission file: writes it, whole or not at all, and checks a finished one against the competition's own files.
+"""The submission file: it is written whole or not at all, and checked against the competition's own files.
 
 The writer's form (columns, ids, their order) is the prior's file, which the kernel has written before anything else.
 The check shares no code with the writer.
@@ -19,15 +19,14 @@ from pipeline.competitions.task import Competition
 from pipeline.errors import PodiumError
 from pipeline.files import atomic_file
 
-SMALLEST = 1.0e-7
+SMALLEST_PROBABILITY = 1.0e-7
 """No class is ruled out: a zero would cost a log loss without bound."""
-
 SUM_TOLERANCE = 1.0e-9
 
 
 @dataclass(frozen=True)
-class Form:
-    """What the submission looks like, and what stands in it so far."""
+class SubmissionForm:
+    """The columns and ids of the submission, and the prior that its file holds first."""
 
     columns: tuple[str, ...]
     """The header, in the sample's order."""
@@ -36,24 +35,24 @@ class Form:
     """(ids, classes) probabilities, classes in the competition's order."""
 
 
-def read_form(path: Path, competition: Competition) -> Form:
-    """The form of the submission in `path`."""
+def read_form(path: Path, competition: Competition) -> SubmissionForm:
+    """Reads the form of the submission in `path`."""
     with _opened(path) as stream:
         header, *lines = csv.reader(stream)
     places = [header.index(name) for name in competition.classes]
     ids = tuple(line[header.index(competition.id)] for line in lines)
     prior = np.array([[float(line[place]) for place in places] for line in lines]).reshape(-1, len(places))
-    return Form(tuple(header), ids, prior)
+    return SubmissionForm(tuple(header), ids, prior)
 
 
 def to_distribution(probabilities: np.ndarray) -> np.ndarray:
-    """(rows, classes) probabilities clipped from below, and made to sum to 1."""
-    clipped = np.clip(probabilities, SMALLEST, 1.0)
+    """Returns (rows, classes) probabilities clipped from below, whose rows sum to 1."""
+    clipped = np.clip(probabilities, SMALLEST_PROBABILITY, 1.0)
     return clipped / clipped.sum(axis=1, keepdims=True)
 
 
 def write_submission(
-    path: Path, form: Form, ids: list[str], probabilities: np.ndarray, competition: Competition
+    path: Path, form: SubmissionForm, ids: list[str], probabilities: np.ndarray, competition: Competition
 ) -> None:
     """Replaces `path` at once: every id of the form, with its (classes,) row of `probabilities`.
 
@@ -75,7 +74,7 @@ def write_submission(
 
 
 def validate_submission(path: Path, sample: Path, competition: Competition) -> int:
-    """The number of rows of the submission `path`, which has the sample's columns, ids and order.
+    """Returns the number of rows of the submission `path`, which has the sample's columns, ids and order.
 
     Raises: PodiumError naming the line where it has not, or where the numbers are no probabilities that sum to 1.
     """
@@ -115,6 +114,6 @@ def _table(path: Path) -> list[list[str]]:
 
 
 def _opened(path: Path, mode: str = "r") -> IO[str]:
-    """A CSV file as text; bytes that are not UTF-8 survive a round trip."""
+    """Opens a CSV file as text; bytes that are not UTF-8 survive a round trip."""
     csv.field_size_limit(sys.maxsize)
     return path.open(mode, encoding="utf-8-sig" if mode == "r" else "utf-8", errors="surrogateescape", newline="")

@@ -2,8 +2,8 @@
 
 python -m pipeline.kernel.worker '{"package": ..., "device": "cpu", ...}'      # the supervisor starts it
 
-It reads a line of JSON per chunk from its standard input and answers in lines of JSON; whatever libraries print goes to
-the standard error. When the supervisor is gone, so is it.
+The process reads a line of JSON per chunk from its standard input and answers in lines of JSON; whatever libraries
+print goes to the standard error. It ends when the supervisor is gone.
 """
 
 from __future__ import annotations
@@ -17,103 +17,117 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline.artifacts import Artifacts
-from pipeline.data.features import field_characters
+from pipeline.data.rows import field_characters
 from pipeline.errors import PodiumError
 from pipeline.inference.predict import OpenMember, open_member
 from pipeline.kernel.faults import Faults
-from pipeline.kernel.request import Rows, one_line, open_rows, refuse_broken
+from pipeline.kernel.request import Rows, message_of, open_rows, refuse_broken
+from pipeline.planning.steps import Step
+from pipeline.section import from_json
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What a worker is told on its command line, as JSON; see KernelInputs."""
+
+    package: str
+    data: str
+    rerun: bool
+    broken: dict[str, str]
+    token_cache: str
+    """The folder in which all workers keep the token ids of texts."""
+    device: str
+    """`cpu`, or `cuda:0`: a worker sees its own GPU alone."""
+    refused: bool
+    """Whether the device cannot be opened, on purpose."""
+    faults: Faults
 
 
 def main() -> None:
-    """Answers until there are no more lines."""
-    settings = json.loads(sys.argv[1])
+    """Answers one line after the other until the supervisor is gone."""
+    settings = from_json(WorkerSettings, json.loads(sys.argv[1]))
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     lines = _lines()
-    faults = Faults(settings["faults"], settings["first"])
-    if settings["refused"]:
+    if settings.refused:
         raise SystemExit("the device cannot be opened, on purpose")
-    if settings["device"] != "cpu":
+    if settings.device != "cpu":
         import torch  # slow to load, and tabular members do without
 
-        torch.zeros(1, device=settings["device"])
-    rows = open_rows(Path(settings["package"]), Path(settings["data"]), settings["rerun"])
-    worker = Worker(rows, settings, faults)
-
-    def send(message: dict[str, Any]) -> None:
-        out.write(json.dumps(message) + "\n")
-        out.flush()
-
-    send({"ready": True})
-    faults.begin()
+        torch.zeros(1, device=settings.device)
+    worker = Worker(open_rows(Path(settings.package), Path(settings.data), settings.rerun), settings)
+    print(json.dumps({"ready": True}), file=out, flush=True)
+    settings.faults.begin()
     for line in lines:
-        for message in worker.answer(json.loads(line)):
-            send(message)
+        chunk = json.loads(line)
+        for message in worker.answer(Step(*chunk["step"]), from_base64(chunk["rows"], "<i8")):
+            print(json.dumps(message), file=out, flush=True)
 
 
 class Worker:
     """Keeps one fold model open between chunks."""
 
-    def __init__(self, rows: Rows, settings: dict[str, Any], faults: Faults) -> None:
-        self.rows, self.settings, self.faults = rows, settings, faults
-        self.package, self.broken = Path(settings["package"]), settings["broken"]
+    def __init__(self, rows: Rows, settings: WorkerSettings) -> None:
+        self.rows, self.settings, self.faults = rows, settings, settings.faults
+        self.artifacts = Artifacts(Path(settings.package))
         self.longest = np.sum(list(field_characters(rows.frame, rows.competition.kind.fields).values()), axis=0)
         self.opened: OpenMember | None = None
-        self.name = ""
+        self.folder: Path | None = None
         self.chunks = 0
 
-    def answer(self, task: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """Yields `opened` where a fold model had to be, then `values` or `failed`."""
-        chosen = decoded(task["rows"], "<i8")
+    def answer(self, step: Step, chosen: np.ndarray) -> Iterator[dict[str, Any]]:
+        """Yields the messages about a chunk, the row numbers `chosen` of a step.
+
+        They are `opened` where a fold model had to be loaded, then `values` or `failed`.
+        """
         self.chunks += 1
         try:
-            opening = self._open(f"members/{task['member']}/fold{task['fold']}")
+            opening = self._open(self.artifacts.model(step.member, step.fold))
             if opening is not None:
                 yield {"opened": opening, "megabytes": self._memory()}
             began = time.monotonic()
             assert self.opened
             rescued, budget = self.opened.rescued, self.opened.tokens_per_batch
             self.faults.before(self.chunks, float(self.longest[chosen].max()), len(chosen))
-            values = self.opened.predict(self.rows.frame[chosen], task["which"])
+            values = self.opened.predict(self.rows.frame[chosen], step.which)
             self.faults.after(time.monotonic() - began)
             values[: self.faults.spoiled()] = np.nan
-            answered = {"values": encoded(values, "<f8"), "rescued": self.opened.rescued - rescued}
+            answered = {"values": to_base64(values, "<f8"), "rescued": self.opened.rescued - rescued}
             if self.opened.tokens_per_batch != budget:
                 smaller = f"batches of {self.opened.tokens_per_batch} tokens from here on"
-                print(f"problem: {self.name}: memory ran out; {smaller}", file=sys.stderr, flush=True)
+                print(f"problem: {step}: memory ran out; {smaller}", file=sys.stderr, flush=True)
             yield answered | {"seconds": time.monotonic() - began}
         except MemoryError as error:
-            yield {"failed": "memory", "message": f"out of memory: {one_line(error)}"}
+            yield {"failed": "memory", "message": f"out of memory: {message_of(error)}"}
         except Exception as error:
             self._close()
             expected = isinstance(error, PodiumError)
-            message = one_line(error) if expected else f"{type(error).__name__}: {one_line(error)}"
+            message = message_of(error) if expected else f"{type(error).__name__}: {message_of(error)}"
             yield {"failed": "broken", "message": message}
 
-    def _open(self, name: str) -> float | None:
-        """Seconds that opening the fold model in the folder `name` took; None where it is open already."""
-        if name == self.name:
+    def _open(self, folder: Path) -> float | None:
+        """Returns the seconds that opening the fold model in `folder` took; None where it is open already."""
+        if folder == self.folder:
             return None
         began = time.monotonic()
         self._close()
-        refuse_broken(name, self.broken)
-        devices, token_cache = [self.settings["device"]], Path(self.settings["token_cache"])
-        self.opened = open_member(
-            self.package / name, Artifacts(self.package), self.rows.competition, devices, token_cache
-        )
-        self.name = name
+        refuse_broken(folder, self.artifacts.root, self.settings.broken)
+        devices, token_cache = [self.settings.device], Path(self.settings.token_cache)
+        self.opened = open_member(folder, self.artifacts, self.rows.competition, devices, token_cache)
+        self.folder = folder
         self.faults.after(time.monotonic() - began)
         return time.monotonic() - began
 
     def _memory(self) -> float:
-        """Megabytes that this process holds: on its GPU, or on a CPU altogether."""
-        if self.settings["device"] != "cpu":
+        """Returns the megabytes that this process holds: on its GPU, or on a CPU altogether."""
+        if self.settings.device != "cpu":
             import torch
 
             return torch.cuda.memory_allocated() / 1e6
@@ -123,22 +137,22 @@ class Worker:
     def _close(self) -> None:
         if self.opened:
             self.opened.close()
-        self.opened, self.name = None, ""
+        self.opened = self.folder = None
         gc.collect()
 
 
-def encoded(values: np.ndarray, dtype: str) -> str:
-    """An array as text for a line of JSON."""
+def to_base64(values: np.ndarray, dtype: str) -> str:
+    """Returns an array as text for a line of JSON."""
     return base64.b64encode(np.ascontiguousarray(values, dtype=dtype).tobytes()).decode("ascii")
 
 
-def decoded(text: str, dtype: str) -> np.ndarray:
-    """The inverse of `encoded`, flat."""
+def from_base64(text: str, dtype: str) -> np.ndarray:
+    """Returns the array that `to_base64` made `text` of, flat."""
     return np.frombuffer(base64.b64decode(text), dtype=dtype)
 
 
 def _lines() -> Iterator[str]:
-    """The lines of the standard input; the process ends when it is closed, whatever it is doing."""
+    """Yields the lines of the standard input; the process ends when that is closed, whatever it is doing."""
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def read() -> None:

@@ -15,15 +15,12 @@ from pipeline.errors import PodiumError
 
 
 def git(*arguments: str, stdin: str | None = None, **environment: str) -> str:
-    """What `git ARGUMENTS` prints, without the final newline. Raises: PodiumError with git's own words."""
+    """Runs `git ARGUMENTS` and returns what it prints, without the final newline.
+
+    Raises: PodiumError with git's own words.
+    """
     done = subprocess.run(
-        ["git", *arguments],
-        input=stdin,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
+        ["git", *arguments], input=stdin, env=os.environ | environment, capture_output=True, text=True, errors="replace"
     )
     if done.returncode:
         said = " ".join((done.stderr or done.stdout).split()) or f"exit code {done.returncode}"
@@ -32,18 +29,21 @@ def git(*arguments: str, stdin: str | None = None, **environment: str) -> str:
 
 
 def commit_of(name: str) -> str:
-    """The full hash of the commit that a branch, a tag or HEAD names."""
+    """Returns the full hash of the commit that a branch, a tag or HEAD names."""
     return git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
 
 
 def changed_files() -> list[str]:
-    """Files that differ from HEAD, new ones that git does not ignore among them."""
+    """Returns the files that differ from HEAD, new ones that git does not ignore among them."""
     listed = git("status", "--porcelain=v1", "-z", "--untracked-files=all", "--no-renames").split("\0")
     return [entry[3:] for entry in listed if entry]
 
 
 def refuse_dirty(allow: bool) -> None:
-    """Raises: PodiumError with the commands to type, where the tree differs from its commit and that is not allowed."""
+    """Prints a warning where the tree differs from its commit.
+
+    Raises: PodiumError with the commands to type, where that is not allowed.
+    """
     if not (changed := changed_files()):
         return
     some = ", ".join(changed[:4]) + (f" and {len(changed) - 4} more" if len(changed) > 4 else "")
@@ -56,7 +56,7 @@ def refuse_dirty(allow: bool) -> None:
 
 
 def numbered_tags(prefix: str) -> dict[int, str]:
-    """{number: full commit hash} of the tags `prefix`-1, `prefix`-2 and so on, in rising order."""
+    """Returns {number: full commit hash} of the tags `prefix`-1, `prefix`-2 and so on, in rising order."""
     listed = git("for-each-ref", "--format=%(refname:short) %(objectname) %(*objectname)", f"refs/tags/{prefix}-*")
     found = {}
     for line in listed.splitlines():
@@ -67,12 +67,12 @@ def numbered_tags(prefix: str) -> dict[int, str]:
 
 
 def tag_message(name: str) -> str:
-    """The message of an annotated tag."""
+    """Returns the message of an annotated tag."""
     return git("for-each-ref", "--format=%(contents)", f"refs/tags/{name}")
 
 
 def file_at(revision: str, path: str) -> str | None:
-    """A file's text in a commit; None where the commit has none."""
+    """Returns a file's text in a commit; None where the commit has no such file."""
     try:
         return git("show", f"{revision}:./{path}") + "\n"
     except PodiumError:
@@ -96,7 +96,7 @@ def commit_on(base: str, files: dict[str, str], message: str) -> str:
 
 
 def commit_here(files: dict[str, str], message: str) -> str:
-    """The same on top of HEAD, which moves; the files are written to the working tree too. Returns the new commit.
+    """Makes such a commit on top of HEAD, moves HEAD to it, writes the files to the working tree; returns its hash.
 
     Raises: PodiumError where one of the files has edits that are not committed; they would be lost.
     """

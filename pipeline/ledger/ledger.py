@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from pipeline.artifacts import CV_METRICS
 from pipeline.errors import PodiumError
 
 LB = Path("lb.json")
 LEDGER = Path("ledger.csv")
-CV = Path("metrics/cv.json")
 
 KEYS = ("submission", "commit", "public", "private", "runtime_seconds", "status")
 """lb.json's keys. `runtime_seconds` is the dress rehearsal's on Kaggle: nobody is told that of the scored rerun."""
@@ -46,10 +46,13 @@ class Entry:
         return None if self.public is None or self.cv is None else self.public - self.cv
 
 
-def nested_score(text: str, source: str) -> tuple[float, float | None]:
-    """The chosen stack's level-2 nested score and its standard error, from the text of metrics/cv.json.
+COLUMNS = [field.name for field in fields(Entry)]
 
-    Raises: PodiumError naming `source` where it says no such score.
+
+def nested_score(text: str, source: str) -> tuple[float, float | None]:
+    """Returns the chosen stack's level-2 nested score and its standard error, from the text of metrics/cv.json.
+
+    Raises: PodiumError naming `source` where the text has no such score.
     """
     try:
         stack = json.loads(text)["stack"]
@@ -58,58 +61,64 @@ def nested_score(text: str, source: str) -> tuple[float, float | None]:
         raise PodiumError(f"{source}: expected stack.score, a number, found none; run `dvc repro stack`") from None
 
 
+def present_cv() -> float | None:
+    """Returns the level-2 nested score of the working tree; None where there is none yet."""
+    if not CV_METRICS.is_file():
+        return None
+    return nested_score(CV_METRICS.read_text(encoding="utf-8"), str(CV_METRICS))[0]
+
+
 def lb_text(values: dict[str, Any]) -> str:
-    """The text of lb.json; what `values` does not name is null."""
+    """Returns the text of lb.json; what `values` does not name is null."""
     return json.dumps({key: values.get(key) for key in KEYS}, indent=2) + "\n"
 
 
-NOTHING = lb_text({})
+NO_SCORE = lb_text({})
 """lb.json of a commit that has no score yet."""
 
 
 def parse_ledger(text: str) -> list[Entry]:
-    """The entries of ledger.csv's text, in their order.
-
-    Raises: PodiumError naming line and column.
-    """
-    rows = list(csv.reader(io.StringIO(text)))
-    expected = [field.name for field in fields(Entry)]
-    if not rows or rows[0] != expected:
-        raise PodiumError(f"{LEDGER}: line 1: expected {','.join(expected)}, found {','.join(rows[0]) if rows else ''}")
-    return [_entry(number, row) for number, row in enumerate(rows[1:], start=2)]
-
-
-def _entry(number: int, row: list[str]) -> Entry:
-    if len(row) != len(fields(Entry)):
-        raise PodiumError(f"{LEDGER}: line {number}: expected {len(fields(Entry))} cells, found {len(row)}")
-    values: dict[str, Any] = {}
-    for field, cell in zip(fields(Entry), row, strict=True):
-        if field.type == "str":
-            values[field.name] = cell
-            continue
-        try:
-            values[field.name] = int(cell) if field.type == "int" else float(cell) if cell else None
-        except ValueError:
-            raise PodiumError(f"{LEDGER}: line {number}: {field.name}: expected a number, found {cell}") from None
-    return Entry(**values)
+    """Returns the entries of ledger.csv's text, in their order. Raises: PodiumError naming line and column."""
+    header, *rows = list(csv.reader(io.StringIO(text))) or [[]]
+    if header != COLUMNS:
+        raise PodiumError(f"{LEDGER}: line 1: expected {','.join(COLUMNS)}, found {','.join(header)}")
+    entries = []
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(COLUMNS):
+            raise PodiumError(f"{LEDGER}: line {number}: expected {len(COLUMNS)} cells, found {len(row)}")
+        values: dict[str, Any] = dict(zip(COLUMNS, row, strict=True))
+        for field in fields(Entry):
+            cell = values[field.name]
+            try:
+                if field.type != "str":
+                    values[field.name] = int(cell) if field.type == "int" else float(cell) if cell else None
+            except ValueError:
+                raise PodiumError(f"{LEDGER}: line {number}: {field.name}: expected a number, found {cell}") from None
+        entries.append(Entry(**values))
+    return entries
 
 
 def ledger_text(entries: list[Entry]) -> str:
-    """ledger.csv's text; numbers keep every digit."""
+    """Returns ledger.csv's text; numbers keep every digit, and None is an empty cell."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([field.name for field in fields(Entry)])
-    for entry in entries:
-        writer.writerow(["" if value is None else value for value in asdict(entry).values()])
+    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *(asdict(entry).values() for entry in entries)])
     return text.getvalue()
 
 
 def with_entries(entries: list[Entry], new: list[Entry]) -> list[Entry]:
-    """`entries` with `new` in place of those of the same submission, ordered by submission."""
+    """Returns `entries` with `new` in place of those of the same submission, ordered by submission."""
     merged = {entry.submission: entry for entry in [*entries, *new]}
     return [merged[number] for number in sorted(merged)]
 
 
 def decimals(value: float | None) -> str:
-    """A score with five decimals, a dash where there is none."""
+    """Returns a score with five decimals, a dash where there is none."""
     return "–" if value is None else f"{value:.5f}"
+
+
+def clock(seconds: float) -> str:
+    """Returns seconds as `42 s`, `12 min 05 s` or `2 h 07 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 1:
+        return f"{rest} s"
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"

@@ -28,7 +28,7 @@ class Start:
     code: str = ""
     """Fingerprint of the code that its kind uses."""
     kind: Mapping[str, Any] = field(default_factory=dict)
-    """Its row in pipeline.kinds."""
+    """What decides of its row in pipeline.kinds."""
     libraries: Mapping[str, str] = field(default_factory=dict)
     """Import name -> installed version."""
     files: Mapping[str, str] = field(default_factory=dict)
@@ -70,5 +70,5 @@ class Run:
 
     @property
     def token_cache(self) -> Path | None:
-        """See pipeline.data.tokens; a quick look keeps nothing."""
+        """Returns the folder of token ids (pipeline.data.tokens); None for a quick look, which keeps nothing."""
         return None if self.quick else self.artifacts.tokens

@@ -40,7 +40,7 @@ def train(split: Split, start: Start, folder: Path, run: Run) -> dict[str, Any]:
 
 
 def trainable_backbone(folder: Path, settings: Encoder, device: str) -> Any:
-    """The backbone in `folder` in fp32, with the attention, dropout, fresh and frozen parts that `settings` ask for.
+    """Returns the backbone in `folder` in fp32, with the attention, dropout, fresh and frozen parts of `settings`.
 
     What is fresh comes from torch's global generator.
     """

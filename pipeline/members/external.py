@@ -37,7 +37,7 @@ def train(split: Split, start: Start, folder: Path, run: Run) -> None:
 
 
 def read_predictions(file: Path, competition: Competition) -> pl.DataFrame:
-    """The file's id column as String `id`, and one Float64 column per class whose rows sum to 1.
+    """Returns the file's id column as String `id`, and one Float64 column per class whose rows sum to 1.
 
     Raises: PodiumError naming the column or the id that is wrong.
     """

@@ -12,9 +12,9 @@ import polars as pl
 from torch import Tensor, nn
 
 from pipeline.competitions.task import Competition
-from pipeline.data.features import swapped
 from pipeline.data.folds import Split, group_keys
-from pipeline.data.text import Encoded, decoded
+from pipeline.data.rows import swapped
+from pipeline.data.text import Encoded
 from pipeline.inference.network_member import encoded_rows
 from pipeline.members.context import Run, Start
 from pipeline.models.backbones.tokenizer import load_tokenizer
@@ -119,7 +119,7 @@ def train_network(
 def inner_slice(
     rows: pl.DataFrame, share: float, seed: int, competition: Competition
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """`rows` without and with the slice on which the best moment is chosen: whole groups, about `share` of the rows."""
+    """Returns `rows` without and with the slice on which the best moment is chosen: whole groups, about `share`."""
     groups = group_keys(rows, competition.kind).rank("dense").to_numpy()
     order = np.random.default_rng([seed, 1]).permutation(np.unique(groups))
     sizes = np.bincount(groups)[order]
@@ -135,7 +135,7 @@ def _show(rows: pl.DataFrame, run: OpenRun) -> None:
         row = rows[number // encoded.views]
         print(f"row {row['id'][0]}, class {run.competition.classes[row['label'][0]]}, {len(ids)} tokens:")
         print(f"  ids {ids[:12].tolist()}{' ...' if len(ids) > 12 else ''}")
-        print(f"  {decoded(run.tokenizer, ids)[:SHOWN_CHARACTERS]!r}")
+        print(f"  {run.tokenizer.decode(ids.tolist())[:SHOWN_CHARACTERS]!r}")
 
 
 def _objective(rows: pl.DataFrame, run: OpenRun, both_orders: bool, smoothing: float) -> Classification:

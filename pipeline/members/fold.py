@@ -19,8 +19,8 @@ import polars as pl
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.metrics import METRICS
 from pipeline.competitions.task import Competition
-from pipeline.data.features import swapped
 from pipeline.data.folds import Split
+from pipeline.data.rows import swapped
 from pipeline.errors import PodiumError
 from pipeline.files import atomic_folder, remove_partials, sha256_file, write_json, write_parquet
 from pipeline.inference.predict import predict_member

@@ -19,8 +19,8 @@ from pipeline.competitions.metrics import log_losses
 from pipeline.competitions.task import Competition
 from pipeline.config import Stack, member_settings
 from pipeline.data.folds import group_keys, split_rows
+from pipeline.ensemble.nested import compare_candidates
 from pipeline.ensemble.oof import collect
-from pipeline.ensemble.stack import compare
 from pipeline.ensemble.table import read_oof
 from pipeline.ensemble.uncertainty import cluster_error
 from pipeline.files import write_json, write_parquet
@@ -40,7 +40,7 @@ ERRORS = 2.0
 
 
 def shuffled(rows: pl.DataFrame, folds: pl.DataFrame, competition: Competition, seed: int) -> pl.DataFrame:
-    """Whole prompts of `rows` (train.parquet), MOST_ROWS rows or a few more, with fold and shuffled label.
+    """Returns whole prompts of `rows` (train.parquet), MOST_ROWS rows or a few more, with fold and shuffled label.
 
     Labels change places within a fold only, so that every fold keeps its class shares.
     """
@@ -75,16 +75,16 @@ def run_probe(
         for fold in folds:
             with redirect_stdout(io.StringIO()):
                 train_fold(split_rows(noise, assigned, fold), start, fold, copy)
-    both = collect(copy.root, list(MEMBERS), folds, competition)
+    both = collect(copy, list(MEMBERS), folds, competition)
     write_parquet(both.oof, copy.oof_file)
-    oof = read_oof(copy.root, list(MEMBERS), competition)
+    oof = read_oof(copy, list(MEMBERS), competition)
     with redirect_stdout(io.StringIO()):
-        comparison = compare(oof, list(MEMBERS), stack.candidates, competition, threads, stack.seed)
+        comparison = compare_candidates(oof, list(MEMBERS), stack.candidates, competition, threads, stack.seed)
     return verdict(oof.labels, comparison.nested[comparison.chosen], comparison.second.groups)
 
 
 def verdict(labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
-    """What (rows, classes) probabilities gain over the rows' own class shares, and whether that is more than chance."""
+    """Returns what (rows, classes) probabilities gain over the rows' class shares, and whether by more than chance."""
     shares = np.bincount(labels, minlength=probabilities.shape[1]) / len(labels)
     prior, score = (log_losses(labels, each) for each in (np.tile(shares, (len(labels), 1)), probabilities))
     gain, error = float((prior - score).mean()), cluster_error(prior - score, groups)

@@ -27,8 +27,10 @@ from pipeline.settings.finetuning import NetworkSettings
 
 SHARED = ("stages/finetune.py", "pipeline/members/fold.py", "pipeline/inference/predict.py")
 """What every kind's fold goes through, counted without the kinds that it calls."""
-ROWS = "pipeline/kinds.py"
-"""Not counted, because a member's own row stands in its start file: another kind's is no change to it."""
+UNCOUNTED = ("pipeline/kinds.py", "pipeline/artifacts.py")
+"""What decides of a member's own kind stands in its start file; another kind, and where files lie, change nothing."""
+DECIDES = ("trainer", "opener", "network", "shared_base", "knows_every_row")
+"""Of a kind's row; what it costs and brings along changes no training."""
 PRETRAINING = "pipeline.training.pretrain"
 
 
@@ -46,18 +48,15 @@ def resolve(name: str, params: Params, competition: Competition, artifacts: Arti
     kind = KINDS[settings.kind]
     module = kind.trainer.split(":")[0]
     if isinstance(settings, NetworkSettings):
-        network = {
-            "backbone": _backbone(name, settings, artifacts),
-            "max_attempts": params.guard.max_attempts,
-        }
+        network = {"backbone": _backbone(name, settings, artifacts), "max_attempts": params.guard.max_attempts}
         settings = _with_precision(name, settings)
     return {
         "member": name,
         "settings": asdict(settings),
         "competition": asdict(competition),
         "threads": params.threads,
-        "code": fingerprint(module, alone=SHARED, without=ROWS),
-        "kind": asdict(kind),
+        "code": fingerprint(module, alone=SHARED, without=UNCOUNTED),
+        "kind": {key: getattr(kind, key) for key in DECIDES},
         "libraries": {library: _version(library) for library in libraries(module)},
         "files": {key: _content(Path(file), f"members.{name}.{key}") for key, file in settings.files().items()},
     } | network
@@ -94,7 +93,7 @@ def resolve_pretraining(name: str, params: Params, artifacts: Artifacts) -> dict
         "threads": params.threads,
         "backbone": read_json(artifacts.backbone(name) / FACTS)["sha256"],
         "files": [_content(Path(file), f"backbones.{name}.pretrain.files") for file in settings.files],
-        "code": fingerprint(PRETRAINING, without=ROWS),
+        "code": fingerprint(PRETRAINING, without=UNCOUNTED),
         "libraries": {library: _version(library) for library in libraries(PRETRAINING)},
     }
 
@@ -125,12 +124,12 @@ def _content(file: Path, key: str) -> str:
 
 @cache
 def _distributions() -> Mapping[str, list[str]]:
-    """Import name -> distributions; looked up once, for it opens the records of all that is installed."""
+    """Returns import name -> distributions; looked up once, for it opens the records of all that is installed."""
     return packages_distributions()
 
 
 def _version(library: str) -> str:
-    """The installed version of the distribution that provides the import name `library`."""
+    """Returns the installed version of the distribution that provides the import name `library`."""
     try:
         return version(_distributions().get(library, [library])[0])
     except PackageNotFoundError:

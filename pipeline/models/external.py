@@ -32,11 +32,11 @@ class ExternalModel:
     classes: tuple[str, ...]
 
     def predict(self, rows: pl.DataFrame) -> np.ndarray:
-        """(rows, classes) probabilities by id; a row whose id is unknown is NaN."""
+        """Returns (rows, classes) probabilities by id; a row whose id is unknown is NaN."""
         joined = rows.select("id").join(self.known, on="id", how="left", maintain_order="left")
         return joined.select(self.classes).to_numpy().astype(np.float64)
 
 
 def load_external(folder: Path, competition: Competition) -> ExternalModel:
-    """What `save_external` wrote."""
+    """Returns what `save_external` wrote."""
     return ExternalModel(pl.read_parquet(folder / PREDICTIONS), competition.classes)

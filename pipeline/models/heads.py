@@ -2,6 +2,9 @@
 
 The equivariant head gives s_A = f(a, b), s_B = f(b, a) and s_tie = g(a, b) + g(b, a): when the sides change places,
 so do the answers, exactly and at no extra cost.
+
+Shape suffixes: R rows, V views of a row, B sequences of a batch (R * V), L tokens of a sequence, E hidden width,
+P features of a pair (4 E), C classes, 1 an axis of one.
 """
 
 from __future__ import annotations
@@ -14,27 +17,29 @@ from pipeline.competitions.task import Task
 
 
 class Pooling(nn.Module):
-    """(sequences, length, hidden) states and their mask -> (sequences, hidden)."""
+    """Makes one vector of a sequence's token states."""
 
     def __init__(self, kind: str, hidden: int) -> None:
-        """`mean` over the tokens, `cls` the first, `last` the last, `attention` a learned weighting."""
+        """`kind` is `mean` over the tokens, `cls` for the first, `last` for the last, or `attention`, a learned
+        weighting."""
         super().__init__()
         self.kind = kind
         self.score = nn.Linear(hidden, 1) if kind == "attention" else None
 
-    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, states_BLE: Tensor, mask_BL: Tensor) -> Tensor:
+        """Returns pooled_BE."""
         if self.kind == "cls":
-            return states[:, 0]
+            return states_BLE[:, 0]
         if self.kind == "last":
-            return states[torch.arange(len(states), device=states.device), mask.sum(dim=1) - 1]
-        states = states.float()  # sums over many tokens lose digits in half precision
+            return states_BLE[torch.arange(len(states_BLE), device=states_BLE.device), mask_BL.sum(dim=1) - 1]
+        states_BLE = states_BLE.float()  # sums over many tokens lose digits in half precision
         if self.score is None:
-            weights = mask / mask.sum(dim=1, keepdim=True)
+            weights_BL = mask_BL / mask_BL.sum(dim=1, keepdim=True)
         else:
-            weight, bias = self.score.weight.float(), self.score.bias.float()
-            scores = linear(states, weight, bias).squeeze(-1).masked_fill(mask == 0, float("-inf"))
-            weights = scores.softmax(dim=1)
-        return torch.einsum("slh,sl->sh", states, weights.to(states.dtype))
+            weight_1E, bias = self.score.weight.float(), self.score.bias.float()
+            scores_BL = linear(states_BLE, weight_1E, bias).squeeze(-1).masked_fill(mask_BL == 0, float("-inf"))
+            weights_BL = scores_BL.softmax(dim=1)
+        return torch.einsum("ble,bl->be", states_BLE, weights_BL.to(states_BLE.dtype))
 
 
 class PlainHead(nn.Module):
@@ -44,13 +49,14 @@ class PlainHead(nn.Module):
         super().__init__()
         self.network = _two_layers(hidden, hidden * (1 if views == 1 else 4), classes)
 
-    def forward(self, pooled: Tensor) -> Tensor:
-        """(rows, views, hidden) -> (rows, classes)"""
-        return self.network(pooled[:, 0] if pooled.shape[1] == 1 else _pair(pooled[:, 0], pooled[:, 1]))
+    def forward(self, pooled_RVE: Tensor) -> Tensor:
+        """Returns logits_RC."""
+        one_RE = pooled_RVE[:, 0]
+        return self.network(one_RE if pooled_RVE.shape[1] == 1 else _pair(one_RE, pooled_RVE[:, 1]))
 
 
 class EquivariantHead(nn.Module):
-    """See the module's docstring; `task` says which classes are A, B and tie."""
+    """The head that the module's docstring describes; `task` says which classes are A, B and tie."""
 
     def __init__(self, hidden: int, task: Task) -> None:
         super().__init__()
@@ -58,16 +64,18 @@ class EquivariantHead(nn.Module):
         self.win = _two_layers(hidden, 4 * hidden, 1)
         self.tie = _two_layers(hidden, 4 * hidden, 1)
 
-    def forward(self, pooled: Tensor) -> Tensor:
-        """(rows, 2, hidden) -> (rows, 3)"""
-        straight, mirrored = _pair(pooled[:, 0], pooled[:, 1]), _pair(pooled[:, 1], pooled[:, 0])
-        logits = [self.tie(straight) + self.tie(mirrored)] * 3
-        logits[self.first], logits[self.second] = self.win(straight), self.win(mirrored)
-        return torch.cat(logits, dim=1)
+    def forward(self, pooled_RVE: Tensor) -> Tensor:
+        """Returns logits_RC of two views and three classes."""
+        straight_RP = _pair(pooled_RVE[:, 0], pooled_RVE[:, 1])
+        mirrored_RP = _pair(pooled_RVE[:, 1], pooled_RVE[:, 0])
+        logits_R1 = [self.tie(straight_RP) + self.tie(mirrored_RP)] * 3
+        logits_R1[self.first], logits_R1[self.second] = self.win(straight_RP), self.win(mirrored_RP)
+        return torch.cat(logits_R1, dim=1)
 
 
-def _pair(one: Tensor, other: Tensor) -> Tensor:
-    return torch.cat([one, other, (one - other).abs(), one * other], dim=1)
+def _pair(one_RE: Tensor, other_RE: Tensor) -> Tensor:
+    """Returns pair_RP."""
+    return torch.cat([one_RE, other_RE, (one_RE - other_RE).abs(), one_RE * other_RE], dim=1)
 
 
 def _two_layers(hidden: int, inputs: int, outputs: int) -> nn.Sequential:

@@ -1,4 +1,7 @@
-"""The network of an encoder or decoder member: a backbone, pooling and a head; or one of the user's own."""
+"""The network of an encoder or decoder member: a backbone, pooling and a head; or one of the user's own.
+
+Shape suffixes: R rows, V views of a row, B sequences of a batch (R * V), L tokens of a sequence, E hidden width.
+"""
 
 from __future__ import annotations
 
@@ -21,21 +24,22 @@ FUNCTION = "build"
 
 
 class Network(nn.Module):
-    """Token ids to class logits."""
+    """The network from token ids to class logits."""
 
     def __init__(self, backbone: nn.Module, pooling: Pooling, head: nn.Module, views: int) -> None:
         super().__init__()
         self.backbone, self.pooling, self.head, self.views = backbone, pooling, head, views
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(rows * views, length) ids and mask, a row's views one after the other -> (rows, classes) float32 logits."""
-        states = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        pooled = self.pooling(states, attention_mask).to(_dtype(self.head))
-        return self.head(pooled.view(-1, self.views, pooled.shape[-1])).float()
+        """Returns (rows, classes) float32 logits of ids and mask, both (B, L), a row's views one after the other."""
+        states_BLE = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        pooled_BE = self.pooling(states_BLE, attention_mask).to(_dtype(self.head))
+        pooled_RVE = pooled_BE.view(-1, self.views, pooled_BE.shape[-1])
+        return self.head(pooled_RVE).float()
 
 
 def encoder_network(backbone: Any, settings: Encoder, task: Task, classes: int, source: str | None) -> nn.Module:
-    """The network that an encoder member's settings describe; fresh weights come from torch's global generator.
+    """Returns the network that an encoder member's settings describe; fresh weights come from torch's global generator.
 
     `source` is the text of the custom network's file, where `settings.network` names one.
 
@@ -47,7 +51,7 @@ def encoder_network(backbone: Any, settings: Encoder, task: Task, classes: int, 
 
 
 def decoder_network(adapted: Any, settings: Decoder, task: Task, classes: int) -> Network:
-    """The same for a decoder member, on a base with adapters."""
+    """Returns the network that a decoder member's settings describe, on a base with adapters."""
     return _network(adapted, settings, task, classes)
 
 
@@ -80,7 +84,7 @@ def check_custom(network: nn.Module, settings: Encoder, task: Task, classes: int
 
 
 def checksum(tensors: dict[str, Tensor]) -> str:
-    """Hex SHA-256 over names and values."""
+    """Returns hex SHA-256 over names and values."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())

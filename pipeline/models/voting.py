@@ -27,7 +27,7 @@ class Committee(nn.Module):
                 self.register_buffer(_buffer(number, place), weight, persistent=False)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(sequences, length) ids and mask -> (rows, classes) float32 log-probabilities."""
+        """Returns (sequences, length) ids and mask -> (rows, classes) float32 log-probabilities."""
         answers = [self.network(input_ids, attention_mask)]
         for number, names in enumerate(self.names):
             weights = {name: self.get_buffer(_buffer(number, place)) for place, name in enumerate(names)}
@@ -48,7 +48,7 @@ def save_voters(voters: list[dict[str, Tensor]], dtype: torch.dtype | None, fold
 
 
 def with_voters(network: nn.Module, folder: Path, count: int) -> nn.Module:
-    """`network`, or the committee of it and the `count` voters in `folder`.
+    """Returns `network`, or the committee of it and the `count` voters in `folder`.
 
     Raises: PodiumError where the file does not fit.
     """

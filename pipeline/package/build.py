@@ -1,96 +1,97 @@
 """Builds the Kaggle dataset: fold models, stackers, the kernel's code, wheels, parity rows, and a manifest with hashes.
 
-python -m stages.package
-
 The folder is checked before it is moved into place: every fold model is loaded from it and must repeat its out-of-fold
 predictions. The Kaggle CLI uploads it with `kaggle datasets create -r zip`.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from pipeline.competitions.task import competition_from_json
+from pipeline.artifacts import FACTS, MEMBER, PRETRAINING, Artifacts
 from pipeline.config import Package
 from pipeline.ensemble.ladder import Ladder, load_ladder
 from pipeline.errors import PodiumError
-from pipeline.files import atomic_folder, read_json, write_parquet
+from pipeline.files import atomic_folder, link, read_json, write_parquet
 from pipeline.imports import ROOT, closure
-from pipeline.kinds import KINDS
+from pipeline.kinds import KINDS, Kind
 from pipeline.models.saved import read_member
 from pipeline.package.manifest import write_manifest, write_metadata
 from pipeline.package.parity_rows import parity_rows, refit_rows, reload_and_compare
-from pipeline.package.workload import work_of
+from pipeline.package.workload import member_workload
 from pipeline.settings.finetuning import NetworkSettings
 
-MODEL, PARITY = "model", "parity.parquet"
 ENTRY = "pipeline.kernel.run"
-"""The kernel's code is what this module imports, and nothing else."""
+"""Where the kernel's code begins."""
+WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json")
+NOT_NEEDED = (FACTS, PRETRAINING, "spm.model")
+"""spm.model: every tokenizer has been saved as tokenizer.json."""
 
 
-def build_package(artifacts: Path, settings: Package, wheels: list[Path]) -> None:
+def build_package(artifacts: Artifacts, settings: Package, wheels: list[Path]) -> None:
     """Writes `artifacts`/package from the stack, the members that it uses, the code of the kernel and `wheels`.
 
     Raises: PodiumError where a fold model is missing, or says something else than in training.
     """
-    competition = competition_from_json(read_json(artifacts / "competition" / "competition.json")["competition"])
-    ladder = load_ladder(artifacts / "stack", competition)
-    oof = pl.read_parquet(artifacts / "oof" / "oof.parquet")
+    competition = artifacts.competition()
+    ladder = load_ladder(artifacts.stack, competition)
+    oof = pl.read_parquet(artifacts.oof_file)
     folds = sorted(set(oof["fold"]))
-    members = _members(artifacts / "members", ladder, folds)
-    extra = folds[-1] + 1
-    refits = _refits(artifacts / "refit", members)
-    with atomic_folder(artifacts / "package") as folder:
+    members = _members(artifacts, ladder, folds)
+    # A refit stands beside the fold models, under the first number that is no fold.
+    extra, refits = folds[-1] + 1, _refits(artifacts, members)
+    with atomic_folder(artifacts.package) as folder:
+        package = Artifacts(folder)
         for name, member in members.items():
             for fold in member["folds"]:
-                place = Path("members", name, f"fold{fold}")
-                _link_all(artifacts / place, folder / place)
-            if member["kind"] in ("encoder", "decoder"):
-                from pipeline.package.bases import pack_backbone  # torch is slow to load
-
-                saved = read_member(artifacts / "members" / name / f"fold{member['folds'][0]}")
-                assert saved.settings
-                pack_backbone(artifacts, saved.settings.backbone, member["kind"], member["precision"], folder)
+                _link_all(artifacts.model(name, fold), package.model(name, fold))
+            if (kind := KINDS[member["kind"]]).network:
+                about = read_member(artifacts.model(name, member["folds"][0])).settings
+                assert about
+                _pack_backbone(artifacts, about.backbone, kind, member["precision"], package)
             if name in refits:
-                _link_all(artifacts / "refit" / name / MODEL, folder / "members" / name / f"fold{extra}")
-                member["folds"] = [extra, *member["folds"]]
-        for file in sorted((artifacts / "stack").iterdir()):
+                _link_all(artifacts.refit_model(name), package.model(name, extra))
+                member["folds"] = [extra, *member["folds"]]  # first, since it has seen the most rows
+        for file in sorted(artifacts.stack.iterdir()):
             if file.suffix in (".json", ".txt"):  # not level2.parquet, which holds labels and serves the report
-                _link(file, folder / "stack" / file.name)
+                link(file, package.stack / file.name)
         for wheel in wheels:
-            _link(wheel, folder / "wheels" / wheel.name)
-        for source in closure(
-            ENTRY, *(module for member in members.values() for module in KINDS[member["kind"]].modules())
-        ):
+            link(wheel, package.wheels / wheel.name)
+        for source in kernel_code(member["kind"] for member in members.values()):
             # Copied: an editor that writes in place would change a linked file under its hash.
-            (folder / "code" / source).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / source, folder / "code" / source)
-        train = pl.read_parquet(artifacts / "competition" / "train.parquet")
+            (package.code / source).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / source, package.code / source)
+        train = pl.read_parquet(artifacts.train_file)
         parity = parity_rows(train, oof, list(members), competition)
         if refits:
             parity = pl.concat([parity, refit_rows(train, refits, extra, parity)])
-        write_parquet(parity, folder / "parity.parquet")
-        reload_and_compare(folder, members, competition)
+        write_parquet(parity, package.parity_file)
+        reload_and_compare(package, members, competition)
         for name, member in members.items():
-            member |= work_of(folder, name, member, parity, competition)
-        write_manifest(folder, competition, ladder, members, settings.budget_seconds)
+            member |= member_workload(package, name, member, parity, competition)
+        write_manifest(package, competition, ladder, members, settings.budget_seconds)
         write_metadata(folder, settings)
         total = sum(path.stat().st_size for path in folder.rglob("*"))
     print(f"package: {len(members)} members, {total / 1e6:.1f} MB", flush=True)
 
 
-def _members(folder: Path, ladder: Ladder, folds: list[int]) -> dict[str, dict[str, Any]]:
-    """Kind, trained folds and precision of every member that a rung uses, in the order of the ladder."""
+def kernel_code(kinds: Iterable[str]) -> list[Path]:
+    """Returns the files (relative to the repository) that the kernel imports, with members of these kinds."""
+    return closure(ENTRY, *(module for kind in kinds for module in KINDS[kind].modules()))
+
+
+def _members(artifacts: Artifacts, ladder: Ladder, folds: list[int]) -> dict[str, dict[str, Any]]:
+    """Returns kind, trained folds and precision of every member that a rung uses, in the order of the ladder."""
     members: dict[str, dict[str, Any]] = {}
     for name in dict.fromkeys(member for rung in ladder.rungs for member in rung.members):
         trained = []
         for fold in folds:
-            file = folder / name / f"fold{fold}" / "member.json"
+            file = artifacts.model(name, fold) / MEMBER
             if not file.is_file():
                 raise PodiumError(f"{file}: expected a fold model of member {name}, found none; run `dvc repro`")
             saved = read_member(file.parent)
@@ -102,26 +103,38 @@ def _members(folder: Path, ladder: Ladder, folds: list[int]) -> dict[str, dict[s
     return members
 
 
-def _refits(folder: Path, members: dict[str, dict[str, Any]]) -> dict[str, pl.DataFrame]:
-    """Member -> what its final refit said of the parity rows, for the members that have one.
-
-    In the package a refit stands beside the fold models, under the first number that is no fold; it comes first, since
-    it has seen the most rows.
-    """
-    models = {name: folder / name / MODEL / "member.json" for name in members}
+def _refits(artifacts: Artifacts, members: Iterable[str]) -> dict[str, pl.DataFrame]:
+    """Returns member -> what its final refit said of the parity rows, for the members that have one."""
+    models = {name: artifacts.refit_model(name) / MEMBER for name in members}
     trained = [name for name, file in models.items() if file.is_file() and read_json(file)["trained"]]
-    return {name: pl.read_parquet(folder / name / PARITY) for name in trained}
+    return {name: pl.read_parquet(artifacts.refit_answers(name)) for name in trained}
+
+
+def _pack_backbone(artifacts: Artifacts, name: str, kind: Kind, precision: str, package: Artifacts) -> None:
+    """Puts into `package` what fold models of `kind` need of the backbone `name`, once for all members and folds.
+
+    Fold models of most kinds bring all weights themselves, so that config and tokenizer are enough. Where they share
+    their base, it goes in as well, saved in the precision that they were trained on, in a folder of its own.
+    """
+    source, facts = artifacts.base(name), package.pretrained(name)
+    if not (facts / FACTS).is_file():
+        facts.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / FACTS, facts / FACTS)
+    target = package.quantised(name, precision) if kind.shared_base else facts
+    if (target / "config.json").is_file():
+        return  # another member has brought it
+    target.mkdir(parents=True, exist_ok=True)
+    weights = {file for pattern in WEIGHT_FILES for file in source.glob(pattern)}
+    for file in sorted(set(source.iterdir()) - weights):
+        if file.is_file() and file.name not in NOT_NEEDED:
+            shutil.copyfile(file, target / file.name)
+    if kind.shared_base:
+        from pipeline.models.backbones.loading import load_backbone  # torch is slow to load
+
+        base: Any = load_backbone(source, precision, "cpu")
+        base.save_pretrained(target, max_shard_size="5GB")
 
 
 def _link_all(source: Path, target: Path) -> None:
     for file in sorted(path for path in source.rglob("*") if path.is_file()):
-        _link(file, target / file.relative_to(source))
-
-
-def _link(source: Path, target: Path) -> None:
-    """A second name for the same bytes; a copy where the file systems differ."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copyfile(source, target)
+        link(file, target / file.relative_to(source))

@@ -1,4 +1,4 @@
-"""Runs a Python script without a network, and proves that there is none before the script begins.
+"""Runs a Python script cut off the net, and proves that it is before the script begins.
 
 `namespace`: a network namespace of its own, where every interface is down.
 `sockets`: where the system forbids namespaces, every Python process of the script refuses to make a socket.
@@ -13,7 +13,7 @@ from pathlib import Path
 UNSHARE = ("unshare", "--map-root-user", "--net")
 
 # An audit hook cannot be taken off again. Unix sockets stay: processes of one machine talk over them.
-REFUSE = """import socket, sys
+REFUSE_SOCKETS = """import socket, sys
 def refuse(event, args):
     if event == "socket.__new__" and args[1] == socket.AF_UNIX:
         return
@@ -45,8 +45,8 @@ sys.exit("error: the network is not cut: a socket could be made")
 }
 
 
-def network_mode() -> str:
-    """`namespace` where this system lets us make one, else `sockets`."""
+def offline_mode() -> str:
+    """Returns `namespace` where this system lets us make one, else `sockets`."""
     try:
         probe = subprocess.run([*UNSHARE, "true"], capture_output=True, check=False)
     except OSError:
@@ -54,10 +54,10 @@ def network_mode() -> str:
     return "sockets" if probe.returncode else "namespace"
 
 
-def without_network(
+def offline_command(
     script: Path, mode: str, guard: Path, environment: dict[str, str]
 ) -> tuple[list[str], dict[str, str]]:
-    """The command and the environment that run `script` in `mode`; `guard` is a folder for the files that it needs.
+    """Returns the command and the environment that run `script` in `mode`; `guard` is a folder for what that needs.
 
     The command ends with exit code 1 and one line where the network is not cut after all.
     """
@@ -65,5 +65,6 @@ def without_network(
     if mode == "namespace":
         return [*UNSHARE, *command], environment
     guard.mkdir(parents=True, exist_ok=True)
-    (guard / "sitecustomize.py").write_text(REFUSE, encoding="utf-8")  # Python runs it in every process that it starts
+    # Python runs it in every process that it starts.
+    (guard / "sitecustomize.py").write_text(REFUSE_SOCKETS, encoding="utf-8")
     return command, environment | {"PYTHONPATH": str(guard)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,66 +9,64 @@ import polars as pl
 
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
-from pipeline.data.features import field_characters
+from pipeline.data.rows import field_characters
 from pipeline.inference.parity import parity_differences, parity_part
 from pipeline.inference.predict import predict_member
 
 ROWS_PER_FOLD = 32
-SEED = 41
+PARITY_SEED = 41
 
 
 def parity_rows(train: pl.DataFrame, oof: pl.DataFrame, members: list[str], competition: Competition) -> pl.DataFrame:
-    """Up to 32 rows of each fold, its longest among them: id, fold, the text fields, "<member>/<class>" out-of-fold.
+    """Returns up to 32 rows of each fold, its longest among them: id, fold, texts, "<member>/<class>" out-of-fold.
 
-    `train` has id and the text fields; `oof` has id, fold and the members' columns for every row outside the
-    holdout.
+    `train` has id and the text fields; `oof` has id, fold and members' columns for every row outside the holdout.
     """
     fields = list(competition.kind.fields)
     columns = [f"{member}/{name}" for member in members for name in competition.classes]
-    rows = oof.select("id", "fold", *columns).join(
-        train.select("id", *fields), on="id", how="left", maintain_order="left"
-    )
+    texts = train.select("id", *fields)
+    rows = oof.select("id", "fold", *columns).join(texts, on="id", how="left", maintain_order="left")
     lengths = np.sum(list(field_characters(rows, competition.kind.fields).values()), axis=0)
     folds = rows["fold"].to_numpy()
-    chosen = [_choose(np.flatnonzero(folds == fold), lengths, fold) for fold in np.unique(folds)]
-    return rows[np.concatenate(chosen)].select("id", "fold", *fields, *columns)
+    chosen: list[int] = []
+    for fold in np.unique(folds):
+        places = np.flatnonzero(folds == fold)
+        longest = places[lengths[places].argmax()]
+        others = places[places != longest]
+        generator = np.random.default_rng([PARITY_SEED, fold])
+        drawn = generator.choice(others, min(len(others), ROWS_PER_FOLD - 1), replace=False)
+        chosen += sorted([*drawn, longest])
+    return rows[chosen].select("id", "fold", *fields, *columns)
 
 
 def refit_rows(train: pl.DataFrame, answers: dict[str, pl.DataFrame], fold: int, parity: pl.DataFrame) -> pl.DataFrame:
-    """Rows in the form of `parity`, with what the members' final refits said of them when they were trained.
+    """Returns rows in the form of `parity`, with what the members' final refits said of them when they were trained.
 
     `answers`: member -> id and one column per class, as pipeline/members/refit.py wrote them, for the same ids each.
     Members without a refit are null. `fold` is the number under which the kernel runs the refits.
     """
-    said = [
-        each.rename({name: f"{member}/{name}" for name in each.columns if name != "id"})
-        for member, each in answers.items()
+    columns = [
+        frame.rename({name: f"{member}/{name}" for name in frame.columns if name != "id"})
+        for member, frame in answers.items()
     ]
-    rows = said[0].select("id", pl.lit(fold, parity.schema["fold"]).alias("fold"))
-    for frame in (train, *said):
+    rows = columns[0].select("id", pl.lit(fold, parity.schema["fold"]).alias("fold"))
+    for frame in (train, *columns):
         rows = rows.join(frame, on="id", how="left", maintain_order="left")
     missing = [pl.lit(None, parity.schema[name]).alias(name) for name in parity.columns if name not in rows.columns]
     return rows.with_columns(missing).select(parity.columns)
 
 
-def _choose(places: np.ndarray, lengths: np.ndarray, fold: int) -> np.ndarray:
-    longest = places[lengths[places].argmax()]
-    others = places[places != longest]
-    draw = np.random.default_rng([SEED, fold]).choice(others, min(len(others), ROWS_PER_FOLD - 1), replace=False)
-    return np.sort(np.append(draw, longest))
-
-
-def reload_and_compare(folder: Path, members: dict[str, dict[str, Any]], competition: Competition) -> None:
-    """Loads every fold model from the package in `folder` and compares it with its out-of-fold predictions.
+def reload_and_compare(package: Artifacts, members: dict[str, dict[str, Any]], competition: Competition) -> None:
+    """Loads every fold model from the package and compares it with its out-of-fold predictions.
 
     Raises: PodiumError naming member, fold and difference.
     """
-    parity = pl.read_parquet(folder / "parity.parquet")
+    parity = pl.read_parquet(package.parity_file)
     for name, member in members.items():
         largest = 0.0
         for fold in member["folds"]:
-            place = folder / "members" / name / f"fold{fold}"
-            predicted = predict_member(place, Artifacts(folder), parity_part(parity, fold, competition), competition)
+            rows = parity_part(parity, fold, competition)
+            predicted = predict_member(package.model(name, fold), package, rows, competition)
             differences = parity_differences(predicted, name, fold, parity, member["precision"], competition)
             largest = max(largest, float(differences.max(initial=0.0)))
         print(f"package: {name}: {len(member['folds'])} fold models reloaded, parity {largest:.1e}", flush=True)

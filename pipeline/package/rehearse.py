@@ -1,7 +1,4 @@
-"""The kernel, run here as on Kaggle: the real script, the mounts that it will find, no network, a bare environment.
-
-python -m stages.rehearse
-"""
+"""Runs the kernel here as on Kaggle: the real script, the mounts that it will find, no network, a bare environment."""
 
 from __future__ import annotations
 
@@ -11,16 +8,16 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from pipeline.artifacts import DATASET_METADATA, MANIFEST
 from pipeline.competitions.task import competition_from_json
 from pipeline.errors import PodiumError
 from pipeline.files import atomic_file, read_json, write_json
 from pipeline.kernel.submission import validate_submission
-from pipeline.package.manifest import MANIFEST, METADATA
-from pipeline.package.offline import network_mode, without_network
+from pipeline.package.offline import offline_command, offline_mode
 
 KERNEL = Path("kaggle_kernels/inference/main.py")
 
-METRICS = (
+METRIC_KEYS = (
     *("budget_seconds", "elapsed_seconds", "valid", "rungs", "rows", "rows_per_rung"),
     *("parity", "parity_max_abs_diff", "network", "plan", "timings", "hidden"),
 )
@@ -38,33 +35,31 @@ def rehearse(package: Path, data: Path, submission: Path, metrics: Path, work: P
 
     Raises: PodiumError where the kernel fails, or its submission is not valid.
     """
-    mode = mode or network_mode()
+    mode = mode or offline_mode()
     competition = competition_from_json(read_json(package / MANIFEST)["competition"])
     work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="rehearsal-", dir=work.resolve()) as temporary:
         place = Path(temporary)
-        mounted = place / "input"
-        _mount(package, mounted / "datasets" / read_json(package / METADATA)["id"])
+        mounted, working = place / "input", place / "working"
+        _mount(package, mounted / "datasets" / read_json(package / DATASET_METADATA)["id"])
         for name in (competition.test, competition.sample_submission):
             _mount(data / name, mounted / "competitions" / competition.name / name)
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-        environment |= {"PODIUM_INPUT": str(mounted), "PODIUM_WORKING": str(place / "working")}
-        for name in ("HOME", "TMPDIR"):
-            (place / name.lower()).mkdir()
-            environment[name] = str(place / name.lower())
-        (place / "working").mkdir()
+        environment |= {"PODIUM_INPUT": str(mounted), "PODIUM_WORKING": str(working)}
+        environment |= {name: str(place / name.lower()) for name in ("HOME", "TMPDIR")}
+        for name in ("home", "tmpdir", "working"):
+            (place / name).mkdir()
         print(f"rehearsal: network cut by {mode}", flush=True)
-        command, environment = without_network(KERNEL.resolve(), mode, place / "guard", environment)
-        _run(command, environment, place / "working")
-        written = place / "working" / "submission.csv"
+        command, environment = offline_command(KERNEL.resolve(), mode, place / "guard", environment)
+        _run(command, environment, working)
+        written = working / "submission.csv"
         validate_submission(written, data / competition.sample_submission, competition)
-        if not (place / "working" / "rehearsal.json").is_file():
+        if not (working / "rehearsal.json").is_file():
             raise PodiumError("params.yaml: package.budget_seconds: too short, the kernel could not begin a step")
-        report = read_json(place / "working" / "rehearsal.json")
+        report = read_json(working / "rehearsal.json") | {"valid": True, "network": mode}
         with atomic_file(submission) as partial:
             shutil.copyfile(written, partial)
-    found = report | {"valid": True, "network": mode}
-    write_json(metrics, {key: found[key] for key in METRICS})
+    write_json(metrics, {key: report[key] for key in METRIC_KEYS})
 
 
 def _mount(source: Path, target: Path) -> None:
@@ -78,13 +73,7 @@ def _run(command: list[str], environment: dict[str, str], working: Path) -> None
     """Prints the kernel's log line by line. Raises: PodiumError with its last line where it fails."""
     last = "no output"
     with subprocess.Popen(
-        command,
-        env=environment,
-        cwd=working,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
+        command, env=environment, cwd=working, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace"
     ) as process:
         for line in process.stdout or ():
             print(f"kernel: {line}", end="", flush=True)

@@ -1,10 +1,11 @@
-"""What the kernel's planner wants to know of a member: how much work a token is to it, and what its passes bring.
+"""Measures what the kernel's planner must know of a member: how much work a token is to it, what its passes bring.
 
-No seconds: those depend on the machine, and the kernel measures them where it runs. python -m stages.package
+No seconds: those depend on the machine, and the kernel measures them where it runs.
 """
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ import polars as pl
 
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
-from pipeline.data.features import field_characters
-from pipeline.ensemble.row_priority import divergence
+from pipeline.data.rows import field_characters
+from pipeline.ensemble.row_priority import kl_divergence
 from pipeline.files import read_json
 from pipeline.inference.passes import FIRST, combined, passes_of
 from pipeline.inference.predict import open_member
@@ -22,33 +23,34 @@ from pipeline.models.saved import read_member
 from pipeline.settings.finetuning import NetworkSettings
 
 
-def work_of(package: Path, name: str, member: dict[str, Any], parity: pl.DataFrame, competition: Competition) -> dict:
-    """`passes`, `gains` and `work` for a member's entry in the manifest; its files lie in `package` already.
+def member_workload(
+    package: Artifacts, name: str, member: dict[str, Any], parity: pl.DataFrame, competition: Competition
+) -> dict[str, Any]:
+    """Returns `passes`, `gains` and `work` for a member's entry in the manifest; its files lie in `package` already.
 
     gains: pass beyond the first -> expected gain in log loss of the member alone, on the rows of `parity`. work, for
     networks: parameters of the layers, their number and width, bytes to load, sequences and their longest length.
     """
-    place = package / "members" / name / f"fold{member['folds'][0]}"
-    settings = read_member(place).settings
+    model = package.model(name, member["folds"][0])
+    settings = read_member(model).settings
     passes = passes_of(settings)
     rows = parity.select("id", *competition.kind.fields)
-    found = {"passes": list(passes), "gains": _gains(package, place, passes, rows, competition)}
+    entry = {"passes": list(passes), "gains": _gains(model, package, passes, rows, competition)}
     if not isinstance(settings, NetworkSettings):
-        return found
+        return entry
     from pipeline.models.backbones.tokenizer import load_tokenizer  # transformers is slow to load
 
-    base = Artifacts(package).base(settings.backbone, member["precision"])
+    base = package.base(settings.backbone, member["precision"])
     config = read_json(base / "config.json")
     texts = pl.concat([rows[field].explode() for field in competition.kind.fields]).drop_nulls().to_list()
     tokens = sum(map(len, load_tokenizer(base)(texts, add_special_tokens=False)["input_ids"])) if texts else 1
     characters = float(np.sum(list(field_characters(rows, competition.kind.fields).values())))
-    folders = {place, base}
-    return found | {
+    return entry | {
         "work": {
             "parameters": _layer_parameters(config),
             "layers": config["num_hidden_layers"],
             "hidden": config["hidden_size"],
-            "bytes": sum(file.stat().st_size for folder in folders for file in folder.rglob("*.safetensors")),
+            "bytes": sum(file.stat().st_size for folder in {model, base} for file in folder.rglob("*.safetensors")),
             "siamese": settings.input == "siamese",
             "max_tokens": settings.max_tokens,
             "long_tokens": settings.inference.long_tokens,
@@ -58,7 +60,7 @@ def work_of(package: Path, name: str, member: dict[str, Any], parity: pl.DataFra
 
 
 def _layer_parameters(config: dict[str, Any]) -> int:
-    """Weights that every token is multiplied with: all but the embeddings."""
+    """Returns the number of weights that every token is multiplied with: all but the embeddings."""
     hidden, middle = config["hidden_size"], config["intermediate_size"]
     heads = config["num_attention_heads"]
     keys = config.get("num_key_value_heads") or heads
@@ -68,19 +70,16 @@ def _layer_parameters(config: dict[str, Any]) -> int:
 
 
 def _gains(
-    package: Path, place: Path, passes: tuple[str, ...], rows: pl.DataFrame, competition: Competition
+    model: Path, package: Artifacts, passes: tuple[str, ...], rows: pl.DataFrame, competition: Competition
 ) -> dict[str, float]:
-    """Pass -> mean divergence of the answer with it from the answer without."""
+    """Returns pass -> mean divergence of the answer with it from the answer without."""
     if passes == (FIRST,):
         return {}
-    member = open_member(place, Artifacts(package), competition)
-    try:
+    with closing(open_member(model, package, competition)) as member:
         parts = {which: member.predict(rows, which) for which in passes}
-    finally:
-        member.close()
     gains, known = {}, {FIRST: parts[FIRST]}
     for which in passes[1:]:
         more = known | {which: parts[which]}
-        gains[which] = round(float(divergence(combined(more), combined(known)).mean()), 6)
+        gains[which] = round(float(kl_divergence(combined(more), combined(known)).mean()), 6)
         known = more
     return gains

@@ -1,67 +1,76 @@
 """How long a step will take: a model per (member, device), which starts from nominal speeds and learns from each chunk.
 
-seconds = a + b * tokens + c * sum(L^2), and loading once per fold model that a worker opens. The coefficients are those
-of a Bayesian linear regression in relative errors: with no chunk seen they are nominal figures times what other members
+seconds = a + b * tokens + c * sum(L^2), and loading once per fold model that a worker opens. A Bayesian linear
+regression in relative errors gives the coefficients: before any chunk they are nominal figures times what other members
 have shown about the device, with a wide spread; each finished chunk narrows it. Timings of a dress rehearsal replace
-the nominal figures and their spread.
+the nominal figures and their spread. Hardware is `t4`, `gpu` (any other GPU) or `cpu`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from pipeline.kinds import kind_of
+from pipeline.planning.steps import Members
+
 SPREAD, SPREAD_KNOWN, SPREAD_MEASURED = 1.0, 0.5, 0.2
-"""Relative standard deviation of a coefficient: nominal; nominal on a device that has been seen; from a rehearsal."""
+"""Relative standard deviation of a coefficient: nominal; nominal on a device that was observed; from a rehearsal."""
 NOISE = 0.1
-"""Relative standard deviation of a chunk's seconds, before any has been seen; never taken to be below half of it."""
+"""Relative standard deviation of a chunk's seconds before any was observed; later it is at least half of that."""
 KEEP = 0.85
-"""What an observation's weight shrinks by with each later one, so that a machine that slows down is noticed."""
+"""An observation's weight is multiplied by it with each later one, so that a machine that slows down is noticed."""
 SHRINK = 0.3
-"""Of an observation: how much weight "the device is as fast as its name" has."""
+"""The weight, in members, of the assumption that a device is as fast as the starting figures say."""
 LOADING_NOISE = 0.3
 
 FLOPS = {"t4": 6.0e12, "gpu": 2.0e13, "cpu": 4.0e10}
-"""Sustained per second. A T4 gives public kernels 1 (DeBERTa) to 10 (Llama) and at most 24; see docs/kernel.md."""
+"""Sustained FLOP/s. Public kernels get 1 (DeBERTa) to 10 (Llama) TFLOPS of a T4, at most 24; see docs/kernel.md."""
 BYTES = {"t4": 1.5e8, "gpu": 5.0e8, "cpu": 3.0e8}
-"""Read, converted and brought to the device per second when a network is loaded."""
+"""Bytes per second that are read, converted and brought to the device when a network is loaded."""
 OPENING = 4.0
-"""Seconds before the first byte: imports, building the network."""
-TABULAR = (0.5, 0.05, 4.0e-7, 0.0)
-"""Loading, and a, b, c, of a tabular or external member: about 0.4 ms for a row of 4,000 characters."""
-DISENTANGLED = 3.0
-"""DeBERTa's attention has two more terms than plain attention."""
+"""Seconds of imports and of building the network, before the first byte is read."""
+NO_NETWORK = (0.5, 0.05, 4.0e-7, 0.0)
+"""Loading, and a, b, c, of a member without a network: about 0.4 ms for a row of 4,000 characters."""
 
 
-def device_kind(name: str) -> str:
-    """`t4`, `gpu` or `cpu` from the name that a device calls itself."""
-    if name.startswith("cpu"):
-        return "cpu"
-    return "t4" if "T4" in name else "gpu"
+@dataclass(frozen=True)
+class WorkerDevice:
+    """A device that a worker process computes on."""
+
+    name: str
+    """`cpu`, `cpu:1` (a second one on purpose), `cuda:0`, ..."""
+    model: str
+    """`cpu`, or the name that the GPU gives itself."""
+
+    @property
+    def hardware(self) -> str:
+        """`t4`, `gpu` or `cpu`: whose nominal figures hold for it."""
+        return "cpu" if self.model.startswith("cpu") else "t4" if "T4" in self.model else "gpu"
 
 
-def nominal(member: dict[str, Any], kind: str) -> np.ndarray:
-    """(4,) seconds: loading, and per chunk, token and squared length, of a member (its entry in the manifest)."""
-    if member["kind"] in ("tabular", "external"):
-        return np.array(TABULAR)
-    work = member["work"]
-    attention = 4.0 * work["layers"] * work["hidden"] * (DISENTANGLED if member["kind"] == "encoder" else 1.0)
-    flops = FLOPS[kind]
-    return np.array(
-        [OPENING + work["bytes"] / BYTES[kind], 0.02, 2.0 * work["parameters"] / flops, max(attention, 1.0) / flops]
-    )
+def nominal(member: Mapping[str, Any], hardware: str) -> np.ndarray:
+    """Returns (4,) seconds of loading, and per chunk, token and squared length, of a member (its manifest entry)."""
+    kind = kind_of(member["kind"])
+    if not kind.network:
+        return np.array(NO_NETWORK)
+    work, flops = member["work"], FLOPS[hardware]
+    attention = 4.0 * work["layers"] * work["hidden"] * kind.attention
+    loading = OPENING + work["bytes"] / BYTES[hardware]
+    return np.array([loading, 0.02, 2.0 * work["parameters"] / flops, max(attention, 1.0) / flops])
 
 
 @dataclass
-class Seen:
-    """What one member has shown on one device."""
+class Observations:
+    """What was observed of one member on one device: the sums of its regression, and figures of chunks and loads."""
 
     precision: np.ndarray = field(default_factory=lambda: np.zeros((3, 3)))
     pull: np.ndarray = field(default_factory=lambda: np.zeros(3))
     ratios: list[float] = field(default_factory=list)
-    """Seconds of each chunk over what nominal figures say."""
+    """Seconds of each chunk, divided by what the starting figures say."""
     residuals: list[float] = field(default_factory=list)
     loads: list[float] = field(default_factory=list)
 
@@ -69,29 +78,28 @@ class Seen:
 class Costs:
     """Expected seconds of chunks, with their uncertainty."""
 
-    def __init__(
-        self, members: dict[str, dict[str, Any]], kinds: dict[str, str], timings: dict[str, Any] | None = None
-    ) -> None:
-        """`kinds`: device -> its kind. `timings`: member -> device kind -> what `fitted` gave in a dress rehearsal."""
-        self.kinds, self.members = kinds, members
+    def __init__(self, members: Members, hardware: Mapping[str, str], timings: dict[str, Any] | None = None) -> None:
+        """`hardware`: device -> its hardware. `timings`: member -> hardware -> what `fitted` gave in a rehearsal."""
+        self.hardware = hardware
+        self.networks = {name for name, member in members.items() if kind_of(member["kind"]).network}
         self.start: dict[tuple[str, str], np.ndarray] = {}
         self.measured: set[tuple[str, str]] = set()
         for name, member in members.items():
-            for kind in set(kinds.values()):
-                known = (timings or {}).get(name, {}).get(kind)
+            for each in set(hardware.values()):
+                known = (timings or {}).get(name, {}).get(each)
                 if known:
-                    self.measured.add((name, kind))
-                figures = [known[key] for key in ("load", "a", "b", "c")] if known else nominal(member, kind)
-                self.start[name, kind] = np.maximum(np.asarray(figures, dtype=np.float64), 1.0e-12)
-        self.seen: dict[tuple[str, str], Seen] = {}
+                    self.measured.add((name, each))
+                figures = [known[key] for key in ("load", "a", "b", "c")] if known else nominal(member, each)
+                self.start[name, each] = np.maximum(np.asarray(figures, dtype=np.float64), 1.0e-12)
+        self.observed: dict[tuple[str, str], Observations] = {}
         self._solved: dict[tuple[str, str], tuple[np.ndarray, np.ndarray, float]] = {}
 
     def observe(self, member: str, device: str, tokens: float, squares: float, seconds: float) -> None:
-        """A chunk of so much work has taken `seconds`."""
+        """Learns that a chunk of that many tokens and squared lengths has taken `seconds`."""
         seconds = max(seconds, 1.0e-6)
         expected, _ = self.expect(member, device, tokens, squares)
-        parts = self.start[member, self.kinds[device]][1:] * (1.0, tokens, squares)
-        seen = self.seen.setdefault((member, device), Seen())
+        parts = self.start[member, self.hardware[device]][1:] * (1.0, tokens, squares)
+        seen = self.observed.setdefault((member, device), Observations())
         if seen.ratios:
             seen.residuals.append(seconds / expected - 1.0)
         # By what was expected: weighed by what it took, a slow chunk would count less than a fast one.
@@ -102,47 +110,46 @@ class Costs:
         self._solved.clear()
 
     def observe_load(self, member: str, device: str, seconds: float) -> None:
-        """A fold model has been opened in `seconds`."""
-        self.seen.setdefault((member, device), Seen()).loads.append(seconds)
+        """Learns that opening a fold model has taken `seconds`."""
+        self.observed.setdefault((member, device), Observations()).loads.append(seconds)
 
     def expect(self, member: str, device: str, tokens: float, squares: float) -> tuple[float, float]:
-        """Mean and standard deviation of the seconds of a chunk, without loading."""
+        """Returns mean and standard deviation of the seconds of a chunk, without loading."""
         factors, covariance, noise = self._solve(member, device)
-        parts = self.start[member, self.kinds[device]][1:] * (1.0, tokens, squares)
+        parts = self.start[member, self.hardware[device]][1:] * (1.0, tokens, squares)
         mean = float(parts @ factors)
         return mean, float(np.sqrt(max(parts @ covariance @ parts, 0.0) + (noise * mean) ** 2))
 
     def rates(self, member: str, device: str) -> np.ndarray:
-        """(3,) expected seconds per chunk, token and squared length."""
-        return self.start[member, self.kinds[device]][1:] * self._solve(member, device)[0]
+        """Returns (3,) expected seconds per chunk, token and squared length."""
+        return self.start[member, self.hardware[device]][1:] * self._solve(member, device)[0]
 
     def loading(self, member: str, device: str) -> tuple[float, float]:
-        """Mean and standard deviation of the seconds that opening a fold model takes."""
-        loads = self.seen.get((member, device), Seen()).loads
-        kind = self.kinds[device]
+        """Returns mean and standard deviation of the seconds that opening a fold model takes."""
+        loads = self.observed.get((member, device), Observations()).loads
         if loads:
             mean = float(np.mean(loads[-3:]))
             return mean, LOADING_NOISE * mean
-        mean = self.start[member, kind][0]
-        return mean, (SPREAD_MEASURED if (member, kind) in self.measured else SPREAD_KNOWN) * mean
+        key = member, self.hardware[device]
+        return self.start[key][0], (SPREAD_MEASURED if key in self.measured else SPREAD_KNOWN) * self.start[key][0]
 
     def fitted(self) -> dict[str, dict[str, dict[str, float]]]:
-        """Member -> device kind -> load, a, b, c in seconds, and the noise of a chunk, for what has been seen."""
+        """Returns member -> hardware -> load, a, b, c in seconds, and the noise of a chunk, for what was observed."""
         found: dict[str, dict[str, dict[str, float]]] = {}
-        for (member, device), seen in sorted(self.seen.items()):
+        for (member, device), seen in sorted(self.observed.items()):
             if seen.ratios:
-                figures = dict(zip("abc", self.rates(member, device).tolist(), strict=True))
-                load = self.loading(member, device)[0]
-                found.setdefault(member, {})[self.kinds[device]] = {"load": load, **figures, "noise": self._noise(seen)}
+                figures = {"load": self.loading(member, device)[0]}
+                figures |= dict(zip("abc", self.rates(member, device).tolist(), strict=True))
+                found.setdefault(member, {})[self.hardware[device]] = figures | {"noise": self._noise(seen)}
         return found
 
     def _solve(self, member: str, device: str) -> tuple[np.ndarray, np.ndarray, float]:
-        """(3,) factors on the starting figures, their (3, 3) covariance, and the relative noise of a chunk."""
+        """Returns (3,) factors on the starting figures, their (3, 3) covariance, and the relative noise of a chunk."""
         key = (member, device)
         if key not in self._solved:
-            seen, ratio = self.seen.get(key, Seen()), self._ratio(member, device)
-            spread = SPREAD_KNOWN if self._others(member, device) or seen.ratios else SPREAD
-            if (member, self.kinds[device]) in self.measured:
+            seen, others = self.observed.get(key, Observations()), self._others(member, device)
+            ratio, spread = float(np.exp(sum(others) / (len(others) + SHRINK))), SPREAD_KNOWN if others else SPREAD
+            if (member, self.hardware[device]) in self.measured:
                 spread = SPREAD_MEASURED
             if seen.ratios:  # its own chunks say more about the level than any promise
                 ratio, spread = float(np.exp(np.mean(np.log(seen.ratios[-5:])))), SPREAD_KNOWN
@@ -153,23 +160,16 @@ class Costs:
         return self._solved[key]
 
     def _others(self, member: str, device: str) -> list[float]:
-        """Log ratios of seconds to promises that members of the same sort have shown on the device."""
-        tabular = self.members[member]["kind"] in ("tabular", "external")
+        """Returns log ratios of seconds to starting figures of the device's other networks, or of what is none."""
+        network = member in self.networks
         return [
             float(np.mean(np.log(seen.ratios[-5:])))
-            for (other, where), seen in self.seen.items()
-            if where == device
-            and seen.ratios
-            and other != member
-            and (self.members[other]["kind"] in ("tabular", "external")) == tabular
+            for (other, where), seen in self.observed.items()
+            if where == device and seen.ratios and other != member and (other in self.networks) == network
         ]
 
-    def _ratio(self, member: str, device: str) -> float:
-        others = self._others(member, device)
-        return float(np.exp(sum(others) / (len(others) + SHRINK)))
-
     @staticmethod
-    def _noise(seen: Seen) -> float:
+    def _noise(seen: Observations) -> float:
         recent = seen.residuals[-20:]
         squares = (5 * NOISE**2 + sum(min(each, 2.0) ** 2 for each in recent)) / (5 + len(recent))
         return max(float(np.sqrt(squares)), NOISE / 2)

@@ -1,21 +1,21 @@
-"""What a step is worth: the log loss that a set of members is expected to reach, as the `stack` stage measured it."""
+"""What a step gains: the log loss that a set of members is expected to reach, as the `stack` stage measured it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from pipeline.ensemble.ladder import Rung, answering_order
 from pipeline.ensemble.row_priority import entropy, row_gains
+from pipeline.planning.steps import Members
 
 
 @dataclass(frozen=True)
-class Worth:
-    """Expected log losses; no row of the test set is needed."""
+class ExpectedGain:
+    """Expected log losses of sets of members, and what more work takes from them; no test row is needed."""
 
     rungs: tuple[Rung, ...]
     """The prior first, the full set last."""
@@ -25,7 +25,7 @@ class Worth:
     """Member -> pass beyond the first -> expected gain in log loss of that member alone."""
 
     def rung(self, have: frozenset[str]) -> Rung:
-        """The rung that is expected to lose least where the members in `have` have spoken; the full one if all have."""
+        """Returns the rung with the least expected loss if the members in `have` have run; the full one if all have."""
         return next(rung for members, rung in self._order if members <= have)
 
     @cached_property
@@ -33,33 +33,32 @@ class Worth:
         return [(frozenset(rung.members), rung) for rung in answering_order(self.rungs)]
 
     def loss(self, counts: Mapping[str, int]) -> float:
-        """Expected log loss where `counts` fold models of each member have run.
+        """Returns the expected log loss if `counts` fold models of each member have run.
 
-        The average of n fold models is placed between one and all K of them by the variance that averaging removes,
-        1/n.
+        The average of n fold models lies between one and all K by the variance that averaging leaves, 1/n.
         """
         rung = self.rung(frozenset(name for name, count in counts.items() if count > 0))
         shares = [averaged_share(counts[name], self.folds[name]) for name in rung.members]
         return rung.loss - rung.averaging * (float(np.mean(shares)) if shares else 0.0)
 
     def pass_gain(self, member: str, which: str, counts: Mapping[str, int]) -> float:
-        """Expected gain in log loss of one fold's swap or long pass: a member's own, as far as it counts in the mix."""
+        """Returns the expected gain of one fold's swap or long pass: its member's own, as far as that counts."""
         rung = self.rung(frozenset(name for name, count in counts.items() if count > 0))
         if member not in rung.members:
             return 0.0
         return self.passes.get(member, {}).get(which, 0.0) / len(rung.members) ** 2 / max(counts[member], 1)
 
     def row_gains(self, rung: Rung, probabilities: np.ndarray, characters: np.ndarray) -> np.ndarray:
-        """(rows,) expected gain of answering each row by `rung` instead of by `probabilities` (rows, classes)."""
+        """Returns (rows,) the expected gain of answers by `rung` in place of `probabilities` (rows, classes)."""
         return row_gains(rung.priority, entropy(probabilities), characters)
 
 
 def averaged_share(count: int, folds: int) -> float:
-    """How far `count` fold models are on the way from one (0) to all `folds` of them (1), in terms of variance."""
+    """Returns how far `count` fold models are on the way from one (0) to all `folds` of them (1), in variance."""
     return 0.0 if folds < 2 or count < 2 else (1.0 - 1.0 / min(count, folds)) / (1.0 - 1.0 / folds)
 
 
-def worth_of(rungs: tuple[Rung, ...], members: Mapping[str, Mapping[str, Any]]) -> Worth:
-    """From the ladder and the manifest's `members`; a rung without figures is taken to gain nothing."""
+def expected_gain(rungs: tuple[Rung, ...], members: Members) -> ExpectedGain:
+    """Returns the gains of a ladder and the manifest's `members`; a rung or pass without figures gains nothing."""
     folds = {name: len(member["folds"]) for name, member in members.items()}
-    return Worth(rungs, folds, {name: member.get("gains", {}) for name, member in members.items()})
+    return ExpectedGain(rungs, folds, {name: member.get("gains", {}) for name, member in members.items()})

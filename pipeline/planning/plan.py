@@ -1,7 +1,6 @@
-"""Which steps to take, in which order, and on which rows: expected gain in log loss per second, within the time left.
+"""Which steps to run, in which order, and on which rows: by expected gain in log loss per second, in the time left.
 
-pipeline/planning/forecast.py prints a plan; pipeline/planning/schedule.py follows it, and makes a new one after every
-chunk.
+pipeline/planning/schedule.py follows a plan and makes a new one after every chunk; forecast.py says where that ends.
 """
 
 from __future__ import annotations
@@ -14,18 +13,20 @@ import numpy as np
 
 from pipeline.ensemble.ladder import Rung
 from pipeline.inference.passes import FIRST
+from pipeline.kinds import kind_of
 from pipeline.planning.cost import Costs
-from pipeline.planning.gain import Worth
-from pipeline.planning.steps import Load, Step
+from pipeline.planning.gain import ExpectedGain
+from pipeline.planning.steps import Load, Members, Step
 
 SMALLEST_PART = 0.1
-"""A step of which less than that share of its rows fits is not begun: loading would cost more than it brings."""
+"""A step is not begun where a smaller share of its rows fits: loading would cost more than these rows gain."""
 Price = tuple[float, float]
-"""Mean and variance of seconds."""
+"""The mean and variance of seconds."""
+Prices = Mapping[Step, Price]
 STEADY = 4.0
-"""Gains per second are told apart in steps of about a quarter."""
+"""Gains per second count as equal within about a quarter: 1 / STEADY of a natural logarithm."""
 LEFTOVER = 1.0e-9
-"""Gain of what is expected to bring nothing: run last, when there is time to spare, so that the full set answers."""
+"""Gain of a step that is expected to bring nothing: it runs last, with time to spare, so that the full set answers."""
 
 
 @dataclass(frozen=True)
@@ -34,40 +35,40 @@ class Planned:
 
     step: Step
     rung: Rung | None
-    """Which answers when it is done."""
+    """The rung that answers after it."""
     rows: np.ndarray | None
-    """(all rows,) the rows to run where only a part fits, else None."""
+    """(all rows,) which rows to run where only a part fits, else None."""
     seconds: float
-    """Expected, loading included."""
+    """Expected seconds, loading included."""
     upper: float
-    """Mean and two standard deviations."""
+    """Their mean and two standard deviations."""
     gain: float
     """Expected gain in log loss over all rows."""
 
 
 @dataclass(frozen=True)
 class Situation:
-    """What is still to be done, and the time for it."""
+    """The work that is left, and the time for it."""
 
     open: Mapping[Step, np.ndarray]
     """Step -> (rows,) which of its rows are neither done nor under way; a dropped step is not in it."""
     loads: Mapping[Step, Load]
     begun: frozenset[Step]
-    """Steps that some worker has open."""
+    """The steps whose fold model some worker has open."""
     seconds: Mapping[str, float]
-    """Device -> how long it may still work."""
+    """Device -> seconds that it may still work."""
     may: Callable[[str, str], bool]
     """(member, device) -> whether the member may run there."""
     chunk_seconds: float
     present: np.ndarray
-    """(rows, classes) the present answer."""
+    """(rows, classes) the present probabilities."""
     characters: np.ndarray
-    """(rows,) length of the texts."""
+    """(rows,) length of the row's texts."""
 
 
-def plan(now: Situation, costs: Costs, worth: Worth) -> list[Planned]:
-    """The steps in their order. What does not fit by its upper bound is left out, or gets the rows that gain most."""
-    counts = dict.fromkeys(worth.folds, 0)
+def plan(now: Situation, costs: Costs, expected: ExpectedGain) -> list[Planned]:
+    """Returns the steps in order; what does not fit by its upper bound gets the rows that gain most or is left out."""
+    counts = dict.fromkeys(expected.folds, 0)
     waiting: dict[Step, float] = {}
     for step, mask in now.open.items():
         if mask.any() and not _devices(step, now):
@@ -80,12 +81,12 @@ def plan(now: Situation, costs: Costs, worth: Worth) -> list[Planned]:
     spent: list[tuple[frozenset[str], float]] = []
     chosen: list[Planned] = []
     while waiting:
-        for gain, steps, rung in _candidates(waiting, counts, worth, now, prices):
+        for gain, steps, rung in _candidates(waiting, counts, expected, now, prices):
             devices = frozenset.intersection(*(_devices(step, now) for step in steps))
             # What runs elsewhere too is taken to leave these devices alone: a CPU has time that networks cannot use.
             left = sum(now.seconds[device] for device in devices)
             left -= sum(seconds for where, seconds in spent if where <= devices)
-            found, whole = _admitted(gain, steps, rung, left, now, costs, worth, prices)
+            found, whole = _admitted(gain, steps, rung, left, now, costs, expected, prices)
             if found:
                 break
         else:
@@ -101,28 +102,28 @@ def plan(now: Situation, costs: Costs, worth: Worth) -> list[Planned]:
 
 
 def _candidates(
-    waiting: dict[Step, float], counts: dict[str, int], worth: Worth, now: Situation, prices: dict[Step, Price]
+    waiting: dict[Step, float], counts: dict[str, int], expected: ExpectedGain, now: Situation, prices: Prices
 ) -> list[tuple[float, list[Step], Rung]]:
-    """(gain, steps, rung that answers after them) that could come next, the best gain per second first."""
+    """Returns (gain, steps, rung that answers after them) of what could come next, the best gain per second first."""
     firsts: dict[str, Step] = {}
     for step in waiting:
         if step.which == FIRST and (step.member not in firsts or step in now.begun):
             firsts[step.member] = step
     have = frozenset(name for name, count in counts.items() if count > 0)
-    loss = worth.loss(counts)
+    loss = expected.loss(counts)
     found: list[tuple[float, list[Step], Rung]] = []
-    for rung in worth.rungs:
+    for rung in expected.rungs:
         missing = [name for name in rung.members if name not in have]
         if missing and all(name in firsts for name in missing):
-            gain = loss - worth.loss(counts | dict.fromkeys(missing, 1))
+            gain = loss - expected.loss(counts | dict.fromkeys(missing, 1))
             steps = [firsts[name] for name in missing]
-            found.append((gain * max(waiting[step] for step in steps), steps, worth.rung(have | set(missing))))
+            found.append((gain * max(waiting[step] for step in steps), steps, expected.rung(have | set(missing))))
     for name, step in firsts.items():
-        gain = loss - worth.loss(counts | {name: counts[name] + 1}) if name in have else 0.0
-        found.append((gain * waiting[step], [step], worth.rung(have | {name})))
+        gain = loss - expected.loss(counts | {name: counts[name] + 1}) if name in have else 0.0
+        found.append((gain * waiting[step], [step], expected.rung(have | {name})))
     for step, share in waiting.items():
         if step.which != FIRST and counts[step.member]:
-            found.append((worth.pass_gain(step.member, step.which, counts) * share, [step], worth.rung(have)))
+            found.append((expected.pass_gain(step.member, step.which, counts) * share, [step], expected.rung(have)))
 
     def rounded(each: tuple[float, list[Step], Rung]) -> int:
         """Near-equals keep their order, so that a plan does not change with every chunk."""
@@ -139,17 +140,22 @@ def _admitted(
     left: float,
     now: Situation,
     costs: Costs,
-    worth: Worth,
+    expected: ExpectedGain,
     prices: dict[Step, Price],
 ) -> tuple[list[Planned], bool]:
-    """The steps as they fit into `left` seconds, and whether that is all of their rows; nothing where too few fit."""
+    """Returns the steps as they fit into `left` seconds, and whether that is all of their rows; nothing where too few
+    fit."""
     if _together(steps, prices)[1] <= left:
         return [Planned(each, rung, None, *_together([each], prices), gain / len(steps)) for each in steps], True
     if not gain > LEFTOVER:
         return [], False
+    # Not all rows fit, so the ones that gain most per second come first. All steps get the same rows, since the rung
+    # answers a row when every step has; a row that a step has done already costs nothing there. What fits is judged by
+    # the upper bound of all steps together, which is no sum over rows: loading and chunks have prices of their own. It
+    # is taken to grow with their number, so bisection finds the largest that fits; what it finds fits in any case.
     rows = np.flatnonzero(np.logical_or.reduce([now.open[step] for step in steps]))
     work = np.sum([_row_seconds(step, now, costs)[rows] * now.open[step][rows] for step in steps], axis=0)
-    gains = worth.row_gains(rung, now.present[rows], now.characters[rows])
+    gains = expected.row_gains(rung, now.present[rows], now.characters[rows])
     order = np.argsort(-gains / np.maximum(work, 1.0e-12), kind="stable")
 
     def priced(count: int) -> tuple[np.ndarray, dict[Step, Price]]:
@@ -161,6 +167,7 @@ def _admitted(
     while begin < end:
         middle = (begin + end + 1) // 2
         begin, end = (middle, end) if _together(steps, priced(middle)[1])[1] <= left else (begin, middle - 1)
+    # A small part is worth its loading only where a worker has paid that already.
     if begin < 1 or (begin < SMALLEST_PART * len(rows) and not now.begun.issuperset(steps)):
         return [], False
     mask, parts = priced(begin)
@@ -169,12 +176,12 @@ def _admitted(
 
 
 def _devices(step: Step, now: Situation) -> frozenset[str]:
-    """Those that may run the step."""
+    """Returns the devices that may run the step."""
     return frozenset(device for device in now.seconds if now.may(step.member, device))
 
 
 def _price(step: Step, rows: np.ndarray, now: Situation, costs: Costs) -> Price:
-    """Mean and variance of the seconds that one device needs for `rows` (a mask) of a step, loading included."""
+    """Returns the price of the rows in the mask `rows` of a step on one device, loading included."""
     tokens, squares = float(now.loads[step].tokens @ rows), float(now.loads[step].squares @ rows)
     means, variances = [], []
     for device in sorted(_devices(step, now)):
@@ -186,13 +193,33 @@ def _price(step: Step, rows: np.ndarray, now: Situation, costs: Costs) -> Price:
     return float(np.mean(means)), float(np.mean(variances))
 
 
-def _together(steps: list[Step], prices: Mapping[Step, Price]) -> tuple[float, float]:
-    """Mean and upper bound of the seconds of some steps."""
+def _together(steps: list[Step], prices: Prices) -> tuple[float, float]:
+    """Returns the mean and the upper bound of the seconds of some steps."""
     mean = sum(prices[step][0] for step in steps)
     return mean, mean + 2.0 * sum(prices[step][1] for step in steps) ** 0.5
 
 
 def _row_seconds(step: Step, now: Situation, costs: Costs) -> np.ndarray:
-    """(rows,) expected seconds of each row, averaged over the devices that may run the step."""
+    """Returns (rows,) the expected seconds of each row, averaged over the devices that may run the step."""
     rates = np.mean([costs.rates(step.member, device) for device in sorted(_devices(step, now))], axis=0)
     return now.loads[step].tokens * rates[1] + now.loads[step].squares * rates[2]
+
+
+def who_may(members: Members, alive: set[str]) -> Callable[[str, str], bool]:
+    """Returns (member, device) -> whether it may run there: networks need a GPU as long as one is among `alive`."""
+
+    def may(member: str, device: str) -> bool:
+        network = kind_of(members[member]["kind"]).network
+        return not network or device.startswith("cuda") or not any(name.startswith("cuda") for name in alive)
+
+    return may
+
+
+def plan_table(planned: list[Planned], rows_of: Callable[[Planned], int]) -> list[str]:
+    """Returns the lines that show a plan in the log; `rows_of` counts the rows of a step that can be handed out."""
+    lines = [f"  {'step':<32} {'rows':>8} {'seconds':>9} {'at most':>9} {'gain':>9}"]
+    for each in planned:
+        if rows := rows_of(each):  # else all of it is under way
+            gain = f"{each.gain:.5f}" if each.gain > LEFTOVER else "-"
+            lines.append(f"  {each.step!s:<32} {rows:>8} {each.seconds:>9.1f} {each.upper:>9.1f} {gain:>9}")
+    return lines

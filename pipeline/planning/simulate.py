@@ -1,4 +1,4 @@
-"""A kernel in simulated time: the real schedule, with seconds that are drawn or expected in place of processes."""
+"""A kernel in simulated time: the real schedule, with expected or drawn seconds in place of worker processes."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.planning.schedule import Chunk, Schedule
+from pipeline.planning.schedule import Schedule, StepChunk
 
 READY = 5.0
-"""Seconds until a worker takes its first chunk."""
+"""Seconds that a worker needs to start."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What becomes of a chunk."""
+    """What happens to a chunk."""
 
     loading: float
-    """Seconds; not counted where the model is open already."""
+    """Seconds of opening the fold model; they do not count where it is open already."""
     seconds: float
     fate: Literal["done", "lost", "memory", "broken"] = "done"
     """`lost`: the worker dies at the end of these seconds."""
@@ -28,18 +28,18 @@ def simulate(
     schedule: Schedule,
     devices: list[str],
     begin: float,
-    outcome: Callable[[str, Chunk], Outcome],
-    finished: Callable[[Chunk], None] = lambda chunk: None,
+    outcome: Callable[[str, StepChunk], Outcome],
+    finished: Callable[[StepChunk], None] = lambda chunk: None,
     restart: float = READY,
 ) -> float:
-    """When the last chunk ends (or the stop, where one is in flight then): seconds on the schedule's clock.
+    """Returns when the last chunk ends, or the stop if one is in flight then, on the schedule's clock in seconds.
 
-    Workers are ready at `begin`, and `restart` seconds after one has died. `finished` is told of every chunk that
-    comes in.
+    Workers are ready at `begin`, and `restart` seconds after one has died. `outcome` tells what happens to a device's
+    chunk, and `finished` is called with every chunk that is done.
     """
     waiting = [(begin, place, "ready", device) for place, device in enumerate(devices)]
     heapq.heapify(waiting)
-    flying: dict[str, tuple[Chunk, Outcome]] = {}
+    flying: dict[str, tuple[StepChunk, Outcome]] = {}
     idle: set[str] = set()
     now, count = begin, len(devices)
     while waiting:

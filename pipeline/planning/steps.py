@@ -1,7 +1,8 @@
-"""What the kernel can do: its steps, each one pass of a fold model over some rows, and how much work a row is."""
+"""The steps of a kernel, each one pass of a fold model over some rows, and how much work each row is."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +11,14 @@ import numpy as np
 from pipeline.competitions.task import Task
 from pipeline.data.text import views_of
 from pipeline.inference.passes import FIRST, LONG, SWAP
+from pipeline.kinds import kind_of
 
+Members = Mapping[str, Mapping[str, Any]]
+"""A package's members, as in its manifest."""
 CHARACTERS_PER_TOKEN = 4.0
-"""Where a member brings no figure of its own; tabular members read all of a text and count it in the same unit."""
+"""For a member without a network, which reads all of a text and counts it in the same unit as a network."""
 AROUND = 8
-"""Tokens of a sequence that belong to no text: separators, labels."""
+"""How many tokens of a sequence belong to no text: separators, labels."""
 
 
 @dataclass(frozen=True, order=True)
@@ -31,45 +35,37 @@ class Step:
 
 @dataclass(frozen=True)
 class Load:
-    """How much work each row is to a member in one pass."""
+    """How much work each row is for a member in one pass."""
 
     tokens: np.ndarray
-    """(rows,) tokens of all its sequences, as estimated from characters."""
+    """(rows,) number of tokens of all its sequences, estimated from characters."""
     squares: np.ndarray
-    """(rows,) sum of its sequences' squared lengths: what attention costs. Zero for tabular members."""
+    """(rows,) sum of its sequences' squared lengths, which attention costs; zero without a network."""
     eligible: np.ndarray
-    """(rows,) which rows the pass is for."""
+    """(rows,) whether the pass reads the row."""
 
 
-def steps_of(members: dict[str, dict[str, Any]]) -> list[Step]:
-    """Every step of a package, in the order of its members, passes and folds. `members` stands in the manifest."""
-    return [
-        Step(name, fold, which)
-        for name, member in members.items()
-        for which in member["passes"]
-        for fold in member["folds"]
-    ]
+def loads_of(members: Members, characters: Mapping[str, np.ndarray], task: Task) -> dict[Step, Load]:
+    """Returns the loads of all steps, in the order of members, passes and folds; `characters`: field -> (rows,)."""
+    loads: dict[Step, Load] = {}
+    for name, member in members.items():
+        for which in member["passes"]:
+            load = load_of(member, which, characters, task)
+            loads |= {Step(name, fold, which): load for fold in member["folds"]}
+    return loads
 
 
-def loads_of(members: dict[str, dict[str, Any]], characters: dict[str, np.ndarray], task: Task) -> dict[Step, Load]:
-    """The work of every step of a package on rows whose fields have so many characters, (rows,) each."""
-    each = {
-        (name, which): load_of(one, which, characters, task) for name, one in members.items() for which in one["passes"]
-    }
-    return {step: each[step.member, step.which] for step in steps_of(members)}
-
-
-def load_of(member: dict[str, Any], which: str, characters: dict[str, np.ndarray], task: Task) -> Load:
-    """The work that each row is to `member` (its entry in the manifest) in the pass `which`."""
-    if member["kind"] in ("tabular", "external"):
+def load_of(member: Mapping[str, Any], which: str, characters: Mapping[str, np.ndarray], task: Task) -> Load:
+    """Returns the load of the pass `which` of a member (its entry in the manifest); `characters` as in `loads_of`."""
+    if not kind_of(member["kind"]).network:
         tokens = np.sum(list(characters.values()), axis=0) / CHARACTERS_PER_TOKEN
         return Load(tokens, np.zeros_like(tokens), np.ones(len(tokens), dtype=bool))
-    about = member["work"]
-    views = views_of(task, about["siamese"])
-    lengths = np.stack([sum(characters[name] for name in view) / about["characters_per_token"] for view in views])
+    work = member["work"]
+    views = views_of(task, work["siamese"])
+    lengths = np.stack([sum(characters[name] for name in view) / work["characters_per_token"] for view in views])
     lengths += AROUND
-    truncated = (lengths > about["max_tokens"]).any(axis=0)
-    kept = np.minimum(lengths, about["long_tokens"] if which == LONG else about["max_tokens"])
+    truncated = (lengths > work["max_tokens"]).any(axis=0)
+    kept = np.minimum(lengths, work["long_tokens"] if which == LONG else work["max_tokens"])
     times = 2 if which == LONG and SWAP in member["passes"] else 1
     tokens, squares = times * kept.sum(axis=0), times * (kept**2).sum(axis=0)
     return Load(tokens, squares, truncated if which == LONG else np.ones(len(tokens), dtype=bool))

@@ -1,4 +1,4 @@
-"""The report's statistics and drawings: correlation of members, calibration, and small inline SVGs.
+"""Statistics and drawings of the report: correlation of members, calibration, and small inline SVGs.
 
 The drawings have no ids, no colours and no fonts of their own: the page's style sheet colours their classes, so they
 follow its light, dark and printed form. Lengths along a strip are percentages, so a strip fills any width.
@@ -15,6 +15,7 @@ import numpy as np
 from markupsafe import Markup
 
 from pipeline.ensemble.logits import to_logits
+from pipeline.ledger.ledger import clock
 
 MOST_BINS = 10
 ROWS_PER_BIN = 30
@@ -22,58 +23,56 @@ LIMITS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 """Ends of a calibration plot's axes; the smallest that holds every dot is taken, so a rare class is not a speck."""
 
 
-def known(value: float | None) -> float | None:
-    """The value, or None where it is None, NaN or infinite."""
+def finite(value: float | None) -> float | None:
+    """Returns the value as a float; None where it is None, NaN or infinite."""
     return None if value is None or not math.isfinite(value) else float(value)
 
 
 def score_text(value: float | None, digits: int = 4) -> str:
-    """A score with 4 decimals, or another number with as many as asked for; a dash for what is not known."""
-    value = known(value)
+    """Returns a score with 4 decimals, or a number with `digits` of them; a dash for what is not known."""
+    value = finite(value)
     return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
 
 
 def count_text(value: int | None) -> str:
-    """A number of rows or runs, with a comma at every thousand."""
+    """Returns a number of rows or runs, with a comma at every thousand."""
     return "–" if value is None else f"{value:,}"
 
 
 def share_text(value: float | None) -> str:
-    """A share of 1 in percent with one decimal."""
-    value = known(value)
+    """Returns a share of 1 in percent with one decimal."""
+    value = finite(value)
     return "–" if value is None else "<0.1%" if 0 < value < 0.0005 else f"{score_text(100.0 * value, 1)}%"
 
 
 def tiny_text(value: float | None) -> str:
-    """A difference of probabilities, in powers of ten."""
-    value = known(value)
+    """Returns a difference of probabilities, in powers of ten."""
+    value = finite(value)
     return "–" if value is None else "0" if value == 0 else f"{value:.1e}".replace("-", "−")
 
 
 def plain_text(value: Any) -> str:
-    """A value of any kind: floats with 4 significant digits, a dash for None, lists joined."""
+    """Returns a value of any kind: floats with 4 significant digits, a dash for None, lists joined."""
     if isinstance(value, list | tuple):
         return ", ".join(plain_text(item) for item in value)
     return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def time_text(value: float | None) -> str:
-    """Seconds as `0.42 s`, `8.1 s`, `42 s`, `12 min 05 s` or `2 h 07 min`."""
-    value = known(value)
+    """Returns seconds as `0.42 s`, `8.1 s`, `42 s`, `12 min 05 s` or `2 h 07 min`."""
+    value = finite(value)
     if value is None:
         return "–"
-    if value < 59.5:
-        return f"{value:.2f} s" if value < 0.995 else f"{value:.1f} s" if value < 9.95 else f"{value:.0f} s"
-    minutes, seconds = divmod(round(value), 60)
-    return f"{minutes} min {seconds:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+    return clock(value) if value >= 9.95 else f"{value:.1f} s" if value >= 0.995 else f"{value:.2f} s"
 
 
 def correlations(members: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """How alike members answer: Pearson correlation of their centred log-probabilities, over the rows that both cover.
+    """Returns Pearson correlations of members' centred log-probabilities, and the number of rows that each is over.
 
     members: (rows, classes) probabilities each, NaN where a row is not covered. Logs are centred per row (a softmax
-    ignores that constant) and per class (or two members would look alike for knowing the same class shares). Returns
-    (members, members) correlations, NaN where one is constant or fewer than two rows are shared, and the shared rows.
+    ignores that constant) and per class (or two members would look alike for knowing the same class shares). Both
+    results are (members, members), over the rows that both cover; a correlation is NaN where one is constant or fewer
+    than two rows are shared.
     """
     centred = [to_logits(one) for one in members]
     covered = [np.isfinite(one).all(axis=1) for one in centred]
@@ -104,13 +103,13 @@ class Bin:
 
     @property
     def chance(self) -> tuple[float, float]:
-        """Where `observed` falls 95 times in 100 if the predictions are right (Bröcker and Smith 2007, normal form)."""
+        """The range of `observed` in 95 of 100 cases if predictions are right (Bröcker and Smith 2007, normal form)."""
         reach = 1.96 * math.sqrt(self.predicted * (1.0 - self.predicted) / self.rows)
         return max(self.predicted - reach, 0.0), min(self.predicted + reach, 1.0)
 
 
 def reliability(hit: np.ndarray, probability: np.ndarray, bins: int | None = None) -> list[Bin]:
-    """Observed against predicted share of one class, in bins of equal count.
+    """Returns observed against predicted share of one class, in bins of equal count.
 
     hit (rows,) 0 or 1, probability (rows,) with NaN for rows to leave out. By default up to 10 bins of 30 rows or more.
     """
@@ -124,8 +123,8 @@ def reliability(hit: np.ndarray, probability: np.ndarray, bins: int | None = Non
     return [Bin(len(part), float(probability[part].mean()), float(hit[part].mean())) for part in parts]
 
 
-def calibration_gap(bins: list[Bin]) -> float | None:
-    """Expected calibration error: mean absolute distance of observed from predicted share, weighted by rows."""
+def calibration_error(bins: list[Bin]) -> float | None:
+    """Returns the expected calibration error: mean distance of observed from predicted share, weighted by rows."""
     rows = sum(one.rows for one in bins)
     return sum(one.rows * abs(one.observed - one.predicted) for one in bins) / rows if rows else None
 
@@ -138,14 +137,14 @@ class Scale:
     right: float
 
     def percent(self, value: float) -> float:
-        """Position of a score in percent of the width; scores beyond an end stay at that end."""
+        """Returns the position of a score in percent of the width; scores beyond an end stay at that end."""
         if self.left == self.right:
             return 50.0
         return min(max(0.0, 100.0 * (value - self.left) / (self.right - self.left)), 100.0)
 
 
 def ladder_scale(prior: float, scores: list[float], greater_is_better: bool) -> Scale:
-    """An axis from the prior to the best score. Scores worse than the prior get at most a third of the width."""
+    """Returns an axis from prior to best score; scores worse than the prior get at most a third of the width."""
     sign = 1.0 if greater_is_better else -1.0
     gains = [sign * (score - prior) for score in scores] + [0.0]
     high, low = max(gains), min(gains)
@@ -157,9 +156,9 @@ def ladder_scale(prior: float, scores: list[float], greater_is_better: bool) -> 
 def ladder(
     rungs: list[tuple[str, str, float | None]], bayes: float | None, error: float | None, greater_is_better: bool
 ) -> list[dict[str, Any]]:
-    """The ladder of scores: a bar per rung (kind, name, score) that starts at the score of the first rung, the prior.
+    """Returns the ladder of scores: a bar per rung (kind, name, score) from the first rung's score, the prior.
 
-    The rung of kind `chosen` gets its standard error. Empty where the prior is not known.
+    The rung of kind `chosen` gets its standard error. The ladder is empty where the prior is not known.
     """
     prior = rungs[0][2]
     if prior is None:
@@ -191,7 +190,7 @@ def _strip(parts: Iterable[Markup], kind: str) -> Markup:
 
 
 def fold_strip(scale: Scale, folds: dict[int, float], score: float | None) -> Markup:
-    """A dot per fold (its number and score on hover) and a tick at the member's own score."""
+    """Draws a dot per fold (its number and score on hover) and a tick at the member's own score."""
     parts = [Markup('<line class="axis" x1="0" x2="100%" y1="50%" y2="50%"/>')]
     if score is not None:
         x = scale.percent(score)
@@ -202,13 +201,13 @@ def fold_strip(scale: Scale, folds: dict[int, float], score: float | None) -> Ma
 
 
 def share_strip(share: float, kind: str = "plain") -> Markup:
-    """A bar over `share` of the width (0 to 1); what is more than nothing stays visible."""
+    """Draws a bar over `share` of the width (0 to 1); what is more than nothing stays visible."""
     width = 0.0 if share <= 0 else min(max(100.0 * share, 0.4), 100.0)
     return _strip([Markup('<rect class="bar {}" width="{:.2f}%" height="100%"/>').format(kind, width)], "share")
 
 
 def reliability_plot(name: str, stack: list[Bin], member: list[Bin]) -> Markup:
-    """The calibration plot of one class: stack with dots, the best member faint, what chance allows as grey bars."""
+    """Draws the calibration plot of one class: stack with dots, best member faint, what chance allows as grey bars."""
     edge = max([value for one in [*stack, *member] for value in (one.predicted, one.observed)], default=1.0)
     limit = next(end for end in LIMITS if edge <= end + 1.0e-9)
     left, top, size = 40.0, 8.0, 250.0
@@ -237,8 +236,8 @@ def reliability_plot(name: str, stack: list[Bin], member: list[Bin]) -> Markup:
         parts.append(Markup('<polyline class="{}" points="{}"/>').format(kind, points))
     for one in stack:
         dot = Markup('<circle class="stack" cx="{:.1f}" cy="{:.1f}" r="4"><title>{} rows: {}</title></circle>')
-        told = f"predicted {100 * one.predicted:.1f}%, observed {100 * one.observed:.1f}%"
-        parts.append(dot.format(x(one.predicted), y(one.observed), one.rows, told))
+        shares = f"predicted {100 * one.predicted:.1f}%, observed {100 * one.observed:.1f}%"
+        parts.append(dot.format(x(one.predicted), y(one.observed), one.rows, shares))
     label = f"Calibration of {name}: observed against predicted share"
     frame = Markup('<svg class="reliability" viewBox="0 0 298 284" role="img" aria-label="{}">{}</svg>')
     return frame.format(label, Markup("").join(parts))

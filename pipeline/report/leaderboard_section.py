@@ -1,4 +1,4 @@
-"""The report's view of the submissions: the table of `make compare`, and CV against the public leaderboard as dots."""
+"""The page's section on submissions: the table of `make compare`, and CV against the public leaderboard as dots."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pipeline.ledger.agreement import Agreement, agreement, in_words
+from pipeline.ledger.agreement import Agreement, agreement, agreement_lines
 from pipeline.ledger.ledger import Entry
 
 LEFT, TOP, SIZE = 58.0, 10.0, 250.0
 
 
 def leaderboard(entries: Sequence[Entry], cv: float | None) -> dict[str, Any] | None:
-    """What the section shows; None where nothing was ever scored. `cv` is the present level-2 nested score."""
+    """Returns what the section shows; None where nothing was ever scored. `cv` is the present level-2 nested score."""
     if not entries:
         return None
     found = agreement(list(entries), cv)
     dots = [one for one in entries if one.cv is not None and one.public is not None]
-    return {"entries": entries, "lines": in_words(found), "plot": scatter(dots, found) if dots else None}
+    return {"entries": entries, "lines": agreement_lines(found), "plot": scatter(dots, found) if dots else None}
 
 
 def scatter(entries: Sequence[Entry], found: Agreement) -> Markup:
-    """A dot for each scored submission, CV across and public score up, on axes of the same length.
+    """Draws a dot for each scored submission, CV across and public score up, on axes of the same length.
 
     The dashed line is where a gain in CV is the same gain on the leaderboard. A grey bar stands where the next score is
     expected for the present CV.

@@ -1,4 +1,4 @@
-"""The page people look at: renders what the other stages measured as one self-contained HTML file.
+"""Renders what the other stages measured as one self-contained HTML file, the page people look at.
 
 python -m stages.report
 
@@ -16,8 +16,8 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline.report import charts, stack_section
-from pipeline.report.charts import known, score_text
-from pipeline.report.evidence import Evidence, array
+from pipeline.report.charts import finite, score_text
+from pipeline.report.evidence import Evidence, float_array
 from pipeline.report.leaderboard_section import leaderboard
 from pipeline.report.training_section import failures, training
 
@@ -28,7 +28,7 @@ STAGES = (
 
 
 def render(evidence: Evidence) -> str:
-    """The whole page as HTML; the same evidence gives the same bytes."""
+    """Returns the whole page as HTML; the same evidence gives the same bytes."""
     folder = FileSystemLoader(Path(__file__).parent)
     page = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page.filters |= {k: getattr(charts, f"{k}_text") for k in ("score", "count", "share", "tiny", "plain", "time")}
@@ -38,7 +38,7 @@ def render(evidence: Evidence) -> str:
 
 
 def headline(evidence: Evidence) -> str:
-    """The scores that matter most, in one line of plain text."""
+    """Returns the scores that matter most, in one line of plain text."""
     found = head(evidence)
     error = "" if found["error"] is None else f" ± {score_text(found['error'])}"
     parts = [f"{found['metric']} {score_text(found['score'])}{error} (level-2 nested, stacker {found['chosen']})"]
@@ -47,10 +47,10 @@ def headline(evidence: Evidence) -> str:
 
 
 def head(evidence: Evidence) -> dict[str, Any]:
-    """The page's top: the contest, the stack's scores and the ladder of scores."""
+    """Returns what the page's top shows: the contest, the stack's scores and the ladder of scores."""
     cv, stack = evidence.cv, evidence.cv["stack"]
-    score, prior, bayes = known(stack["score"]), known(cv["prior"]), known(cv.get("bayes"))
-    members = {name: known(member["score"]) for name, member in cv["members"].items()}
+    score, prior, bayes = finite(stack["score"]), finite(cv["prior"]), finite(cv.get("bayes"))
+    members = {name: finite(member["score"]) for name, member in cv["members"].items()}
     warnings = [] if evidence.rehearsal["valid"] else ["The rehearsal's submission.csv is not valid: do not submit."]
     if evidence.probe["leak"]:
         warnings.append(
@@ -65,14 +65,14 @@ def head(evidence: Evidence) -> dict[str, Any]:
         "warnings": [*failures(evidence), *warnings, *(cv.get("warnings") or [])],
         "chosen": stack["chosen"],
         "score": score,
-        "error": known(stack.get("standard_error")),
-        "holdout": known(stack.get("holdout")),
+        "error": finite(stack.get("standard_error")),
+        "holdout": finite(stack.get("holdout")),
         "prior": prior,
         "bayes": bayes,
         "best_score": members.get(stack["best_member"]),
     }
     rungs = [("prior", "class shares (prior)", prior)]
-    others = {name: known(value) for name, value in stack["candidates"].items() if name != stack["chosen"]}
+    others = {name: finite(value) for name, value in stack["candidates"].items() if name != stack["chosen"]}
     for kind, scores in (("member", members), ("candidate", others)):
         rising = sorted(scores.items(), key=lambda item: _worst_first(evidence, item[1]))
         rungs += [(kind, name, value) for name, value in rising]
@@ -84,35 +84,35 @@ def head(evidence: Evidence) -> dict[str, Any]:
 
 
 def _worst_first(evidence: Evidence, score: float | None) -> float:
-    """A key that sorts scores from worst to best, unknown ones first."""
+    """Returns a key that sorts scores from worst to best, unknown ones first."""
     return -math.inf if score is None else score if evidence.metric.greater_is_better else -score
 
 
 def members(evidence: Evidence) -> dict[str, Any]:
-    """The members from best to worst, fold scores on one scale; what does not beat the prior is at its left end."""
-    cv, prior = evidence.cv, known(evidence.cv["prior"])
+    """Returns the members from best to worst, fold scores on one scale whose left end is for what misses the prior."""
+    cv, prior = evidence.cv, finite(evidence.cv["prior"])
     rows = [dict(found, name=name, folds=_folds(evidence, name)) for name, found in cv["members"].items()]
-    rows.sort(key=lambda row: _worst_first(evidence, known(row["score"])), reverse=True)
-    every = [value for row in rows for value in (*row["folds"].values(), known(row["score"])) if value is not None]
+    rows.sort(key=lambda row: _worst_first(evidence, finite(row["score"])), reverse=True)
+    every = [value for row in rows for value in (*row["folds"].values(), finite(row["score"])) if value is not None]
     every.sort(key=lambda value: _worst_first(evidence, value))
     shown = [value for value in every if prior is not None and evidence.metric.better(value, prior)] or every or [0.0]
     scale = charts.Scale(shown[0], shown[-1])
-    strips = [charts.fold_strip(scale, row["folds"], known(row["score"])) for row in rows]
+    strips = [charts.fold_strip(scale, row["folds"], finite(row["score"])) for row in rows]
     folds = sorted({fold for row in rows for fold in row["folds"]})
     return {"rows": list(zip(rows, strips, strict=True)), "folds": folds, "best": cv["stack"]["best_member"]}
 
 
 def _folds(evidence: Evidence, member: str) -> dict[int, float]:
-    """Fold number -> score; a list shorter than the number of folds holds the trained ones in their order."""
+    """Returns fold number -> score; a list shorter than the number of folds holds the trained ones in their order."""
     scores = evidence.cv["members"][member]["fold_scores"]
     covered = np.isfinite(evidence.probabilities(member)).all(axis=1)
     numbers = sorted(set(evidence.oof["fold"].to_numpy()[covered].tolist()))
     pairs = zip(numbers if len(numbers) == len(scores) else range(len(scores)), scores, strict=True)
-    return {fold: score for fold, score in pairs if known(score) is not None}
+    return {fold: score for fold, score in pairs if finite(score) is not None}
 
 
 def alike(evidence: Evidence) -> dict[str, Any] | None:
-    """The members' correlations, the rows behind each, and a tint from 0 (at `floor`) to 1 (if identical)."""
+    """Returns the members' correlations, the rows behind each, and a tint from 0 (at `floor`) to 1 (if identical)."""
     names = list(evidence.cv["members"])
     values, shared = charts.correlations(evidence.probabilities(name) for name in names)
     if not np.isfinite(values).any():
@@ -124,34 +124,32 @@ def alike(evidence: Evidence) -> dict[str, Any] | None:
 
 
 def calibration(evidence: Evidence) -> dict[str, Any] | None:
-    """Per class the plot of stack and best member, and the stack's bins as numbers."""
+    """Returns per class the plot of stack and best member, and the stack's bins as numbers."""
     best, classes = evidence.cv["stack"]["best_member"], evidence.competition.classes
-    stack, member = array(evidence.level2.select(classes)), evidence.probabilities(best)
+    stack, member = float_array(evidence.level2.select(classes)), evidence.probabilities(best)
     hits = [frame["label"].to_numpy()[:, None] == np.arange(len(classes)) for frame in (evidence.level2, evidence.oof)]
     bins = [charts.reliability(hits[0][:, c], stack[:, c]) for c in range(len(classes))]
     faint = [charts.reliability(hits[1][:, c], member[:, c]) for c in range(len(classes))]
     plots = [charts.reliability_plot(*each) for each in zip(classes, bins, faint, strict=True)]
-    gaps = [charts.calibration_gap(one) for one in bins]
+    gaps = [charts.calibration_error(one) for one in bins]
     return {"classes": list(zip(classes, plots, bins, gaps, strict=True)), "best": best} if any(bins) else None
 
 
 def rehearsal(evidence: Evidence) -> dict[str, Any]:
-    """metrics/rehearsal.json with bars for the time and the rungs, and the plan as a table."""
+    """Returns metrics/rehearsal.json with bars for the time and the rungs, and the plan as a table."""
     found, per_rung = evidence.rehearsal, evidence.rehearsal.get("rows_per_rung") or {}
-    counts = {
-        name: per_rung[name] for name in dict.fromkeys([*(found.get("rungs") or []), *per_rung]) if name in per_rung
-    }
+    known = found.get("rungs") or []
+    counts = {name: per_rung[name] for name in dict.fromkeys([*known, *per_rung]) if name in per_rung}
     rungs = [(name, count, charts.share_strip(count / max(found["rows"], 1))) for name, count in counts.items()]
     steps = [step if isinstance(step, dict) else {"step": step} for step in found.get("plan") or []]
     columns = dict.fromkeys(key for step in steps for key in step)
     used = charts.share_strip(found["elapsed_seconds"] / found["budget_seconds"])
-    known_rungs = found.get("rungs") or []
-    shown = {"used": used, "rungs": rungs, "rungs_known": known_rungs, "hidden": found.get("hidden")}
+    shown = {"used": used, "rungs": rungs, "rungs_known": known, "hidden": found.get("hidden")}
     return found | shown | {"steps": steps, "columns": columns}
 
 
 def spent(evidence: Evidence) -> dict[str, Any]:
-    """Seconds per stage in the graph's order; a member's folds are one bar, members that are gone are left out."""
+    """Returns seconds per stage in the graph's order; a member's folds are one bar, former members are left out."""
     groups: dict[tuple[str, str], list[float]] = {}
     for run, seconds in evidence.seconds.items():
         stage, _, item = run.partition("@")
@@ -169,17 +167,17 @@ def spent(evidence: Evidence) -> dict[str, Any]:
 SECTIONS = {
     "members": members,
     "stack": lambda evidence: evidence.cv,
-    "leaderboard": lambda evidence: leaderboard(evidence.ledger, known(evidence.cv["stack"]["score"])),
+    "leaderboard": lambda evidence: leaderboard(evidence.ledger, finite(evidence.cv["stack"]["score"])),
     "decisive": lambda evidence: evidence.cv.get("decisive"),
     "alike": alike,
     "calibration": calibration,
     "checks": lambda evidence: stack_section.checks(evidence.cv, evidence.probe, evidence.diagnostics),
     "marginal": lambda evidence: stack_section.marginal(evidence.diagnostics),
-    "slices": lambda evidence: stack_section.slices(evidence.cv, evidence.diagnostics),
-    "disagreements": lambda evidence: stack_section.disagreements(evidence.competition, evidence.diagnostics),
+    "slices": lambda evidence: stack_section.slice_families(evidence.cv, evidence.diagnostics),
+    "disagreements": lambda evidence: stack_section.disagreement_rows(evidence.competition, evidence.diagnostics),
     "training": training,
     "rehearsal": rehearsal,
     "spent": spent,
     "words": lambda evidence: evidence.cv,
 }
-"""In the page's order: the name of a macro in page.html -> what it is given."""
+"""In the page's order: the name of a macro in page.html -> the function that makes what it is given."""

@@ -1,4 +1,4 @@
-"""Runs of the same training with other seeds, drawn as dots: what the stability benchmark found.
+"""Draws runs of the same training with other seeds as dots: what Podium's own stability benchmark found.
 
 python -m stages.report                     # the page shows the benchmark that came with this checkout
 python -m benchmarks.stability --study guard --tables     # draws docs/stability.svg from the same results
@@ -17,7 +17,7 @@ LEFT, WIDTH, ROW, TOP = 200.0, 310.0, 19.0, 8.0
 
 @dataclass(frozen=True)
 class Row:
-    """One strategy."""
+    """One strategy: its score with each seed, and whether that run failed."""
 
     name: str
     values: list[float]
@@ -25,19 +25,18 @@ class Row:
 
 
 def panels(found: dict[str, Any]) -> list[tuple[str, Markup]]:
-    """Title and drawing for each data set and rate of benchmarks/results/stability.json."""
-    places = list(dict.fromkeys((each["data"], each["rate"]) for each in found["cells"]))
+    """Returns title and drawing for each data set and rate of benchmarks/results/stability.json."""
     drawn = []
-    for data, rate in places:
-        cells = [each for each in found["cells"] if (each["data"], each["rate"]) == (data, rate)]
-        rows = [Row(each["strategy"], each["f1"], each["failed_runs"]) for each in cells]
+    for data, rate in dict.fromkeys((cell["data"], cell["rate"]) for cell in found["cells"]):
+        cells = [cell for cell in found["cells"] if (cell["data"], cell["rate"]) == (data, rate)]
+        rows = [Row(cell["strategy"], cell["f1"], cell["failed_runs"]) for cell in cells]
         title = f"{data}, {rate} rate ({found['rates'][rate]:.0e})"
         drawn.append((title, seeds_plot(f"Seeds: {title}", rows)))
     return drawn
 
 
 def seeds_plot(label: str, rows: list[Row]) -> Markup:
-    """A line per strategy and a dot per seed, at its score; failed runs stand out, a tick marks the mean."""
+    """Draws a line per strategy and a dot per seed, at its score; failed runs stand out, a tick marks the mean."""
     values = [value for row in rows for value in row.values]
     if not values:
         return Markup("")
@@ -57,9 +56,9 @@ def seeds_plot(label: str, rows: list[Row]) -> Markup:
         y = TOP + ROW * (number + 0.5)
         parts.append(Markup('<text x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(LEFT - 10, y + 4, row.name))
         for value, failed in zip(row.values, row.failed, strict=True):
-            kind, told = ("failed", ", failed") if failed else ("seed", "")
+            kind, note = ("failed", ", failed") if failed else ("seed", "")
             dot = Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="3.4"><title>{}: {:.3f}{}</title></circle>')
-            parts.append(dot.format(kind, x(value), y, row.name, value, told))
+            parts.append(dot.format(kind, x(value), y, row.name, value, note))
         mean = sum(row.values) / len(row.values)
         tick = Markup('<path class="centre" d="M{:.1f} {:.1f}v{}"><title>{}: mean {:.3f}</title></path>')
         parts.append(tick.format(x(mean), y - 7, 14, row.name, mean))
@@ -68,7 +67,7 @@ def seeds_plot(label: str, rows: list[Row]) -> Markup:
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Round numbers from `low` to `high`, three to seven of them."""
+    """Returns round numbers from `low` to `high`, three to seven of them."""
     rough = (high - low) / 6
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * each for each in (1, 2, 5, 10) if power * each >= rough * (1 - 1e-9))

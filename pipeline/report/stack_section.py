@@ -11,7 +11,7 @@ from pipeline.report.charts import Scale
 
 
 def checks(cv: dict[str, Any], probe: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-    """The leak probe, each member's gap between holdout and own folds, its symmetry, and what the stack gains."""
+    """Returns the leak probe, each member's gap between holdout and own folds, its symmetry, and the stack's gains."""
     swaps = {row["member"]: row for row in found["swap"] or []}
     members = [{"name": name, "gap": row.get("gap"), "swap": swaps.get(name)} for name, row in cv["members"].items()]
     gains = cv["stack"].get("gains") or {}
@@ -23,7 +23,7 @@ def checks(cv: dict[str, Any], probe: dict[str, Any], found: dict[str, Any]) -> 
 
 
 def marginal(found: dict[str, Any]) -> dict[str, Any]:
-    """Per member two intervals on one scale: the loss without it, and the best member's gain by it."""
+    """Returns per member two intervals on one scale: the loss without it, and the best member's gain by it."""
     rows = found["marginal"]
     intervals = [row[key] for row in rows for key in ("left_out", "added") if not (key == "added" and row["best"])]
     ends = [0.0, *(interval[end] for interval in intervals for end in ("low", "high"))]
@@ -34,8 +34,9 @@ def marginal(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def interval_strip(scale: Scale, interval: dict[str, float]) -> Markup:
-    """An interval as a bar with a tick at its mean, and a line at zero."""
-    low, mean, high, zero = (f"{scale.percent(value):.2f}" for value in (*_ends(interval), 0.0))
+    """Draws an interval as a bar with a tick at its mean, and a line at zero."""
+    ends = (interval["low"], interval["mean"], interval["high"], 0.0)
+    low, mean, high, zero = (f"{scale.percent(value):.2f}" for value in ends)
     parts = [
         Markup('<line class="prior" x1="{0}%" x2="{0}%" y1="0" y2="100%"/>').format(zero),
         Markup('<line class="reach" x1="{}%" x2="{}%" y1="50%" y2="50%"/>').format(low, high),
@@ -44,20 +45,16 @@ def interval_strip(scale: Scale, interval: dict[str, float]) -> Markup:
     return Markup('<svg class="folds" aria-hidden="true">{}</svg>').format(Markup("").join(parts))
 
 
-def _ends(interval: dict[str, float]) -> tuple[float, float, float]:
-    return interval["low"], interval["mean"], interval["high"]
-
-
-def slices(cv: dict[str, Any], found: dict[str, Any]) -> dict[str, Any] | None:
-    """The parts of the rows by family; None where no family has two parts."""
+def slice_families(cv: dict[str, Any], found: dict[str, Any]) -> dict[str, Any] | None:
+    """Returns the slices of the rows by family; None where no family has two."""
     families: dict[str, list[dict[str, Any]]] = {}
     for row in found["slices"]:
         families.setdefault(row["family"], []).append(row)
     return {"families": families, "best": cv["stack"]["best_member"]} if families else None
 
 
-def disagreements(competition: Competition, found: dict[str, Any]) -> dict[str, Any] | None:
-    """The rows on which the members differ most; None for a single member."""
+def disagreement_rows(competition: Competition, found: dict[str, Any]) -> dict[str, Any] | None:
+    """Returns the rows on which the members differ most; None for a single member."""
     rows = found["disagreements"]
     if not rows or len(rows[0]["members"]) < 2:
         return None

@@ -1,4 +1,4 @@
-"""The report's view of the networks' training: learning curves, truncation, pretraining, and what went wrong.
+"""The page's section on the networks' training: learning curves, truncation, pretraining, and what went wrong.
 
 python -m stages.report
 """
@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from pipeline.report.charts import known
+from pipeline.ensemble.row_priority import entropy
+from pipeline.report.charts import finite
 from pipeline.report.evidence import Evidence
 from pipeline.report.stability_section import panels, ticks
 
 LEFT, TOP, WIDTH, HEIGHT = 46.0, 8.0, 366.0, 190.0
-POINTS = 50
+MOST_POINTS = 50
 """A line has that many at most, each the mean of its stretch: steps are noisy, and folds shall not hide each other."""
 HIGHEST = 2.0
 """A curve's axis ends at that many times the prior's entropy: a first step far above it would flatten all others."""
@@ -36,17 +37,17 @@ class Line:
     inner: Points
     """(steps, score on the inner slice)"""
     kept: tuple[float, float] | None
-    """Where the weights that were kept stand."""
+    """(step, loss or score) of the weights that were kept."""
     collapsed: bool
 
 
 def training(evidence: Evidence) -> dict[str, Any] | None:
-    """Curves and runs by member, and the backbones' pretraining; None where no network was trained."""
+    """Returns curves and runs by member, and the backbones' pretraining; None where no network was trained."""
     if not (evidence.receipts or evidence.pretraining):
         return None
-    entropy = prior_entropy(evidence.cv.get("classes") or {})
+    level = prior_entropy(evidence.cv.get("classes") or {})
     plots = [
-        (member, curve_plot(f"Learning curves of {member}", [_line(each) for each in folds], entropy))
+        (member, curve_plot(f"Learning curves of {member}", [_line(each) for each in folds], level))
         for member, folds in _by_member(evidence)
     ]
     backbones = [
@@ -58,25 +59,24 @@ def training(evidence: Evidence) -> dict[str, Any] | None:
         "plots": plots,
         "runs": [(each["member"], each["fold"], each["training"], _line(each)) for each in evidence.receipts],
         "fields": list(dict.fromkeys(name for each in every for name in each.get("truncation") or {})),
-        "entropy": entropy,
+        "entropy": level,
         "inner": any(each.get("inner") for each in every),
         "backbones": backbones,
         "failures": failures(evidence),
         "stability": evidence.stability and {"plots": panels(evidence.stability), "about": evidence.stability},
         "stopped": [
-            (member, line) for member, told in evidence.cv["members"].items() for line in told.get("stopped") or []
+            (member, line) for member, scores in evidence.cv["members"].items() for line in scores.get("stopped") or []
         ],
     }
 
 
 def failures(evidence: Evidence) -> list[str]:
-    """A line for each member with collapsed fold models, and for each that was left out."""
+    """Returns a line for each member with collapsed fold models, and for each that was left out."""
     lines, folds = [], {member: [e["fold"] for e in each if _collapsed(e)] for member, each in _by_member(evidence)}
     for member in dict.fromkeys([*evidence.cv["members"], *folds]):
         numbers = folds.get(member, [])
-        told = evidence.cv["members"].get(member, {}).get("collapsed") or 0
-        count = max(told, len(numbers))
-        if count:
+        counted = evidence.cv["members"].get(member, {}).get("collapsed") or 0
+        if count := max(counted, len(numbers)):
             which = f" (fold {', '.join(map(str, numbers))})" if numbers else ""
             models = "1 fold model" if count == 1 else f"{count} fold models"
             lines.append(f'member "{member}": {models} COLLAPSED{which}, no better than the class shares')
@@ -85,9 +85,8 @@ def failures(evidence: Evidence) -> list[str]:
 
 
 def prior_entropy(shares: dict[str, float]) -> float | None:
-    """In nats: the cross entropy of always answering with these class shares. None where they are not known."""
-    found = -sum(share * math.log(share) for share in shares.values() if share > 0)
-    return found if shares and math.isfinite(found) else None
+    """Returns the cross entropy of always answering with these class shares, in nats; None where they are not known."""
+    return finite(entropy(np.array([list(shares.values())]))[0]) if shares else None
 
 
 def _by_member(evidence: Evidence) -> list[tuple[str, list[dict[str, Any]]]]:
@@ -112,18 +111,18 @@ def _pretraining_line(found: dict[str, Any]) -> Line:
 
 
 def _finite(pairs: list[list[float]] | None) -> Points:
-    return [(step, value) for step, value in pairs or [] if known(value) is not None]
+    return [(step, value) for step, value in pairs or [] if finite(value) is not None]
 
 
-def thinned(points: Points, most: int = POINTS) -> Points:
-    """At most that many points: each stands at the end of its stretch, with the mean of it."""
+def thinned(points: Points, most: int = MOST_POINTS) -> Points:
+    """Returns at most `most` points: each stands at the end of its stretch, with the mean of it."""
     width = max(1, math.ceil(len(points) / most))
     parts = [points[start : start + width] for start in range(0, len(points), width)]
     return [(part[-1][0], float(np.mean([value for _, value in part]))) for part in parts]
 
 
 def curve_plot(label: str, lines: list[Line], level: float | None) -> Markup:
-    """Loss against steps: a line per run, dots for the inner slice, a ring at the kept step; `level` is dashed."""
+    """Draws loss against steps: a line per run, dots for inner scores, a ring at the kept step; `level` is dashed."""
     values = [value for line in lines for _, value in [*line.points, *line.inner]]
     if not values:
         return Markup("")
@@ -156,9 +155,9 @@ def curve_plot(label: str, lines: list[Line], level: float | None) -> Markup:
     for line in lines:
         kind = "collapsed" if line.collapsed else "run"
         points = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in line.points)
-        told = f"{line.name}, collapsed" if line.collapsed else line.name
+        name = f"{line.name}, collapsed" if line.collapsed else line.name
         polyline = Markup('<polyline class="{}" points="{}"><title>{}</title></polyline>')
-        parts.append(polyline.format(kind, points, told))
+        parts.append(polyline.format(kind, points, name))
     for line in lines:
         kind = "collapsed" if line.collapsed else "run"
         dot = Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="3.2"><title>{}, step {}: {:.4f}</title></circle>')

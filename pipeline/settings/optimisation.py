@@ -37,7 +37,7 @@ class Reference:
     (Malladi et al. 2022, arXiv 2205.10287)."""
 
     def rate_for(self, rows: int) -> float:
-        """The rate for so many rows per step."""
+        """Returns the rate for so many rows per step."""
         return self.rate * (rows / self.rows) ** (1.0 if self.rule == "linear" else 0.5)
 
 
@@ -66,7 +66,7 @@ class Batches:
 
 
 def with_rate(given: dict[str, Any], usual: Batches) -> dict[str, Any]:
-    """`given`, what a section with a schedule and batches is made from, with the rate that `schedule.reference` gives.
+    """Returns `given`, the raw value of a section with schedule and batches, with the rate of `schedule.reference`.
 
     Raises: ValueError where another rate is given as well.
     """

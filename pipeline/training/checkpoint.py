@@ -41,7 +41,7 @@ class Checkpoint:
     cost: float = 0.0
 
     def due(self) -> bool:
-        """Whether the next one should be written, for a run killed now would lose more than it would cost."""
+        """Returns whether the next one should be written, for a run killed now would lose more than it would cost."""
         between = float(os.environ.get("PODIUM_CHECKPOINT_SECONDS", SECONDS))
         return time.monotonic() - self.saved >= max(between, self.cost / SHARE if between else 0.0)
 
@@ -63,7 +63,7 @@ class Checkpoint:
         self.cost = self.saved - began
 
     def load(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """What `save` wrote for the part, or None. A file that cannot be read is as good as none, and named."""
+        """Returns what `save` wrote for the part, or None. A file that cannot be read is as good as none, and named."""
         file = self.folder / f"{name}-{STATE}"
         if not file.is_file():
             return None
@@ -84,7 +84,7 @@ class Checkpoint:
 
 @contextmanager
 def checkpoint(label: str, key: str) -> Iterator[Checkpoint]:
-    """The checkpoint of the run `label` (`words-fold0`) with the settings and data that `key` hashes.
+    """Yields the checkpoint of the run `label` (`words-fold0`) with the settings and data that `key` hashes.
 
     It is deleted on success. One of the same run with another key is deleted at once: the run starts afresh, which is
     said.

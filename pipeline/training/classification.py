@@ -32,12 +32,12 @@ class Classification:
     """Seed of the rows' order."""
 
     def epoch(self, number: int) -> list[list[np.ndarray]]:
-        """Every row once, in steps of `rows_per_step`."""
+        """Returns every row once, in steps of `rows_per_step`."""
         lengths, views = self.encoded.lengths(), self.encoded.views
         return epoch_steps(lengths, views, self.rows_per_step, self.tokens_per_batch, (self.order, number))
 
     def batch(self, rows: np.ndarray, step: int) -> Batch:
-        """The rows as they are in every step."""
+        """Returns the rows' tensors, the same in every step."""
         inputs = batch_tensors(self.encoded, rows, self.pad_id, self.device)
         return Batch(inputs, torch.from_numpy(self.labels[rows]).to(self.device), len(rows))
 
@@ -51,7 +51,7 @@ class Classification:
         return Loss((1 - self.smoothing) * plain + self.smoothing * uniform, plain, logits)
 
     def score(self, network: nn.Module) -> float:
-        """Plain cross entropy of all rows, in nats per row, without dropout or gradients."""
+        """Returns plain cross entropy of all rows, in nats per row, without dropout or gradients."""
         total = 0.0
         with torch.inference_mode():
             for rows in inference_batches(self.encoded.lengths(), self.encoded.views, self.tokens_per_batch):

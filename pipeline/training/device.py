@@ -14,7 +14,7 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def resolve_precision(asked: str) -> tuple[Precision, str]:
-    """`fp32`, `bf16` or `fp16` for `training.precision` on this machine, and why."""
+    """Returns `fp32`, `bf16` or `fp16` for `training.precision` on this machine, and why."""
     if asked != "auto":
         return cast(Precision, asked), "as params.yaml says"
     if torch.cuda.is_available():
@@ -35,7 +35,7 @@ class Device:
     precision: str
 
     def forward(self) -> AbstractContextManager[Any]:
-        """The context of a forward pass: autocast, or nothing for fp32."""
+        """Returns the context of a forward pass: autocast, or nothing for fp32."""
         if self.precision == "fp32":
             return nullcontext()
         return torch.autocast(self.name.split(":")[0], dtype=DTYPES[self.precision])
@@ -46,7 +46,7 @@ class Device:
 
 
 def training_device(precision: str, threads: int) -> Device:
-    """The device to train on, set up so that equal runs give equal bits."""
+    """Returns the device to train on, set up so that equal runs give equal bits."""
     torch.set_num_threads(threads)
     os.environ["RAYON_NUM_THREADS"] = str(threads)  # the tokenizers library looks at it before its first batch
     if torch.cuda.is_available():

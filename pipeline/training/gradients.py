@@ -100,7 +100,7 @@ def _backward(learner: Learner, batch: Batch, units: int, fgm: Fgm | None) -> Lo
 
 
 def _loss(learner: Learner, batch: Batch) -> Loss:
-    """The objective's loss, with the penalties that are switched on."""
+    """Returns the objective's loss, with the penalties that are switched on."""
     network, settings, device = learner.network, learner.settings, learner.device
     r_drop, smart = settings.r_drop, settings.smart
     noise = Noise(device.name) if smart else None
@@ -144,7 +144,7 @@ def _once_more(
     shift: Callable[[Tensor, Tensor, Technique], Tensor],
     settings: Technique,
 ) -> float | None:
-    """All batches again at shifted weights, with the same dropout: gradients that replace those before or join them."""
+    """Computes all batches again at shifted weights, with the same dropout: gradients that replace or join those."""
     with attacked(weights, shift, settings) as size:
         if size is None:
             return None

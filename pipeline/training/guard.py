@@ -70,7 +70,7 @@ def seen(
 
 
 def alarm(steps: list[Seen], total: int) -> str | None:
-    """Why a run of `total` steps must stop after these; None where it may go on."""
+    """Returns why a run of `total` steps must stop after these; None where it may go on."""
     last = steps[-(SKIPS + 1) :]
     if len(last) > SKIPS and all(each.skipped for each in last):
         return f"{SKIPS + 1} steps in a row were lost to fp16 overflows"
@@ -95,7 +95,7 @@ def alarm(steps: list[Seen], total: int) -> str | None:
 
 
 def fruitless(steps: list[Seen], entropy: float, inner: tuple[float, float] | None) -> str | None:
-    """Why a run that came to its end has learned nothing; None where it has.
+    """Returns why a run that came to its end has learned nothing; None where it has.
 
     `entropy` is the prior's; `inner` the kept weights' plain cross entropy on the inner slice, and the prior's there.
     """
@@ -130,7 +130,7 @@ def _one_class(window: list[Seen]) -> bool:
 
 
 def _remaining(width: int, values: list[float]) -> float:
-    """The median of the last window as a share of the best window's; 1 where nothing was ever there.
+    """Returns the median of the last window as a share of the best window's; 1 where nothing was ever there.
 
     Windows of the run's first steps are shorter: a run can lose everything within its first few.
     """

@@ -33,7 +33,7 @@ class MaskedModel(nn.Module):
         self.bias = nn.Parameter(torch.zeros(backbone.get_input_embeddings().num_embeddings))
 
     def forward(self, ids: Tensor, mask: Tensor, asked: Tensor) -> Tensor:
-        """(sequences, length) ids, mask, and where to answer -> (positions asked, vocabulary) logits."""
+        """Returns the (positions asked, vocabulary) logits of (sequences, length) ids and mask."""
         states = self.backbone(input_ids=ids, attention_mask=mask).last_hidden_state[asked]
         return linear(self.norm(gelu(self.dense(states))), self.backbone.get_input_embeddings().weight, self.bias)
 
@@ -46,7 +46,7 @@ class CausalModel(nn.Module):
         self.backbone = backbone
 
     def forward(self, ids: Tensor, mask: Tensor, asked: Tensor) -> Tensor:
-        """As MaskedModel's, each position answering for the token after it."""
+        """Returns logits as MaskedModel does, each position answering for the token after it."""
         logits: Tensor = self.backbone(input_ids=ids, attention_mask=mask).logits
         return logits[asked]
 
@@ -65,11 +65,11 @@ class Language:
     device: str
 
     def epoch(self, number: int) -> list[list[np.ndarray]]:
-        """Every sequence once."""
+        """Returns every sequence once, in steps of `rows_per_step`."""
         return epoch_steps(self._lengths(), 1, self.rows_per_step, self.tokens_per_batch, (self.seed, 2, number))
 
     def batch(self, rows: np.ndarray, step: int) -> Batch:
-        """ids, mask, positions asked; and their tokens."""
+        """Returns ids, mask and the positions asked, and as targets their tokens."""
         ids, mask = pad([self.sequences[row] for row in rows], int(self.tokenizer.pad_token_id))
         targets = np.full_like(ids, IGNORED)
         if self.masked is None:
@@ -92,7 +92,7 @@ class Language:
         return Loss(plain, plain)
 
     def perplexity(self, network: nn.Module) -> float:
-        """exp of the mean cross entropy over all sequences, always with the same masks."""
+        """Returns exp of the mean cross entropy over all sequences, always with the same masks."""
         total, units = 0.0, 0
         with torch.inference_mode():
             for rows in cut_by_budget(np.arange(len(self.sequences)), self._lengths(), 1, self.tokens_per_batch):

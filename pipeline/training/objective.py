@@ -18,7 +18,7 @@ class Batch(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """Of one batch."""
+    """The loss of one batch."""
 
     minimised: Tensor
     """The sum over the units of what is minimised."""
@@ -35,7 +35,7 @@ class Objective(Protocol):
         """Steps of batches of row numbers."""
 
     def batch(self, rows: np.ndarray, step: int) -> Batch:
-        """The tensors of some rows, on the device."""
+        """Returns the tensors of some rows, on the device."""
 
     def loss(self, network: nn.Module, batch: Batch) -> Loss:
-        """What the network has still to learn of the batch."""
+        """Returns what the network has still to learn of the batch."""

@@ -42,13 +42,13 @@ def parameter_groups(network: nn.Module, settings: Training) -> list[dict[str, A
 
 
 def backbone_name(network: nn.Module) -> str:
-    """Where the backbone stands in `network`."""
+    """Returns where the backbone stands in `network`."""
     models = (name for name, each in network.named_modules() if isinstance(each, PreTrainedModel))
     return next(models, "backbone")
 
 
 def bottom_and_head(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """The trainable parameters of the lowest layer that has any, and those above the backbone."""
+    """Returns the trainable parameters of the lowest layer that has any, and those above the backbone."""
     backbone, layers = f"{backbone_name(network)}.", dict[int, list[nn.Parameter]]()
     trainable = {name: each for name, each in network.named_parameters() if each.requires_grad}
     for name, each in trainable.items():
@@ -59,7 +59,7 @@ def bottom_and_head(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Par
 
 
 def layer_scale(distance: int, layers: int, settings: Training) -> float:
-    """A layer's share of the rate, `distance` below the top (0) of `layers` layers and the embeddings (`layers`).
+    """Returns a layer's share of the rate, `distance` below the top (0) of `layers` layers and the embeddings.
 
     `layer_decay` to that power; or from `layer_floor` at the embeddings up to 1 along a cosine (the form is ours: its
     author gave none).

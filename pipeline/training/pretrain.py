@@ -132,7 +132,7 @@ def text_sequences(
     settings: Pretrain,
     token_cache: Path | None = None,
 ) -> list[np.ndarray]:
-    """All different texts as sequences of at most `max_tokens`: the prompt with each side, as fine-tuning shows them.
+    """Returns all different texts in at most `max_tokens` each: the prompt with each side, as fine-tuning shows them.
 
     A longer text becomes several sequences, each starting with the family's first token, or is cut.
 
@@ -185,7 +185,7 @@ def _warm_up_head(run: TrainingRun, steps: int) -> None:
 
 
 def _save(network: nn.Module, backbone: Path, folder: Path, facts: dict[str, Any]) -> None:
-    """The trained network without the masked model's head, beside the tokenizer's files as they are."""
+    """Writes the trained network without the masked model's head, beside the tokenizer's files as they are."""
     for file in sorted(backbone.iterdir()):
         weights = file.name.startswith(("model", "pytorch_model")) or file.name in ("config.json", FACTS)
         if file.is_file() and not weights:

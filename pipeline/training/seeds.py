@@ -6,5 +6,5 @@ import numpy as np
 
 
 def seed_of(*numbers: int) -> int:
-    """One seed for torch from a stream's seed and the place in it."""
+    """Returns one seed for torch from a stream's seed and the place in it."""
     return int(np.random.SeedSequence(list(numbers)).generate_state(1, np.uint64)[0] >> 1)

@@ -41,7 +41,7 @@ class Record:
     """Why the guard ended the run, or found at its end that it had learned nothing."""
 
     def curve(self) -> list[tuple[int, float]]:
-        """(steps done, mean loss since the point before), at most 200 of them."""
+        """Returns (steps done, mean loss since the point before), at most 200 of them."""
         width = max(1, math.ceil(len(self.losses) / POINTS))
         starts = range(0, len(self.losses), width)
         return [
@@ -86,7 +86,7 @@ class State:
         self.finished = True
 
     def save(self, checkpoint: Checkpoint, part: str, done: int) -> None:
-        """A run that came to its end, or was stopped, keeps its weights alone."""
+        """Writes the state; a run that came to its end, or was stopped, keeps its weights alone."""
         tensors = {f"weight {name}": each for name, each in self.weights.items()}
         for number, voter in enumerate(self.deni.voters if self.deni else ()):
             tensors |= {f"voter{number} {name}": each for name, each in voter.items()}

@@ -25,14 +25,13 @@ BENCH = Bench("cpu", tiny=True)
 
 def test_parity_holds_and_the_result_says_where_it_was_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(attention_cpu, "attend", attention_gpu.attend)  # the way that the command is there to check
-    output = tmp_path / "gpu.json"
-    result = command.main(["parity"], "cpu", True, 10.0, output)
-    assert result == json.loads(output.read_text())
+    result = command.main(["parity"], "cpu", True, 10.0, tmp_path)
+    assert result == json.loads((tmp_path / "gpu.json").read_text())
     assert list(result["parts"]) == ["card", "parity"] and result["card"] == "cpu"
     checks = result["parts"]["parity"]["rows"]
     assert len(checks) == 7 and all(row["kept"] is True for row in checks)
     assert {row["padding"] for row in checks} == {"left", "right", "none"}
-    page = command.markdown(result)
+    page = command.page(result)
     assert page.count("| dropout |") == 1 and "**no**" not in page
 
 
@@ -48,12 +47,11 @@ def test_a_part_that_fails_is_reported_and_the_next_one_runs(monkeypatch: pytest
     def fails(bench: Bench) -> list[Any]:
         raise RuntimeError("no kernel\n image")
 
-    output = tmp_path / "gpu.json"
     monkeypatch.setattr(command, "PARTS", {"card": command.card, "broken": fails, "also": lambda bench: []})
-    found = command.main(["broken", "also"], "cpu", True, 10.0, output)["parts"]
+    found = command.main(["broken", "also"], "cpu", True, 10.0, tmp_path)["parts"]
     assert found["broken"]["failed"] == "RuntimeError: no kernel image" and found["also"]["rows"] == []
-    assert "RuntimeError" in command.markdown({**command._about("cpu", True), "parts": found})
-    late = command.main(["also"], "cpu", True, -1.0, output)["parts"]
+    assert "RuntimeError" in command.page({**command._about("cpu", True), "parts": found})
+    late = command.main(["also"], "cpu", True, -1.0, tmp_path)["parts"]
     assert late["also"]["failed"].startswith("left out")
     assert late["broken"] == found["broken"]  # of the call before
 

@@ -33,7 +33,10 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     ("change", "expected"),
     [
         ({"text": {}}, 'unknown key "text" (did you mean "texts"?)'),
-        ({"metric": "auc"}, "metric: input should be 'log_loss' or 'accuracy', found \"auc\""),
+        (
+            {"metric": "logloss"},
+            'metric: expected one of log_loss, accuracy, found "logloss" (did you mean "log_loss"?)',
+        ),
         ({"texts": {"prompt": "prompt"}}, "texts: a preference task needs exactly prompt, a, b, found prompt"),
         ({"classes": ["x", "x"]}, "classes: expected at least two different names"),
         ({"classes": ["x", "y"]}, "classes: a preference task has 3"),

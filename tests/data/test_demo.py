@@ -25,7 +25,7 @@ from pipeline.data.demo import (
     MARKERS,
     PRAISED,
     TEXTS,
-    Demo,
+    DemoFiles,
     best_log_loss,
     generate,
     probabilities,
@@ -37,12 +37,12 @@ FILES = ["README.md", "sample_submission.csv", "test.csv", "train.csv", "truth.c
 
 
 @pytest.fixture(scope="module")
-def demo() -> Demo:
+def demo() -> DemoFiles:
     return generate(4000, 600, seed=7)
 
 
 @pytest.fixture(scope="module")
-def cells(demo: Demo) -> dict[str, list[list[str | None]]]:
+def cells(demo: DemoFiles) -> dict[str, list[list[str | None]]]:
     """Each text column's parsed cells, of the train and then the test rows."""
     return {name: [json.loads(cell) for part in (demo.train, demo.test) for cell in part[name]] for name in TEXTS}
 
@@ -74,7 +74,7 @@ def test_any_number_of_rows(tmp_path: Path, train_rows: int, test_rows: int) -> 
     assert heights == [train_rows, test_rows, train_rows + test_rows]
 
 
-def test_files_have_the_competition_schema(demo: Demo, tmp_path: Path) -> None:
+def test_files_have_the_competition_schema(demo: DemoFiles, tmp_path: Path) -> None:
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo" / "left_over.csv").write_text("of an earlier run")
     write(demo, tmp_path / "demo")
@@ -93,7 +93,7 @@ def test_files_have_the_competition_schema(demo: Demo, tmp_path: Path) -> None:
     assert read["truth"]["id"].to_list() == read["train"]["id"].to_list() + read["test"]["id"].to_list()
 
 
-def test_ids_are_unique_digits(demo: Demo) -> None:
+def test_ids_are_unique_digits(demo: DemoFiles) -> None:
     ids = demo.truth["id"].to_list()
     assert len(set(ids)) == len(ids) == 4600
     assert all(re.fullmatch(r"[1-9][0-9]*", name) for name in ids)
@@ -107,7 +107,7 @@ def test_cells_are_lists_of_equally_many_turns(cells: dict[str, list[list[str | 
     assert 0.08 < several < 0.17
 
 
-def test_one_winner_per_row_and_all_classes_common(demo: Demo) -> None:
+def test_one_winner_per_row_and_all_classes_common(demo: DemoFiles) -> None:
     labels = demo.train.select(CLASSES).to_numpy()
     assert set(np.unique(labels)) == {0, 1}
     assert (labels.sum(axis=1) == 1).all()
@@ -149,7 +149,7 @@ def test_rows_share_prompts_in_other_spellings(cells: dict[str, list[list[str | 
     assert max(map(len, repeated.values())) < 0.02 * len(cells["prompt"])
 
 
-def test_truth_can_be_read_off_the_texts(demo: Demo, cells: dict[str, list[list[str | None]]]) -> None:
+def test_truth_can_be_read_off_the_texts(demo: DemoFiles, cells: dict[str, list[list[str | None]]]) -> None:
     truth = demo.truth.select(CLASSES).to_numpy()
     pairs = zip(cells["response_a"], cells["response_b"], strict=True)
     assert np.array_equal([probabilities(quality(a), quality(b)) for a, b in pairs], truth)
@@ -168,7 +168,7 @@ def test_exchanged_sides_exchange_the_truth() -> None:
             assert tie <= probabilities(first, first)[2]
 
 
-def test_labels_are_draws_from_the_truth(demo: Demo) -> None:
+def test_labels_are_draws_from_the_truth(demo: DemoFiles) -> None:
     """Their log loss and the class shares lie within four standard errors of what the truth expects."""
     truth = demo.truth.head(4000).select(CLASSES).to_numpy()
     labels = demo.train.select(CLASSES).to_numpy()
@@ -183,7 +183,7 @@ def test_labels_are_draws_from_the_truth(demo: Demo) -> None:
     assert realised < prior - 0.2
 
 
-def test_signal_is_in_the_markers_not_in_the_lengths(demo: Demo, cells: dict[str, list[list[str | None]]]) -> None:
+def test_signal_is_in_the_markers_not_in_the_lengths(demo: DemoFiles, cells: dict[str, list[list[str | None]]]) -> None:
     """Decisive votes: the better balance of markers wins far more often than the longer answer."""
     votes = demo.train.select(CLASSES[:2]).to_numpy()
     decisive = votes.sum(axis=1) == 1

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from support import SHARED
 
 from pipeline.competitions.task import TASKS, Task
-from pipeline.data.features import BATCH, mirrored_features, swapped, text_features
+from pipeline.data.features import BATCH, mirrored_features, text_features
+from pipeline.data.rows import swapped
 
 PREFERENCE, SINGLE = TASKS["preference"], TASKS["single"]
 TURNS = pl.List(pl.String)

@@ -10,10 +10,10 @@ from competition_files import LMSYS, preference, train_row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
-from support import run_module
+from support import preference_rows, run_module, write_artifacts
 
-from pipeline.artifacts import HOLDOUT
-from pipeline.competitions.task import TASKS
+from pipeline.artifacts import HOLDOUT, Artifacts
+from pipeline.competitions.task import TASKS, Competition
 from pipeline.data.folds import assign_folds, group_keys, split_rows
 from pipeline.data.ingest import prepare
 from pipeline.errors import PodiumError
@@ -124,16 +124,15 @@ def test_more_folds_than_groups_is_refused() -> None:
         assign_folds(pl.Series([str(i) for i in range(9)]), np.arange(9), 5, 0.0, 0)
 
 
-def test_split_rows_refuses_another_table() -> None:
-    rows = pl.DataFrame({"id": ["1", "2", "3"]})
-    split = split_rows(rows, pl.DataFrame({"id": ["1", "2", "3"], "fold": [0, 1, -1]}), 0)
-    assert (split.train["id"].to_list(), split.fold["id"].to_list(), split.holdout["id"].to_list()) == (
-        ["2"],
-        ["1"],
-        ["3"],
-    )
-    with pytest.raises(PodiumError, match=r"folds.parquet"):
-        split_rows(rows, pl.DataFrame({"id": ["1", "3", "2"], "fold": [0, 1, -1]}), 0)
+def test_rows_are_parted_by_a_table_of_their_ids(lmsys: Competition, tmp_path: Path) -> None:
+    rows = preference_rows(3)
+    artifacts = Artifacts(write_artifacts(tmp_path, rows, lmsys, np.array([0, 1, HOLDOUT])))
+    split = split_rows(rows, artifacts.folds(), 0)
+    assert [part["id"].to_list() for part in (split.train, split.fold, split.holdout)] == [["1001"], ["1000"], ["1002"]]
+    assert artifacts.seen_rows()["id"].to_list() == ["1000", "1001"]
+    artifacts.folds().reverse().write_parquet(artifacts.folds_file)
+    with pytest.raises(PodiumError, match=r"folds.parquet: its ids are not those of .*train.parquet"):
+        artifacts.folds()
 
 
 def test_the_stage_reads_in_a_stream_what_the_functions_say(tmp_path: Path) -> None:

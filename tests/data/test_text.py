@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.competitions.task import TASKS
-from pipeline.data.features import swapped
+from pipeline.data.rows import swapped
 from pipeline.data.text import (
     CUT,
     LEAST,
@@ -19,7 +19,6 @@ from pipeline.data.text import (
     STEPS,
     Encoded,
     Layout,
-    _Count,
     _quotas,
     _sequence,
     encode,
@@ -163,13 +162,14 @@ def test_a_sequence_is_what_the_rules_say_token_by_token(
         for name in turns:
             if said[name][number:] and (turn := said[name][number]) is not None:
                 expected += [*openings[name].tolist(), *turn, *form.closing.tolist()]
-    counts = {name: _Count() for name in turns}
+    counts = {name: np.zeros(4, dtype=np.int64) for name in turns}
     ids, lost = _sequence(turns, form, width, counts)
     assert ids.dtype == np.int32 and ids.tolist() == expected + form.end.tolist()
     kept = {name: sum(each >= 100_000 for turn in said[name] for each in turn or []) for name in turns}
     missing = {name: sum(each) - kept[name] for name, each in lengths.items()}
     assert lost == sum(missing.values())
-    assert counts == {name: _Count(1, missing[name] > 0, sum(lengths[name]), missing[name]) for name in turns}
+    for name, count in counts.items():
+        assert count.tolist() == [1, missing[name] > 0, sum(lengths[name]), missing[name]]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -15,11 +16,11 @@ from pipeline.ensemble.calibration import (
     UNCALIBRATED,
     Calibration,
     best_temperature,
-    calibration_from_dict,
     fit_calibration,
     fit_shift,
 )
 from pipeline.ensemble.logits import from_logits, geometric_mean, to_logits
+from pipeline.section import from_json
 
 LOG_LOSS = METRICS["log_loss"]
 
@@ -74,7 +75,7 @@ def test_mirrored_answers_stay_mirrored(lmsys: Competition) -> None:
     labels, probabilities = drawn(1000, 3, sure=2.0, tie=0.7)
     found = replace(fitted(labels, probabilities, lmsys), shift=0.9)
     assert np.abs(lmsys.mirrored(found.apply(lmsys.mirrored(probabilities))) - found.apply(probabilities)).max() < 1e-12
-    assert calibration_from_dict(found.as_dict()) == found
+    assert from_json(Calibration, json.loads(json.dumps(asdict(found)))) == found
 
 
 def test_averaging_fold_models_asks_for_a_surer_answer_which_the_pairing_finds() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +13,19 @@ import polars as pl
 import pytest
 from support import preference_rows, write_artifacts, write_external
 
+from pipeline.artifacts import Artifacts
 from pipeline.competitions.metrics import METRICS
 from pipeline.competitions.task import Competition
 from pipeline.data.folds import split_rows
-from pipeline.ensemble.build_ladder import climb
+from pipeline.ensemble.build_ladder import build_ladder, calibrate
 from pipeline.ensemble.ladder import PRIOR, load_ladder, save_ladder
 from pipeline.ensemble.logits import geometric_mean
+from pipeline.ensemble.nested import compare_candidates
 from pipeline.ensemble.oof import collect
-from pipeline.ensemble.stack import calibrate, compare
 from pipeline.ensemble.table import read_holdout, read_oof
 from pipeline.errors import PodiumError
-from pipeline.evaluation.scores import cv_scores, level2_frame
+from pipeline.evaluation.cv import Stacked, cv_scores, level2_frame
 from pipeline.files import write_json
-from pipeline.members import external
 from pipeline.members.fold import train_fold
 
 FOLDS = [0, 1, 2]
@@ -32,38 +33,38 @@ MEMBERS = ["strong", "weak"]
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory, lmsys: Competition) -> Path:
-    """artifacts/ with all parts of two members over three folds and a holdout; `weak` has not trained fold 2."""
+def built(tmp_path_factory: pytest.TempPathFactory, lmsys: Competition) -> Artifacts:
+    """A run's folder with all parts of two members over three folds and a holdout; `weak` has not trained fold 2."""
     root = tmp_path_factory.mktemp("built")
     rows = preference_rows(400, seed=1)
     folds = np.array([-1, 0, 1, 2])[np.arange(400) // 2 % 4]
-    artifacts = write_artifacts(root, rows, lmsys, folds)
-    table = pl.read_parquet(artifacts / "folds.parquet")
+    artifacts = Artifacts(write_artifacts(root, rows, lmsys, folds))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         for name, sharpness in (("strong", 1.2), ("weak", 0.5)):
             start = write_external(root, name, rows, lmsys, sharpness)
-            start["settings"]["folds"] = None if name == "strong" else [0, 1]
-            write_json(artifacts / "start" / f"{name}.json", start)
+            if name == "weak":
+                start = replace(start, settings=replace(start.settings, folds=(0, 1)))
+            write_json(artifacts.start(name), asdict(start))
             for fold in FOLDS:
-                train_fold(external, split_rows(rows, table, fold), start, fold, artifacts)
+                train_fold(split_rows(rows, artifacts.folds(), fold), start, fold, artifacts)
     return artifacts
 
 
-def merged(artifacts: Path, competition: Competition) -> None:
+def merged(artifacts: Artifacts, competition: Competition) -> None:
     both = collect(artifacts, MEMBERS, FOLDS, competition)
-    both.oof.write_parquet(artifacts / "oof" / "oof.parquet")
-    both.holdout.write_parquet(artifacts / "oof" / "holdout.parquet")
+    both.oof.write_parquet(artifacts.oof_file)
+    both.holdout.write_parquet(artifacts.holdout_file)
 
 
-def test_every_row_stands_once_with_what_each_member_said(built: Path, lmsys: Competition) -> None:
+def test_every_row_stands_once_with_what_each_member_said(built: Artifacts, lmsys: Competition) -> None:
     both = collect(built, MEMBERS, FOLDS, lmsys)
     assert len(both.oof) == 300
     assert both.oof["id"].n_unique() == 300
     assert both.oof["strong/winner_tie"].null_count() == 0
     assert both.oof.filter(pl.col("weak/winner_tie").is_null())["fold"].unique().to_list() == [2]
     assert both.holdout.height == 100 * len(FOLDS)
-    said = pl.read_parquet(built / "oof" / "strong" / "fold1.parquet")
+    said = pl.read_parquet(built.oof_part("strong", 1))
     here = both.oof.filter(pl.col("fold") == 1)
     assert np.array_equal(said.sort("id")["winner_tie"].to_numpy(), here.sort("id")["strong/winner_tie"].to_numpy())
 
@@ -113,25 +114,25 @@ def rewrite(change: Callable[[pl.DataFrame], pl.DataFrame]) -> Callable[[Path], 
     ],
 )
 def test_parts_that_do_not_belong_together_are_refused(
-    damage: Callable[[Path], None], expected: str, built: Path, lmsys: Competition, tmp_path: Path
+    damage: Callable[[Path], None], expected: str, built: Artifacts, lmsys: Competition, tmp_path: Path
 ) -> None:
-    artifacts = tmp_path / "artifacts"
-    shutil.copytree(built, artifacts)
-    damage(artifacts)
+    artifacts = Artifacts(tmp_path / "artifacts")
+    shutil.copytree(built.root, artifacts.root)
+    damage(artifacts.root)
     with pytest.raises(PodiumError) as caught:
         collect(artifacts, MEMBERS, FOLDS, lmsys)
     assert expected in str(caught.value)
 
 
-def test_the_stack_from_parts_to_ladder(built: Path, lmsys: Competition, tmp_path: Path) -> None:
+def test_the_stack_from_parts_to_ladder(built: Artifacts, lmsys: Competition, tmp_path: Path) -> None:
     merged(built, lmsys)
     oof, holdout = read_oof(built, MEMBERS, lmsys), read_holdout(built, MEMBERS, lmsys)
     assert holdout is not None
-    comparison = compare(oof, MEMBERS, ("mean", "logistic"), lmsys, 1, 0)
+    comparison = compare_candidates(oof, MEMBERS, ("mean", "logistic"), lmsys, 1, 0)
     assert len(comparison.table.labels) == 200  # the rows that both members cover
-    ladder, held = calibrate(climb(oof, MEMBERS, comparison.chosen, lmsys, 1, 0), holdout, 0)
+    ladder, held = calibrate(build_ladder(oof, MEMBERS, comparison.chosen, lmsys, 1, 0), holdout, 0)
     assert [rung.members for rung in ladder.rungs] == [(), ("strong",), ("weak",), ("strong", "weak")]
-    scores = cv_scores(oof, holdout, None, comparison, ladder, held, {"strong": 1.0}, 0)
+    scores = cv_scores(Stacked(oof, holdout, None, comparison, ladder, held), {}, {"strong": 1.0}, 0).as_json()
     strong = scores["members"]["strong"]
     table = comparison.table
     strong_covered = METRICS["log_loss"].score(table.labels, table.probabilities["strong"])
@@ -158,11 +159,11 @@ def test_the_stack_from_parts_to_ladder(built: Path, lmsys: Competition, tmp_pat
     assert np.abs(everything.sum(axis=1) - 1).max() < 1e-9
 
 
-def test_each_row_is_answered_by_the_highest_rung_that_it_reaches(built: Path, lmsys: Competition) -> None:
+def test_each_row_is_answered_by_the_highest_rung_that_it_reaches(built: Artifacts, lmsys: Competition) -> None:
     merged(built, lmsys)
     oof, holdout = read_oof(built, MEMBERS, lmsys), read_holdout(built, MEMBERS, lmsys)
     assert holdout is not None
-    ladder = climb(oof, MEMBERS, "mean", lmsys, 1, 0)
+    ladder = build_ladder(oof, MEMBERS, "mean", lmsys, 1, 0)
     available = {name: each.copy() for name, each in holdout.average.probabilities.items()}
     rows = holdout.average.rows
     available["weak"][::2] = np.nan
@@ -179,10 +180,10 @@ def test_each_row_is_answered_by_the_highest_rung_that_it_reaches(built: Path, l
     assert np.allclose(nothing, ladder.prior)
 
 
-def test_members_without_a_common_fold_cannot_be_stacked(built: Path, lmsys: Competition) -> None:
+def test_members_without_a_common_fold_cannot_be_stacked(built: Artifacts, lmsys: Competition) -> None:
     merged(built, lmsys)
     oof = read_oof(built, MEMBERS, lmsys)
     first = np.isin(oof.rows["fold"].to_numpy(), [0, 1])
     oof.probabilities["strong"][first] = np.nan
     with pytest.raises(PodiumError, match="train no fold in common"):
-        compare(oof, MEMBERS, ("mean",), lmsys, 1, 0)
+        compare_candidates(oof, MEMBERS, ("mean",), lmsys, 1, 0)

@@ -9,12 +9,12 @@ from support import preference_rows, probabilities
 
 from pipeline.competitions.metrics import METRICS
 from pipeline.competitions.task import Competition
-from pipeline.data.features import swapped
+from pipeline.data.rows import swapped
 from pipeline.ensemble import stackers
-from pipeline.ensemble.fitting import fit, greedy_weights
+from pipeline.ensemble.fitting import fit_stacker, greedy_weights
 from pipeline.ensemble.logits import geometric_mean, to_logits
-from pipeline.ensemble.nested import Second, nested_predictions, simplest_of_the_best
-from pipeline.ensemble.stack_inputs import Level1, build_level1
+from pipeline.ensemble.nested import nested_candidates, simplest_of_the_best
+from pipeline.ensemble.stack_inputs import SecondLevel, StackInputs, stack_inputs
 
 LOG_LOSS = METRICS["log_loss"]
 CANDIDATES = ("mean", "greedy", "weights", "logistic", "lightgbm")
@@ -30,26 +30,26 @@ def said(labels: np.ndarray) -> list[np.ndarray]:
     return [probabilities(labels, 3, sharpness, seed) for seed, sharpness in enumerate(SHARPNESS)]
 
 
-def inputs(rows: pl.DataFrame, competition: Competition, features: bool = True) -> tuple[Level1, np.ndarray]:
+def inputs_of(rows: pl.DataFrame, competition: Competition, features: bool = True) -> tuple[StackInputs, np.ndarray]:
     labels = rows["label"].to_numpy()
-    return build_level1(said(labels), rows, competition, features), labels
+    return stack_inputs(said(labels), rows, competition, features), labels
 
 
 def parts_of(count: int) -> np.ndarray:
     return np.arange(count) // 2 % 4  # rows 2i and 2i + 1 share a prompt
 
 
-def second(level1: Level1, labels: np.ndarray) -> Second:
-    return Second(level1, labels, parts_of(len(labels)), np.arange(len(labels)) // 2)
+def second(inputs: StackInputs, labels: np.ndarray) -> SecondLevel:
+    return SecondLevel(inputs, labels, parts_of(len(labels)), np.arange(len(labels)) // 2)
 
 
 @pytest.mark.parametrize("name", CANDIDATES)
 def test_mirrored_rows_get_mirrored_answers(name: str, rows: pl.DataFrame, lmsys: Competition) -> None:
-    level1, labels = inputs(rows, lmsys)
-    fitted = fit(name, level1, labels, parts_of(len(labels)), lmsys, 1, 0)
-    straight = stackers.predict(fitted.model, level1, lmsys)
+    inputs, labels = inputs_of(rows, lmsys)
+    fitted = fit_stacker(name, second(inputs, labels), lmsys, 1, 0)
+    straight = stackers.predict(fitted.model, inputs, lmsys)
     members = [lmsys.mirrored(each) for each in said(labels)]
-    other = stackers.predict(fitted.model, build_level1(members, swapped(rows, lmsys.kind), lmsys, True), lmsys)
+    other = stackers.predict(fitted.model, stack_inputs(members, swapped(rows, lmsys.kind), lmsys, True), lmsys)
     assert np.abs(lmsys.mirrored(other) - straight).max() < 1e-12
     for answer in (straight, fitted.inner):
         assert np.abs(answer.sum(axis=1) - 1).max() < 1e-9
@@ -58,32 +58,32 @@ def test_mirrored_rows_get_mirrored_answers(name: str, rows: pl.DataFrame, lmsys
 @pytest.mark.parametrize("name", CANDIDATES)
 def test_training_on_mirrored_rows_gives_the_same_stacker(name: str, rows: pl.DataFrame, lmsys: Competition) -> None:
     """Which answer stood left in the training rows must not matter; LightGBM's draws of rows differ, so it is near."""
-    level1, labels = inputs(rows, lmsys)
+    inputs, labels = inputs_of(rows, lmsys)
     members = [lmsys.mirrored(each) for each in said(labels)]
     turned_rows = swapped(rows, lmsys.kind)
-    turned, turned_labels = build_level1(members, turned_rows, lmsys, True), np.array([1, 0, 2])[labels]
+    turned, turned_labels = stack_inputs(members, turned_rows, lmsys, True), np.array([1, 0, 2])[labels]
     answers = [
-        stackers.predict(fit(name, part, truth, parts_of(300), lmsys, 1, 0).model, level1, lmsys)
-        for part, truth in ((level1, labels), (turned, turned_labels))
+        stackers.predict(fit_stacker(name, second(part, truth), lmsys, 1, 0).model, inputs, lmsys)
+        for part, truth in ((inputs, labels), (turned, turned_labels))
     ]
     assert np.abs(answers[0] - answers[1]).max() < (0.1 if name == "lightgbm" else 1e-4)
 
 
 @pytest.mark.parametrize("name", CANDIDATES)
 def test_a_saved_stacker_answers_the_same(name: str, rows: pl.DataFrame, lmsys: Competition, tmp_path: Path) -> None:
-    level1, labels = inputs(rows, lmsys)
-    model = fit(name, level1, labels, parts_of(len(labels)), lmsys, 1, 0).model
+    inputs, labels = inputs_of(rows, lmsys)
+    model = fit_stacker(name, second(inputs, labels), lmsys, 1, 0).model
     again = stackers.load(stackers.save(model, tmp_path, "trees.txt"), tmp_path, 1)
-    assert np.array_equal(stackers.predict(again, level1, lmsys), stackers.predict(model, level1, lmsys))
+    assert np.array_equal(stackers.predict(again, inputs, lmsys), stackers.predict(model, inputs, lmsys))
 
 
 @pytest.mark.parametrize("name", CANDIDATES)
 def test_the_same_rows_give_the_same_bytes(name: str, rows: pl.DataFrame, lmsys: Competition, tmp_path: Path) -> None:
-    level1, labels = inputs(rows, lmsys)
+    inputs, labels = inputs_of(rows, lmsys)
     saved = []
     for run in ("one", "two"):
         (tmp_path / run).mkdir()
-        model = fit(name, level1, labels, parts_of(len(labels)), lmsys, 1, 0).model
+        model = fit_stacker(name, second(inputs, labels), lmsys, 1, 0).model
         saved.append((stackers.save(model, tmp_path / run, "t"), [f.read_bytes() for f in (tmp_path / run).iterdir()]))
     assert saved[0] == saved[1]
 
@@ -92,8 +92,8 @@ def test_the_equal_mean_is_the_mean_of_logits(rows: pl.DataFrame, lmsys: Competi
     labels = rows["label"].to_numpy()
     each = said(labels)
     for members in (each[:1], each):
-        level1 = build_level1(members, rows, lmsys, False)
-        mean = stackers.predict(stackers.equal_mean(len(members), 3), level1, lmsys)
+        inputs = stack_inputs(members, rows, lmsys, False)
+        mean = stackers.predict(stackers.equal_mean(len(members), 3), inputs, lmsys)
         assert np.abs(mean - geometric_mean(members)).max() < 1e-9
 
 
@@ -106,10 +106,10 @@ def test_greedy_weights_are_shares_that_beat_the_best_member(rows: pl.DataFrame)
     assert (shares >= 0).all()
     assert shares[0] > shares[1] > shares[2]
     greedy = stackers.scalar_weights("greedy", shares, 3)
-    level1 = Level1(logits, logits, np.empty((300, 0)), np.empty((300, 0)))
+    inputs = StackInputs(logits, logits, np.empty((300, 0)), np.empty((300, 0)))
     members = [LOG_LOSS.score(labels, each) for each in said(labels)]
     rules = Competition("x", "single", "log_loss", "id", {"text": "text"}, ("a", "b", "c"), None)  # type: ignore[arg-type]
-    assert LOG_LOSS.score(labels, stackers.predict(greedy, level1, rules)) < min(members)
+    assert LOG_LOSS.score(labels, stackers.predict(greedy, inputs, rules)) < min(members)
 
 
 @pytest.mark.parametrize("name", ["mean", "greedy", "logistic"])
@@ -117,7 +117,7 @@ def test_an_overconfident_member_is_mended(name: str, rows: pl.DataFrame, lmsys:
     labels = rows["label"].to_numpy()
     sure = probabilities(labels, 3, 0.7, 0) ** 4
     sure /= sure.sum(axis=1, keepdims=True)
-    nested = nested_predictions(name, second(build_level1([sure], rows, lmsys, False), labels), lmsys, 1, 0)
+    nested = nested_candidates([name], second(stack_inputs([sure], rows, lmsys, False), labels), lmsys, 1, 0)[name]
     assert LOG_LOSS.score(labels, nested) < LOG_LOSS.score(labels, sure) - 0.05
 
 
@@ -126,9 +126,10 @@ def test_an_overconfident_member_is_mended(name: str, rows: pl.DataFrame, lmsys:
 def test_a_class_that_never_occurs_keeps_its_column(name: str, present: tuple[int, ...], spooky: Competition) -> None:
     rng = np.random.default_rng(0)
     labels = rng.choice(present, size=80)
-    rows = pl.DataFrame({"id": [str(i) for i in range(80)], "text": [["x"]] * 80})
-    level1 = build_level1([probabilities(labels, 3, 1.0, 0)], rows, spooky, True)
-    answer = stackers.predict(fit(name, level1, labels, np.arange(80) % 4, spooky, 1, 0).model, level1, spooky)
+    frame = pl.DataFrame({"id": [str(i) for i in range(80)], "text": [["x"]] * 80})
+    inputs = stack_inputs([probabilities(labels, 3, 1.0, 0)], frame, spooky, True)
+    rows = SecondLevel(inputs, labels, np.arange(80) % 4, np.arange(80))
+    answer = stackers.predict(fit_stacker(name, rows, spooky, 1, 0).model, inputs, spooky)
     assert answer.shape == (80, 3)
     assert (answer > 0).all()
     missing = [c for c in range(3) if c not in present]
@@ -138,11 +139,11 @@ def test_a_class_that_never_occurs_keeps_its_column(name: str, present: tuple[in
 @pytest.mark.parametrize("name", CANDIDATES)
 def test_the_outer_fold_never_teaches_its_own_stacker(name: str, rows: pl.DataFrame, lmsys: Competition) -> None:
     """Changing the labels of one part must leave the predictions for that part as they are."""
-    level1, labels = inputs(rows, lmsys)
+    inputs, labels = inputs_of(rows, lmsys)
     parts = parts_of(len(labels))
     turned = np.where(parts == 1, (labels + 1) % 3, labels)
-    before = nested_predictions(name, second(level1, labels), lmsys, 1, 0)
-    after = nested_predictions(name, second(level1, turned), lmsys, 1, 0)
+    before = nested_candidates([name], second(inputs, labels), lmsys, 1, 0)[name]
+    after = nested_candidates([name], second(inputs, turned), lmsys, 1, 0)[name]
     assert np.array_equal(before[parts == 1], after[parts == 1])
     assert not np.array_equal(before[parts == 0], after[parts == 0])
 
@@ -150,9 +151,9 @@ def test_the_outer_fold_never_teaches_its_own_stacker(name: str, rows: pl.DataFr
 @pytest.mark.parametrize("name", CANDIDATES)
 def test_inner_predictions_come_from_the_other_inner_parts(name: str, rows: pl.DataFrame, lmsys: Competition) -> None:
     """On labels that are pure noise they must not look better than the members' own noise does when fitted honestly."""
-    level1, _ = inputs(rows, lmsys)
+    inputs, _ = inputs_of(rows, lmsys)
     noise = np.random.default_rng(8).permutation(rows["label"].to_numpy())
-    fitted = fit(name, level1, noise, parts_of(300), lmsys, 1, 0)
+    fitted = fit_stacker(name, second(inputs, noise), lmsys, 1, 0)
     prior = np.tile(np.bincount(noise, minlength=3) / 300, (300, 1))
     assert LOG_LOSS.score(noise, fitted.inner) > LOG_LOSS.score(noise, prior) - 0.01
 

@@ -8,18 +8,17 @@ from support import preference_rows, probabilities
 from pipeline.competitions.metrics import METRICS
 from pipeline.competitions.task import Competition
 from pipeline.ensemble.logits import geometric_mean
-from pipeline.ensemble.nested import nested_predictions
-from pipeline.ensemble.stack import second_level
+from pipeline.ensemble.nested import nested_candidates, second_level
 from pipeline.ensemble.table import Table
 from pipeline.evaluation.diagnostics import (
     DISAGREEMENTS,
     EXCERPT,
-    disagreements,
+    disputed_rows,
     marginal_gains,
     slice_scores,
     swap_consistency,
 )
-from pipeline.evaluation.slices import FEWEST_ROWS, slices
+from pipeline.evaluation.slices import FEWEST_ROWS, row_slices
 
 LOG_LOSS = METRICS["log_loss"]
 MEMBERS = ["good", "copy", "noise"]
@@ -38,8 +37,8 @@ def table() -> Table:
 def test_a_members_gains_are_differences_of_nested_scores(table: Table, lmsys: Competition) -> None:
     second = second_level(table, MEMBERS, lmsys, False, 0)
     found = {row["member"]: row for row in marginal_gains(table, second, MEMBERS, lmsys, 1, 0)}
-    full = LOG_LOSS.score(table.labels, nested_predictions("weights", second, lmsys, 1, 0))
-    left = LOG_LOSS.score(table.labels, nested_predictions("weights", second.members([0, 1]), lmsys, 1, 0))
+    full = LOG_LOSS.score(table.labels, nested_candidates(["weights"], second, lmsys, 1, 0)["weights"])
+    left = LOG_LOSS.score(table.labels, nested_candidates(["weights"], second.members([0, 1]), lmsys, 1, 0)["weights"])
     assert found["noise"]["left_out"]["mean"] == pytest.approx(left - full)
     assert [row["best"] for row in found.values()] == [True, False, False]
     assert found["good"]["added"]["low"] > 0.2  # the best member against the class shares
@@ -65,7 +64,7 @@ def test_the_slices_of_a_family_share_out_the_rows(table: Table, lmsys: Competit
         .otherwise(pl.col("prompt"))
         .alias("prompt")
     )
-    found = slices(rows, table.labels, lmsys)
+    found = row_slices(rows, table.labels, lmsys)
     assert (
         {"length", "input", "turns", "script", "answers' lengths", "outcome"}
         >= set(found)
@@ -85,7 +84,7 @@ def test_nearly_equal_answers_are_found(lmsys: Competition) -> None:
     b = ["x" * length for length in (96, 100, 104, 94, 50, 200)] * 10
     rows = pl.DataFrame({"id": [str(i) for i in range(60)], "prompt": [["p"]] * 60})
     rows = rows.with_columns(pl.Series("a", [[text] for text in a]), pl.Series("b", [[text] for text in b]))
-    near = slices(rows, np.arange(60) % 3, lmsys)["answers' lengths"]["within 5%"]
+    near = row_slices(rows, np.arange(60) % 3, lmsys)["answers' lengths"]["within 5%"]
     assert near[:6].tolist() == [True, True, True, False, False, False]
 
 
@@ -93,7 +92,7 @@ def test_rows_are_told_apart_by_the_input_that_would_cut_them(lmsys: Competition
     words = np.repeat([100, 300, 2000], 25)
     rows = pl.DataFrame({"id": [str(i) for i in range(75)], "prompt": [["why"]] * 75, "a": [["yes"]] * 75})
     rows = rows.with_columns(pl.Series("b", [["word " * count] for count in words]))
-    parts = slices(rows, np.arange(75) % 3, lmsys)["input"]
+    parts = row_slices(rows, np.arange(75) % 3, lmsys)["input"]
     for name, count in {"fits 256 words": 100, "cut at 256 words": 300, "cut at 1,024 words": 2000}.items():
         assert np.array_equal(parts[name], words == count)
 
@@ -113,7 +112,7 @@ def test_the_rows_of_most_disagreement_come_first(table: Table, lmsys: Competiti
     says["noise"] = says["good"].copy()
     says["good"][7], says["copy"][7], says["noise"][7] = np.eye(3)
     rows = table.rows.with_columns(pl.Series("a", [["long " * 200], *table.rows["a"].to_list()[1:]]))
-    found = disagreements(Table(rows, table.labels, says), says["good"], MEMBERS, lmsys)
+    found = disputed_rows(Table(rows, table.labels, says), says["good"], MEMBERS, lmsys)
     assert len(found) == DISAGREEMENTS
     assert found[0]["id"] == table.rows["id"][7]
     assert found[0]["divergence"] == pytest.approx(np.log(3))

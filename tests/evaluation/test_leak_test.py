@@ -7,7 +7,7 @@ import pytest
 from pipeline.competitions.task import Competition
 from pipeline.ensemble.logits import from_logits
 from pipeline.ensemble.table import Holdout, Table
-from pipeline.evaluation.leak_test import gap_test
+from pipeline.evaluation.leak_test import leak_test
 
 FOLDS = 3
 
@@ -39,22 +39,22 @@ def made(
 def test_clean_members_pass_and_a_planted_one_is_caught(lmsys: Competition) -> None:
     accused = 0
     for seed in range(25):
-        clean = gap_test(*made({}, seed), list("pqr"), lmsys)
+        clean = leak_test(*made({}, seed), list("pqr"), lmsys)
         accused += any(gap.leak for gap in clean.values())
-        planted = gap_test(*made({"q": 0.4}, seed), list("pqr"), lmsys)
+        planted = leak_test(*made({"q": 0.4}, seed), list("pqr"), lmsys)
         assert planted["q"].leak, seed
         assert not planted["p"].leak or clean["p"].leak
     assert accused <= 1
 
 
 def test_leaks_of_all_members_at_once_do_not_hide_behind_each_other(lmsys: Competition) -> None:
-    caught = [gap_test(*made(dict.fromkeys("pqr", 0.6), seed), list("pqr"), lmsys) for seed in range(5)]
+    caught = [leak_test(*made(dict.fromkeys("pqr", 0.6), seed), list("pqr"), lmsys) for seed in range(5)]
     assert all(any(gap.leak for gap in one.values()) for one in caught)
 
 
 def test_errors_grow_with_rows_that_share_a_prompt(lmsys: Competition) -> None:
     """The spread of the plain gap over draws is what the clustered error says, which a row-wise error would miss."""
-    found = [gap_test(*made({}, seed, shared=6), ["p"], lmsys)["p"] for seed in range(60)]
+    found = [leak_test(*made({}, seed, shared=6), ["p"], lmsys)["p"] for seed in range(60)]
     spread = np.std([each.gap for each in found])
     assert spread == pytest.approx(np.mean([each.error for each in found]), rel=0.3)
     assert found[0].relative is None
@@ -66,10 +66,10 @@ def test_a_member_of_some_folds_is_tested_on_these(lmsys: Competition) -> None:
     for fold, table in holdout.single.items():
         if fold:
             table.probabilities["q"][:] = np.nan
-    assert gap_test(oof, holdout, list("pqr"), lmsys)["q"].leak
+    assert leak_test(oof, holdout, list("pqr"), lmsys)["q"].leak
     holdout.single[0].probabilities["q"][:] = np.nan
-    assert set(gap_test(oof, holdout, list("pqr"), lmsys)) == {"p", "r"}
+    assert set(leak_test(oof, holdout, list("pqr"), lmsys)) == {"p", "r"}
 
 
 def test_without_a_holdout_there_is_no_test(lmsys: Competition) -> None:
-    assert gap_test(made({}, 0)[0], None, ["p"], lmsys) == {}
+    assert leak_test(made({}, 0)[0], None, ["p"], lmsys) == {}

@@ -2,7 +2,7 @@
 
 unshare --map-root-user --net python tests/helpers/kaggle_alone.py FOLDER
 
-test_kaggle_alone.py runs it. The last line that it prints is JSON: what happened, and what could not be reached.
+tests/kaggle/test_alone.py runs it. The last line that it prints is JSON: what happened, and what could not be reached.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from kaggle_http import Fault, Handler
+from tests.helpers.kaggle_http import Fault, Handler
 
 GUARD = Path(__file__).parent / "guard"
 USER, KEY = "somebody", "5ecre7key5ecre7key5ecre7key00000"

@@ -16,7 +16,7 @@ from pipeline.competitions.registry import load_competition
 from pipeline.config import Package
 from pipeline.files import read_json, sha256_file, write_json
 from pipeline.kaggle.cli import Patience
-from pipeline.ledger.ledger import NOTHING, ledger_text
+from pipeline.ledger.ledger import NO_SCORE, ledger_text
 
 IMPATIENT = Patience(attempts=3, backoff=0.05, silence=60.0, poll=0.02)
 SETTINGS = Package(owner="somebody", slug="some-package", title="Some package", budget_seconds=600)
@@ -95,7 +95,7 @@ def make_repository(root: Path, cv: float = 1.05) -> None:
     (root / "params.yaml").write_text(PARAMS)
     (root / "dvc.yaml").write_text(DVC)
     (root / ".gitignore").write_text("/artifacts/\n/work/\n/data/\n")
-    (root / "lb.json").write_text(NOTHING)
+    (root / "lb.json").write_text(NO_SCORE)
     (root / "ledger.csv").write_text(ledger_text([]))
     write_json(root / "metrics" / "rehearsal.json", {"valid": True, "elapsed_seconds": 12.5, "rows": 10})
     write_cv(root, cv)

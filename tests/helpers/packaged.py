@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import importlib.util
 import io
-import json
 import os
 import shutil
 import subprocess
@@ -21,6 +20,7 @@ from unittest import mock
 import polars as pl
 from support import ROOT, write_external
 
+from pipeline.artifacts import Artifacts
 from pipeline.competitions.registry import load_competition
 from pipeline.config import load_params
 from pipeline.data.demo import generate, write
@@ -50,9 +50,9 @@ package: {owner: somebody, slug: some-package, title: Some package, budget_secon
 
 
 def once(base: Path) -> Path:
-    """The folder of the finished run, below this test run's folder `base`, built on the first call."""
+    """Returns the folder of the finished run, below this test run's folder `base`, built on the first call."""
     root = base / "finished"
-    if not (root / "artifacts" / "package").exists():
+    if not Artifacts(root / "artifacts").package.exists():
         shutil.rmtree(root, ignore_errors=True)
         root.mkdir()
         build(root)
@@ -60,17 +60,17 @@ def once(base: Path) -> Path:
 
 
 def build(root: Path, settings: str = PARAMS) -> None:
-    """The folder of a whole run up to the package: root/data, root/params.yaml, root/artifacts."""
+    """Makes a whole run up to the package: root/data, root/params.yaml, root/artifacts."""
     (root / "params.yaml").write_text(settings)
     before = Path.cwd()
     os.chdir(root)
     try:
-        params, competition = load_params(), load_competition("lmsys")
+        artifacts, params, competition = Artifacts(), load_params(), load_competition("lmsys")
         demo = generate(params.demo.train_rows, params.demo.test_rows, params.demo.seed)
         write(demo, Path("data"))
-        prepare(Path("data"), competition, Path("artifacts/competition"))
-        train = pl.read_parquet("artifacts/competition/train.parquet").select("id", "label")
-        test = pl.read_parquet("artifacts/competition/test.parquet").select("id", pl.lit(0, pl.Int8).alias("label"))
+        prepare(Path("data"), competition, artifacts.competition_folder)
+        train = pl.read_parquet(artifacts.train_file).select("id", "label")
+        test = pl.read_parquet(artifacts.test_file).select("id", pl.lit(0, pl.Int8).alias("label"))
         write_external(root, "friend", pl.concat([train, test]), competition, sharpness=1.0)
         folds.main()
         for name in params.backbones:
@@ -81,7 +81,7 @@ def build(root: Path, settings: str = PARAMS) -> None:
             start.main(member, None)
             for fold in params.folds.ids:
                 finetune.main(member, fold, None)
-        for file in Path("artifacts/receipts").glob("*.json"):
+        for file in (artifacts.root / "receipts").glob("*.json"):
             receipt = read_json(file)
             if receipt.get("training"):  # networks as small as those of the tests learn nothing; they shall stay in
                 write_json(file, receipt | {"training": receipt["training"] | {"collapsed": False}})
@@ -89,14 +89,14 @@ def build(root: Path, settings: str = PARAMS) -> None:
         stack.main()
         # One small wheel stands for all: installing it is as real and a few times as quick.
         small = [wheel for wheel in find_wheels(WHEELS, LOCK) if wheel.name.startswith("safetensors")]
-        build_package(Path("artifacts"), params.package, small)
+        build_package(artifacts, params.package, small)
     finally:
         os.chdir(before)
 
 
 def mount(run: Path, target: Path, package: str = "datasets/somebody/some-package", files: str = COMPETITION) -> Path:
-    """An input tree in `target` with changeable copies of the package and the competition's files of `run`."""
-    shutil.copytree(run / "artifacts" / "package", target / package)
+    """Makes an input tree in `target` with changeable copies of the package and the competition's files of `run`."""
+    shutil.copytree(Artifacts(run / "artifacts").package, target / package)
     (target / files).mkdir(parents=True)
     for name in ("test.csv", "sample_submission.csv"):
         shutil.copyfile(run / "data" / name, target / files / name)
@@ -104,7 +104,7 @@ def mount(run: Path, target: Path, package: str = "datasets/somebody/some-packag
 
 
 def read_csv(path: Path) -> list[list[str]]:
-    """Header and lines of a CSV file."""
+    """Returns header and lines of a CSV file."""
     with path.open(encoding="utf-8", newline="") as stream:
         return list(csv.reader(stream))
 
@@ -116,13 +116,13 @@ def write_csv(path: Path, lines: list[list[str]]) -> None:
 
 
 def manifest_of(package: Path) -> dict:
-    """MANIFEST.json."""
-    return json.loads((package / "MANIFEST.json").read_text(encoding="utf-8"))
+    """Returns MANIFEST.json."""
+    return read_json(Artifacts(package).manifest_file)
 
 
 def write_manifest(package: Path, manifest: dict) -> None:
     """Replaces MANIFEST.json."""
-    (package / "MANIFEST.json").write_text(json.dumps(manifest), encoding="utf-8")
+    write_json(Artifacts(package).manifest_file, manifest)
 
 
 def accept(package: Path) -> None:
@@ -137,7 +137,7 @@ def accept(package: Path) -> None:
 def run_kernel(
     mounted: Path, working: Path, rerun: bool = False, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """kaggle_kernels/inference/main.py as a plain script, in one of its two manners."""
+    """Runs kaggle_kernels/inference/main.py as a plain script, in one of its two manners."""
     bare = {"PATH": os.environ["PATH"], "PODIUM_INPUT": str(mounted), "PODIUM_WORKING": str(working)} | environment
     if rerun:
         bare["KAGGLE_IS_COMPETITION_RERUN"] = "1"
@@ -146,7 +146,7 @@ def run_kernel(
 
 
 def run_here(mounted: Path, working: Path, rerun: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The same script in this process, which saves it the seconds that its imports take; with this checkout's code."""
+    """Runs that script in this process, with this checkout's code, which saves the seconds that its imports take."""
     spec = importlib.util.spec_from_file_location("kernel_main", KERNEL)
     assert spec and spec.loader
     main, log = importlib.util.module_from_spec(spec), io.StringIO()
@@ -167,7 +167,7 @@ def run_here(mounted: Path, working: Path, rerun: bool = False, **environment: s
 
 
 def kernel_error(done: subprocess.CompletedProcess[str]) -> str:
-    """The one error line of a failed dress rehearsal, after checking that it is one, with exit code 2."""
+    """Returns the one error line of a failed dress rehearsal, after checking that it is one, with exit code 2."""
     assert done.returncode == 2, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith("error:")]

@@ -18,7 +18,7 @@ from torch import nn
 
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
-from pipeline.data.features import swapped
+from pipeline.data.rows import swapped
 from pipeline.errors import PodiumError
 from pipeline.inference import forward, open_network
 from pipeline.inference.passes import FIRST, LONG, SWAP, combined

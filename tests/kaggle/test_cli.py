@@ -12,8 +12,9 @@ from kaggle_world import COMPETITION, IMPATIENT
 
 from pipeline.errors import PodiumError
 from pipeline.kaggle.cli import KaggleError, Patience, json_in, kaggle
-from pipeline.kaggle.credentials import HELP, find_credentials
-from pipeline.kaggle.waiting import clock, wait
+from pipeline.kaggle.credentials import NO_CREDENTIALS, find_credentials
+from pipeline.kaggle.waiting import wait
+from pipeline.ledger.ledger import clock
 
 LIST = ("competitions", "submissions", COMPETITION, "--format", "json")
 
@@ -113,7 +114,7 @@ def test_without_credentials_nothing_is_asked(
     monkeypatch.delenv("KAGGLE_KEY")
     with pytest.raises(PodiumError) as caught:
         ask()
-    assert one_line(caught) == HELP
+    assert one_line(caught) == NO_CREDENTIALS
     assert server.requests == []
 
 

@@ -11,12 +11,12 @@ from kaggle_world import IDENTITY, dvc, experiment, head, make_repository, run
 from scipy import stats
 
 from pipeline.errors import PodiumError
-from pipeline.ledger.agreement import Agreement, agreement, expected_next, in_words, pearson
-from pipeline.ledger.compare import compare, submitted
+from pipeline.kaggle.sync import _with_changes, record_scores
+from pipeline.ledger.agreement import Agreement, agreement, agreement_lines, pearson, prediction_interval
+from pipeline.ledger.compare import comparison, submitted_entries
 from pipeline.ledger.git import git, numbered_tags
-from pipeline.ledger.history import describe
+from pipeline.ledger.history import describe_changes
 from pipeline.ledger.ledger import Entry, ledger_text, parse_ledger
-from pipeline.ledger.sync import _with_changes, record
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
             git("tag", "-a", f"sub-{number}", "-m", "{}")
             if public is not None:
                 entry = Entry(number, head(root), "2026-03-01T12:00:00", "complete", cv, 0.004, public, None, 20.0)
-                record([_with_changes(entry, numbered_tags("sub"))], numbered_tags("sub"))
+                record_scores([_with_changes(entry, numbered_tags("sub"))], numbered_tags("sub"))
     return root
 
 
@@ -46,7 +46,7 @@ def history(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_one_table_from_the_tags(history: Path) -> None:
-    lines = compare(markdown=False).splitlines()
+    lines = comparison(markdown=False).splitlines()
     assert lines[0].split("  ")[0] == "sub"
     assert "1.05000 ± 0.00400" in lines[1]
     assert lines[2].split()[:2] == ["2", run("git", "rev-parse", "sub-2^{}", cwd=history).stdout[:8]]
@@ -55,7 +55,7 @@ def test_one_table_from_the_tags(history: Path) -> None:
     assert "pending" in lines[3]
     assert lines[-2] == "Pearson correlation of CV and public LB: – (2 so far; needs 3 submissions with a score)"
     assert lines[-1] == "present CV 1.00000: too few to say where the next LB will be (2 of 5 submissions)"
-    markdown = compare(markdown=True).splitlines()
+    markdown = comparison(markdown=True).splitlines()
     assert len({line.count("|") for line in markdown[:5]}) == 1
 
 
@@ -68,13 +68,13 @@ def test_dvc_alone_shows_params_cv_and_lb_of_two_submissions(history: Path) -> N
 
 def test_what_the_ledger_holds_is_what_the_tags_say(history: Path) -> None:
     told = parse_ledger((history / "ledger.csv").read_text())
-    assert told == [entry for entry in submitted() if entry.status == "complete"]
+    assert told == [entry for entry in submitted_entries() if entry.status == "complete"]
     assert [entry.changes for entry in told] == ["", "members.shape.seed 500 → 700"]
 
 
 def test_without_a_submission_there_is_nothing_to_compare(repository: Path) -> None:
     with pytest.raises(PodiumError, match="no tag sub-N"):
-        compare(markdown=False)
+        comparison(markdown=False)
 
 
 def test_a_members_coming_and_going_is_one_item() -> None:
@@ -86,7 +86,7 @@ def test_a_members_coming_and_going_is_one_item() -> None:
         "stack.candidates": {"old": ["mean"], "new": ["mean", "logistic"]},
         "members.shape.features": {"old": True, "new": None},
     }
-    assert describe(changes) == (
+    assert describe_changes(changes) == (
         "members.blend gone, members.shape.boosting.learning_rate 0.05 → 1e-05, members.shape.features true → –, "
         "members.words new, stack.candidates [mean] → [mean, logistic]"
     )
@@ -102,7 +102,7 @@ def test_correlation_and_interval_are_the_textbooks() -> None:
     s = np.sqrt((residuals**2).sum() / 10)
     reach = stats.t.ppf(0.975, 10) * s * np.sqrt(1 + 1 / 12 + (0.99 - x.mean()) ** 2 / ((x - x.mean()) ** 2).sum())
     middle = fit.intercept + fit.slope * 0.99
-    assert expected_next(x, y, 0.99) == pytest.approx((middle - reach, middle + reach))
+    assert prediction_interval(x, y, 0.99) == pytest.approx((middle - reach, middle + reach))
 
 
 def test_the_interval_holds_as_often_as_it_says() -> None:
@@ -110,7 +110,7 @@ def test_the_interval_holds_as_often_as_it_says() -> None:
     for _ in range(rounds):
         x = draw.normal(1.0, 0.02, 7)
         y = 0.2 + 0.8 * x + draw.normal(0.0, 0.01, 7)
-        low, high = expected_next(x[:6], y[:6], x[6])
+        low, high = prediction_interval(x[:6], y[:6], x[6])
         inside += low <= y[6] <= high
     assert inside / rounds == pytest.approx(0.95, abs=0.02)
 
@@ -118,7 +118,7 @@ def test_the_interval_holds_as_often_as_it_says() -> None:
 def test_a_cv_that_never_changed_gives_the_means_interval() -> None:
     x, y = np.full(6, 1.0), np.array([1.0, 1.1, 0.9, 1.0, 1.05, 0.95])
     assert pearson(x, y) is None
-    low, high = expected_next(x, y, 1.0)
+    low, high = prediction_interval(x, y, 1.0)
     reach = stats.t.ppf(0.975, 5) * y.std(ddof=1) * np.sqrt(1 + 1 / 6)
     assert (low, high) == pytest.approx((1.0 - reach, 1.0 + reach))
 
@@ -130,8 +130,8 @@ def test_too_few_submissions_are_told_as_that(count: int) -> None:
     assert found.count == count
     assert (found.correlation is None) == (count < 3)
     assert (found.interval is None) == (count < 5)
-    assert ("too few" in in_words(found)[1]) == (count < 5)
-    assert in_words(Agreement(5, 0.9, None, None)) == [
+    assert ("too few" in agreement_lines(found)[1]) == (count < 5)
+    assert agreement_lines(Agreement(5, 0.9, None, None)) == [
         "Pearson correlation of CV and public LB over 5 submissions: 0.900"
     ]
 

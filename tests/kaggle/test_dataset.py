@@ -16,12 +16,13 @@ from kaggle_server import KaggleServer, wait_for
 from kaggle_world import DATASET, IMPATIENT, OTHER, SETTINGS, make_package
 from support import ROOT
 
+from pipeline.artifacts import Artifacts
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, write_json
 from pipeline.kaggle import dataset, upload
-from pipeline.kaggle.cli import STATE, KaggleError
+from pipeline.kaggle.cli import STATE_FOLDER, KaggleError
 
-PACKAGE = Path("artifacts/package")
+PACKAGE = Artifacts().package
 
 
 def send(limit: float = 60.0) -> int:
@@ -53,18 +54,18 @@ def test_created_then_left_alone_then_a_new_version(server: KaggleServer, folder
     uploads = len(server.blobs)
     assert send() == 2  # the notes tell
     assert len(server.blobs) == uploads
-    assert not (STATE / "upload").exists()
+    assert not (STATE_FOLDER / "upload").exists()
 
 
 def test_timings_go_along_and_are_no_reason_to_send_again(server: KaggleServer, folder: Path) -> None:
-    write_json(dataset.TIMINGS, {"words": {}})
+    write_json(dataset.RUN_TIMINGS, {"words": {}})
     assert send() == 1
-    assert sent(server)["timings.json"] == dataset.TIMINGS.read_bytes()
-    write_json(dataset.TIMINGS, {"words": {"t4": {"load": 1.0}}})
+    assert sent(server)["timings.json"] == dataset.RUN_TIMINGS.read_bytes()
+    write_json(dataset.RUN_TIMINGS, {"words": {"t4": {"load": 1.0}}})
     assert send() == 1
     make_package(PACKAGE, seed=1)
     assert send() == 2
-    assert sent(server)["timings.json"] == dataset.TIMINGS.read_bytes()
+    assert sent(server)["timings.json"] == dataset.RUN_TIMINGS.read_bytes()
 
 
 def test_what_is_sent_again_has_the_same_bytes(folder: Path) -> None:

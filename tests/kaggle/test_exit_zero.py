@@ -31,7 +31,7 @@ def codes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
         return done
 
     monkeypatch.setattr(driver, "follow", spy)
-    monkeypatch.setattr(push, "FOLDER", ROOT / "kaggle_kernels" / "inference")
+    monkeypatch.setattr(push, "KERNEL", ROOT / push.KERNEL)
     return seen
 
 
@@ -94,7 +94,7 @@ def test_a_run_that_left_no_submission(server: KaggleServer, codes: list) -> Non
     server.kernels[KERNEL] = default_run({})
     del server.kernels[KERNEL].files["submission.csv"]
     told = error_of(lambda: push.fetch_output(KERNEL, OUTPUT, IMPATIENT))
-    assert told == "kaggle kernels output: submit.csv: expected the dress rehearsal's predictions, found none"
+    assert told == "kaggle kernels output: submission.csv: expected the dress rehearsal's predictions, found none"
     assert codes == [0]
 
 
@@ -116,13 +116,14 @@ def test_a_version_that_kaggle_refuses(server: KaggleServer, codes: list) -> Non
 
 @pytest.fixture
 def file(codes: list, tmp_path: Path) -> Path:
-    submit.FILE.parent.mkdir(parents=True)
-    submit.FILE.write_text("id,EAP,HPL,MWS\na,1,0,0\n")
-    return submit.FILE
+    submit.SUBMISSION_FILE.parent.mkdir(parents=True)
+    submit.SUBMISSION_FILE.write_text("id,EAP,HPL,MWS\na,1,0,0\n")
+    return submit.SUBMISSION_FILE
 
 
 def send(spooky: Competition) -> object:
-    return submit._send(spooky, None, "c0ffee", "podium sub-1 commit c0ffee cv 1.0", [], IMPATIENT)
+    command = submit.submit_command(spooky, None, "podium sub-1 commit c0ffee cv 1.0")
+    return submit._send(spooky, command, "c0ffee", [], IMPATIENT)
 
 
 def test_a_submission_whose_upload_failed(server: KaggleServer, codes: list, file: Path, spooky: Competition) -> None:

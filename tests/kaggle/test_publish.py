@@ -20,12 +20,12 @@ from pipeline.errors import PodiumError
 from pipeline.files import read_json, write_json
 from pipeline.kaggle import publish as publishing
 from pipeline.kaggle import push
-from pipeline.kaggle.credentials import HELP
-from pipeline.kaggle.dataset import TIMINGS, content_hash
+from pipeline.kaggle.credentials import NO_CREDENTIALS
+from pipeline.kaggle.dataset import RUN_TIMINGS, content_hash
 from pipeline.kaggle.preview import preview_publish
 from pipeline.kaggle.publish import RECORD, publish
-from pipeline.kaggle.push import METADATA
-from pipeline.ledger.ledger import NOTHING
+from pipeline.kaggle.push import KERNEL_METADATA
+from pipeline.ledger.ledger import NO_SCORE
 
 
 def go(lmsys: Competition, allow_dirty: bool = False, again: bool = False) -> None:
@@ -48,7 +48,7 @@ def refusal(lmsys: Competition) -> str:
 def test_first_run_and_repeats(
     server: KaggleServer, repository: Path, lmsys: Competition, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (repository / "lb.json").write_text(NOTHING.replace("null", "1", 1))
+    (repository / "lb.json").write_text(NO_SCORE.replace("null", "1", 1))
     before = commit(repository, "a score of another commit")
     server.dataset_states = ["BLOBS_RECEIVED", "READY"]
     go(lmsys)
@@ -65,7 +65,7 @@ def test_first_run_and_repeats(
     assert pushed["competitionDataSources"] == [COMPETITION]
     # One commit on top: the kernel's metadata with the user's name, lb.json without a score.
     assert run("git", "rev-parse", "HEAD^", cwd=repository).stdout.strip() == before
-    assert (repository / "lb.json").read_text() == NOTHING
+    assert (repository / "lb.json").read_text() == NO_SCORE
     assert read_json(repository / "kaggle_kernels/inference/kernel-metadata.json")["id"] == KERNEL
     assert run("git", "status", "--porcelain", cwd=repository).stdout == ""
     told = capsys.readouterr().out
@@ -73,7 +73,7 @@ def test_first_run_and_repeats(
     assert "kernel: dress rehearsal on Python 3.11" in told
     assert "dress rehearsal on Kaggle: 20 s; predicted for 25,000 hidden rows: 1 h 23 min, 836% of the budget" in told
     assert read_json(RECORD)["predicted_seconds"] == REHEARSAL["hidden"]["upper_seconds"]
-    assert read_json(TIMINGS) == REHEARSAL["timings"]
+    assert read_json(RUN_TIMINGS) == REHEARSAL["timings"]
 
     done, calls = head(repository), len(server.calls)
     go(lmsys)
@@ -124,14 +124,14 @@ def test_an_interrupted_wait_goes_on_without_another_push(
 
     # The score of this very push stays, and goes where it is pushed again.
     run("git", "tag", "-a", "sub-1", "-m", json.dumps({"content": read_json(RECORD)["made_of"]}), cwd=repository)
-    (repository / "lb.json").write_text(NOTHING.replace("null", "1", 1))
+    (repository / "lb.json").write_text(NO_SCORE.replace("null", "1", 1))
     scored = commit(repository, "its score")
     go(lmsys)
     assert head(repository) == scored
     server.fault("SaveKernel", status=400, message="here it is pushed again")
     with pytest.raises(PodiumError, match="here it is pushed again"):
         go(lmsys, again=True)
-    assert (repository / "lb.json").read_text() == NOTHING
+    assert (repository / "lb.json").read_text() == NO_SCORE
 
 
 def test_a_dirty_tree_is_refused_unless_allowed(server: KaggleServer, repository: Path, lmsys: Competition) -> None:
@@ -141,7 +141,7 @@ def test_a_dirty_tree_is_refused_unless_allowed(server: KaggleServer, repository
     assert told.startswith("a submission is a commit, but lb.json, notes.txt changed since the last one: ")
     assert "`git add -A && git commit -m 'what is new'` (or ARGS=--allow-dirty)" in told
     assert server.calls == []
-    (repository / "lb.json").write_text(NOTHING)
+    (repository / "lb.json").write_text(NO_SCORE)
     server.fault("GetDataset", status=400, message="here the upload would begin")
     with pytest.raises(PodiumError, match="here the upload would begin"):
         go(lmsys, allow_dirty=True)
@@ -180,7 +180,7 @@ def test_without_credentials_or_name_nothing_is_sent(
     server: KaggleServer, repository: Path, lmsys: Competition, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("KAGGLE_USERNAME")
-    assert refusal(lmsys) == HELP
+    assert refusal(lmsys) == NO_CREDENTIALS
     monkeypatch.setenv("KAGGLE_API_TOKEN", "token")
     assert refusal(lmsys) == "params.yaml: package.owner: expected your Kaggle name, found your-kaggle-name"
     assert server.requests == []
@@ -202,7 +202,7 @@ def test_a_command_says_in_one_line_what_is_missing(server: KaggleServer, reposi
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"title": "x"}'])
 def test_metadata_that_cannot_be_filled_in_is_named(repository: Path, lmsys: Competition, text: str) -> None:
-    METADATA.write_text(text)
+    KERNEL_METADATA.write_text(text)
     with pytest.raises(PodiumError, match=r"kernel-metadata\.json: expected JSON with an id .* `git checkout"):
         preview_publish(load_params().package, lmsys)
 

@@ -11,18 +11,19 @@ import pytest
 from kaggle_server import KaggleServer
 from kaggle_world import COMPETITION, IMPATIENT, KERNEL, SETTINGS, commit, experiment, head, lb, run
 
+from pipeline.artifacts import CV_METRICS
 from pipeline.competitions.task import Competition
 from pipeline.config import load_params
 from pipeline.errors import PodiumError
 from pipeline.files import write_json
 from pipeline.kaggle.dataset import content_hash
 from pipeline.kaggle.preview import preview_submit
-from pipeline.kaggle.publish import PACKAGE, RECORD, Published, commit_published, fingerprint, owned
+from pipeline.kaggle.publish import PACKAGE, RECORD, Published, commit_published, owned, push_hash
 from pipeline.kaggle.push import filled_metadata
-from pipeline.kaggle.submit import FILE, description, submit
+from pipeline.kaggle.submit import SUBMISSION_FILE, description, submit
+from pipeline.kaggle.sync import sync
 from pipeline.ledger.git import numbered_tags, tag_message
-from pipeline.ledger.ledger import CV, NOTHING, parse_ledger
-from pipeline.ledger.sync import sync
+from pipeline.ledger.ledger import NO_SCORE, parse_ledger
 
 
 def published(lmsys: Competition, version: int = 3) -> None:
@@ -30,7 +31,7 @@ def published(lmsys: Competition, version: int = 3) -> None:
     settings = owned(load_params().package)
     metadata = filled_metadata(settings, lmsys)
     commit_published(metadata)
-    made_of = fingerprint(metadata, settings.budget_seconds, 2)
+    made_of = push_hash(metadata, settings.budget_seconds, 2)
     record = Published(KERNEL, version, made_of, content_hash(PACKAGE), 2, True, 20.0, 4000.0)
     write_json(RECORD, asdict(record))
 
@@ -166,7 +167,7 @@ def test_work_that_goes_on_meanwhile_stays_as_it_is(server: KaggleServer, reposi
     assert parent(repository, "lb-1") == sent
     assert lb(repository, "lb-1")["status"] == "error"
     assert parent(repository, "HEAD") == later
-    assert lb(repository) == json.loads(NOTHING)
+    assert lb(repository) == json.loads(NO_SCORE)
     assert len(ledger(repository, "HEAD")) == 1
     changed = run("git", "status", "--porcelain", cwd=repository).stdout.splitlines()
     assert changed == [" M params.yaml", "A  staged.txt"]
@@ -177,7 +178,7 @@ def test_what_has_not_been_published_is_not_submitted(
 ) -> None:
     assert refusal(lmsys) == "no kernel has finished its dress rehearsal on Kaggle; run `make publish`"
     published(lmsys)
-    (repository / "lb.json").write_text(NOTHING.replace("null", "1", 1))
+    (repository / "lb.json").write_text(NO_SCORE.replace("null", "1", 1))
     commit(repository, "a score of another commit")
     assert "lb.json: expected nulls, found a score" in refusal(lmsys)
     experiment(repository, 1, 1.02)
@@ -191,16 +192,16 @@ def test_what_has_not_been_published_is_not_submitted(
 
 
 def test_a_file_competition_gets_its_file(server: KaggleServer, repository: Path, spooky: Competition) -> None:
-    (repository / "lb.json").write_text(NOTHING.replace("null", "1", 1))
+    (repository / "lb.json").write_text(NO_SCORE.replace("null", "1", 1))
     commit(repository, "a score of another commit")
     assert refusal(spooky) == "artifacts/rehearsal/submission.csv: no such file; run `dvc repro`"
-    FILE.parent.mkdir(parents=True)
-    FILE.write_text("id,EAP,HPL,MWS\na,1,0,0\n")
+    SUBMISSION_FILE.parent.mkdir(parents=True)
+    SUBMISSION_FILE.write_text("id,EAP,HPL,MWS\na,1,0,0\n")
     assert go(spooky) == "sub-1"
-    assert lb(repository) == json.loads(NOTHING)
+    assert lb(repository) == json.loads(NO_SCORE)
     body = server.called("CreateSubmission")[0]
     assert body["submissionDescription"] == f"podium sub-1 commit {head(repository)} cv 1.05000"
-    assert server.blobs[body["blobFileTokens"]].data == FILE.read_bytes()
+    assert server.blobs[body["blobFileTokens"]].data == SUBMISSION_FILE.read_bytes()
     assert json.loads(tag_message("sub-1"))["elapsed_seconds"] == 12.5
     assert go(spooky) == "sub-1"
     assert len(server.submissions) == 1
@@ -208,7 +209,7 @@ def test_a_file_competition_gets_its_file(server: KaggleServer, repository: Path
 
 @pytest.mark.parametrize("text", [None, "{", '{"stack": {}}'])
 def test_a_submission_needs_a_cv(repository: Path, text: str | None) -> None:
-    CV.unlink() if text is None else CV.write_text(text)
+    CV_METRICS.unlink() if text is None else CV_METRICS.write_text(text)
     with pytest.raises(PodiumError, match=r"^metrics/cv\.json: .*run `dvc repro"):
         description("sub-1", head(repository))
 

@@ -34,7 +34,7 @@ def same(found: list, expected: list) -> bool:
 
 @given(st.integers(0, 6), st.integers(0, 400))
 def test_a_torn_file_gives_all_whole_chunks(tmp_path_factory: pytest.TempPathFactory, count: int, torn: int) -> None:
-    file = tmp_path_factory.mktemp("shards") / "results"
+    file = tmp_path_factory.mktemp("journal") / "results"
     written = write(file, count)
     assert same(list(journal.read(file)), written)
     if count:

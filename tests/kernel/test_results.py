@@ -1,4 +1,4 @@
-"""Answers: averages over fold models, rows that some have not answered yet, the shift that goes with their number."""
+"""Results: averages over fold models, rows that some have not answered yet, the shift that goes with their number."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.ensemble.calibration import Calibration
 from pipeline.ensemble.ladder import LAST_RESORT, PRIOR, Ladder, Rung
 from pipeline.ensemble.logits import geometric_mean
 from pipeline.ensemble.stackers import equal_mean
-from pipeline.kernel.results import Answers, average
+from pipeline.kernel.results import Results, average
 from pipeline.planning.steps import Step
 
 ROWS = 12
@@ -21,47 +21,47 @@ MEMBERS = {"a": {"folds": [0, 1]}, "b": {"folds": [0, 1]}}
 
 
 @pytest.fixture
-def answers(lmsys: Competition) -> Answers:
+def results(lmsys: Competition) -> Results:
     rungs = (
         Rung(PRIOR, (), None, loss=1.1),
         Rung("a", ("a",), equal_mean(1, 3), Calibration(shift=1.5), loss=1.0),
         Rung("a+b", ("a", "b"), equal_mean(2, 3), Calibration(shift=1.5), loss=0.9),
     )
     ladder = Ladder(rungs, (0.2, 0.3, 0.5), lmsys)
-    return Answers(preference_rows(ROWS).drop("label"), lmsys, MEMBERS, ladder)
+    return Results(preference_rows(ROWS).drop("label"), lmsys, MEMBERS, ladder)
 
 
 def spoken(seed: int, rows: int = ROWS) -> np.ndarray:
     return np.random.default_rng(seed).dirichlet(np.ones(3), size=rows)
 
 
-def test_nothing_yet(answers: Answers) -> None:
-    found, by = answers.probabilities()
+def test_nothing_yet(results: Results) -> None:
+    found, by = results.probabilities()
     assert np.isnan(found).all()
     assert set(by) == {PRIOR}
 
 
-def test_rows_climb_as_results_come_in(answers: Answers) -> None:
+def test_rows_climb_as_results_come_in(results: Results) -> None:
     everything, half = np.arange(ROWS), np.arange(0, ROWS, 2)
     parts = {step: spoken(place) for place, step in enumerate([Step("a", 0), Step("a", 1), Step("b", 0)])}
-    answers.add(Step("a", 0), everything, parts[Step("a", 0)])
-    found, by = answers.probabilities()
+    results.add(Step("a", 0), everything, parts[Step("a", 0)])
+    found, by = results.probabilities()
     assert set(by) == {"a"}
     assert np.allclose(found, parts[Step("a", 0)])  # one of two fold models: no shift yet
-    answers.add(Step("a", 1), half, parts[Step("a", 1)][half])
-    found, by = answers.probabilities()
+    results.add(Step("a", 1), half, parts[Step("a", 1)][half])
+    found, by = results.probabilities()
     both = geometric_mean([parts[Step("a", 0)], parts[Step("a", 1)]])
     assert np.allclose(found[half], Calibration(shift=1.5).apply(both)[half])
     assert np.allclose(found[1::2], parts[Step("a", 0)][1::2])
-    answers.add(Step("b", 0), half[:3], parts[Step("b", 0)][half[:3]])
-    found, by = answers.probabilities()
+    results.add(Step("b", 0), half[:3], parts[Step("b", 0)][half[:3]])
+    found, by = results.probabilities()
     assert [by[row] for row in (0, 1, 2, 4, 6)] == ["a+b", "a", "a+b", "a+b", "a"]
     mix = geometric_mean([both[:1], parts[Step("b", 0)][:1]])
     assert np.allclose(found[0], Calibration(shift=1.5).apply(mix, 0.5)[0])  # a has all of its models, b one of two
 
 
-def test_the_order_of_arrival_is_of_no_consequence(answers: Answers, lmsys: Competition) -> None:
-    other = Answers(answers.rows, lmsys, MEMBERS, answers.ladder)
+def test_the_order_of_arrival_is_of_no_consequence(results: Results, lmsys: Competition) -> None:
+    other = Results(results.rows, lmsys, MEMBERS, results.ladder)
     steps = [Step(name, fold) for name in "ab" for fold in (0, 1)]
     chunks = [
         (step, rows, spoken(place)[rows])
@@ -69,18 +69,18 @@ def test_the_order_of_arrival_is_of_no_consequence(answers: Answers, lmsys: Comp
         for rows in np.array_split(np.arange(ROWS), 3)
     ]
     for step, rows, values in chunks:
-        answers.add(step, rows, values)
-        answers.probabilities()
+        results.add(step, rows, values)
+        results.probabilities()
     for place in np.random.default_rng(0).permutation(len(chunks)):
         other.add(*chunks[place])
-    assert np.array_equal(answers.probabilities()[0], other.probabilities()[0])
+    assert np.array_equal(results.probabilities()[0], other.probabilities()[0])
 
 
-def test_without_a_ladder_it_is_the_mean_of_what_has_run(answers: Answers, lmsys: Competition) -> None:
-    answers.ladder = None
-    answers.add(Step("a", 0), np.arange(4), spoken(1, 4))
-    answers.add(Step("b", 0), np.arange(2), spoken(2, 2))
-    found, by = answers.probabilities()
+def test_without_a_ladder_it_is_the_mean_of_what_has_run(results: Results, lmsys: Competition) -> None:
+    results.ladder = None
+    results.add(Step("a", 0), np.arange(4), spoken(1, 4))
+    results.add(Step("b", 0), np.arange(2), spoken(2, 2))
+    found, by = results.probabilities()
     assert by == [LAST_RESORT] * 4 + [PRIOR] * (ROWS - 4)
     assert np.allclose(found[:2], geometric_mean([spoken(1, 4)[:2], spoken(2, 2)]))
     assert np.isnan(found[4:]).all()

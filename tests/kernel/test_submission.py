@@ -15,9 +15,9 @@ from hypothesis.extra import numpy as arrays
 from pipeline.competitions.task import Competition
 from pipeline.errors import PodiumError
 from pipeline.kernel.submission import (
-    SMALLEST,
+    SMALLEST_PROBABILITY,
     SUM_TOLERANCE,
-    Form,
+    SubmissionForm,
     read_form,
     to_distribution,
     validate_submission,
@@ -30,8 +30,8 @@ ROWS = arrays.arrays(np.float64, st.tuples(st.integers(1, 8), st.just(3)), eleme
 COLUMNS = ("id", "winner_model_a", "winner_model_b", "winner_tie")
 
 
-def form_for(ids: list[str], columns: tuple[str, ...] = COLUMNS) -> Form:
-    return Form(columns, tuple(ids), np.full((len(ids), 3), 1 / 3))
+def form_for(ids: list[str], columns: tuple[str, ...] = COLUMNS) -> SubmissionForm:
+    return SubmissionForm(columns, tuple(ids), np.full((len(ids), 3), 1 / 3))
 
 
 def read(path: Path) -> list[list[str]]:
@@ -50,10 +50,10 @@ def sample_of(folder: Path, ids: list[str], columns: tuple[str, ...] = COLUMNS) 
 def test_a_distribution_sums_to_one_and_rules_nothing_out(probabilities: np.ndarray) -> None:
     result = to_distribution(probabilities)
     assert np.abs(result.sum(axis=1) - 1).max() <= 1e-15 * 4
-    assert result.min() >= SMALLEST / 4
+    assert result.min() >= SMALLEST_PROBABILITY / 4
     assert result.max() <= 1
     normal = probabilities / probabilities.sum(axis=1, keepdims=True)
-    assert np.abs(to_distribution(normal) - normal).max() <= 4 * SMALLEST
+    assert np.abs(to_distribution(normal) - normal).max() <= 4 * SMALLEST_PROBABILITY
 
 
 @settings(max_examples=30)

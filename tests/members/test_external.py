@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import polars as pl
 import pytest
 from support import preference_rows, write_artifacts, write_external
 
+from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.data.folds import Split
 from pipeline.errors import PodiumError
@@ -27,7 +29,7 @@ def split(rows: pl.DataFrame) -> Split:
 
 
 def run(root: Path) -> Run:
-    return Run("friend fold 0", root / "artifacts", Checkpoint(root / "checkpoint"))
+    return Run("friend fold 0", Artifacts(root / "artifacts"), Checkpoint(root / "checkpoint"))
 
 
 def test_predictions_come_back_by_id_and_unknown_rows_are_nan(
@@ -39,14 +41,14 @@ def test_predictions_come_back_by_id_and_unknown_rows_are_nan(
     wanted = pl.read_csv("external/friend.csv", schema_overrides={"id": pl.String})
     stranger = rows[:1].with_columns(pl.lit("stranger").alias("id"))
     asked = pl.concat([rows[30:35], stranger, rows[:3]])
-    answer = predict_member(tmp_path / "model", asked, lmsys)
+    answer = predict_member(tmp_path / "model", Artifacts(tmp_path), asked, lmsys)
     assert np.isnan(answer[5]).all()
     known = [*range(5), 6, 7, 8]
     expected = wanted.drop("id").to_numpy()[[30, 31, 32, 33, 34, 0, 1, 2]]
     assert np.allclose(answer[known], expected, atol=1e-9)
     artifacts = tmp_path / "artifacts"
     artifacts.mkdir()
-    assert quick_look(external, split(rows), start, 10, artifacts) > 0
+    assert quick_look(split(rows), start, 10, Artifacts(artifacts)) > 0
     assert list(artifacts.rglob("*.json")) == []  # a quick look leaves nothing behind
 
 
@@ -95,11 +97,11 @@ def test_a_fold_that_the_member_does_not_train_writes_empty_parts(
     monkeypatch.chdir(tmp_path)
     artifacts = write_artifacts(tmp_path, rows, lmsys, np.repeat([0, 1, -1], [24, 8, 8]))
     start = write_external(tmp_path, "friend", rows, lmsys, 1.0)
-    start["settings"]["folds"] = [0]
+    start = replace(start, settings=replace(start.settings, folds=(0,)))
     (artifacts / "start").mkdir()
     (artifacts / "start" / "friend.json").write_text("{}")
-    assert train_fold(external, split(rows), start, 0, artifacts) is not None
-    assert train_fold(external, split(rows), start, 1, artifacts) is None
+    assert train_fold(split(rows), start, 0, Artifacts(artifacts)) is not None
+    assert train_fold(split(rows), start, 1, Artifacts(artifacts)) is None
     full = pl.read_parquet(artifacts / "oof" / "friend" / "fold0.parquet")
     empty = pl.read_parquet(artifacts / "oof" / "friend" / "fold1.parquet")
     assert (len(full), len(empty)) == (8, 0)

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 from support import preference_rows, write_artifacts, write_external
 
+from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
-from pipeline.config import Tabular
 from pipeline.data.folds import split_rows
 from pipeline.files import read_json, write_json
-from pipeline.members import external, tabular
 from pipeline.members import fold as folds
+from pipeline.members.context import Start
 from pipeline.members.fold import swap_difference, train_fold
+from pipeline.settings.tabular import Tabular
 
 ROWS = preference_rows(120, seed=2)
 
@@ -28,35 +28,36 @@ def artifacts(lmsys: Competition, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     return write_artifacts(tmp_path, ROWS, lmsys, np.arange(len(ROWS)) // 2 % 4 - 1)
 
 
-def told(artifacts: Path, kind: Any, start: dict[str, Any]) -> Any:
+def told(artifacts: Path, start: Start) -> Any:
     """The `swap` of the receipt of fold 0."""
-    write_json(artifacts / "start/m.json", start)
-    train_fold(kind, split_rows(ROWS, pl.read_parquet(artifacts / "folds.parquet"), 0), start, 0, artifacts)
+    here = Artifacts(artifacts)
+    write_json(here.start("m"), asdict(start))
+    train_fold(split_rows(ROWS, here.folds(), 0), start, 0, here)
     return read_json(artifacts / "receipts/m-fold0.json")["swap"]
 
 
 @pytest.fixture
-def start(lmsys: Competition) -> dict[str, Any]:
-    about = {"kind": "tabular", "backbone": "none", "model": "logistic"}
-    settings = Tabular.model_validate(about).model_dump(mode="json")
-    return {"member": "m", "settings": settings, "competition": asdict(lmsys), "threads": 1}
+def start(lmsys: Competition) -> Start:
+    return Start("m", Tabular(kind="tabular", backbone="none", model="logistic"), lmsys, threads=1)
 
 
-def test_a_model_that_treats_both_sides_alike_shows_no_difference(artifacts: Path, start: dict[str, Any]) -> None:
-    assert 0.0 <= told(artifacts, tabular, start) < 1e-9
+def test_a_model_that_treats_both_sides_alike_shows_no_difference(artifacts: Path, start: Start) -> None:
+    assert 0.0 <= told(artifacts, start) < 1e-9
 
 
 def test_a_model_that_prefers_a_side_shows_how_much(
-    artifacts: Path, start: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    artifacts: Path, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leaning = np.array([0.5, 0.3, 0.2])
-    monkeypatch.setattr(folds, "predict_member", lambda folder, rows, *others: np.tile(leaning, (len(rows), 1)))
-    assert told(artifacts, tabular, start) == pytest.approx(0.2)
+    monkeypatch.setattr(
+        folds, "predict_member", lambda folder, artifacts, rows, *others: np.tile(leaning, (len(rows), 1))
+    )
+    assert told(artifacts, start) == pytest.approx(0.2)
 
 
 def test_a_file_of_predictions_cannot_be_asked_again(artifacts: Path, lmsys: Competition) -> None:
     start = write_external(artifacts.parent, "m", ROWS, lmsys, 1.0)
-    assert told(artifacts, external, start) is None
+    assert told(artifacts, start) is None
 
 
 def test_the_difference_is_that_of_the_worst_row_and_class(lmsys: Competition) -> None:

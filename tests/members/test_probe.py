@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from support import preference_rows, probabilities, write_artifacts
 
-from pipeline.artifacts import HOLDOUT
+from pipeline.artifacts import HOLDOUT, Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.config import Stack
 from pipeline.data.folds import Split, split_rows
@@ -32,7 +32,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory, lmsys: Competition) -> P
 
 
 def run(artifacts: Path, folder: Path, competition: Competition) -> dict:
-    return probe.run_probe(artifacts, folder, competition, FOLDS, 1, STACK)
+    return probe.run_probe(Artifacts(artifacts), Artifacts(folder), competition, FOLDS, 1, STACK)
 
 
 def test_clean_code_gains_nothing_and_says_the_same_twice(artifacts: Path, lmsys: Competition, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,14 @@ import pytest
 from packaged import LOCK, WHEELS, manifest_of
 from support import ROOT
 
+from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition, competition_from_json
 from pipeline.config import Package, Params, load_params
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, sha256_file
-from pipeline.imports import closure, libraries
-from pipeline.package.build import ENTRY, build_package
+from pipeline.imports import libraries
+from pipeline.kinds import KINDS
+from pipeline.package.build import ENTRY, build_package, kernel_code
 from pipeline.package.manifest import PYTHON
 from pipeline.package.parity_rows import ROWS_PER_FOLD, parity_rows
 from pipeline.package.wheels import find_wheels
@@ -83,19 +86,43 @@ def test_the_metadata_follows_kaggles_rules(finished: Path, params: Params) -> N
     assert len(metadata["licenses"]) == 1
 
 
-def test_the_code_is_exactly_what_the_kernel_imports(finished: Path) -> None:
+LIGHT = ("tabular", "external")
+"""The kinds in the package of the finished run."""
+
+
+def imported(kinds: Iterable[str]) -> set[str]:
+    """The libraries that the kernel imports with members of these kinds."""
+    modules = {ENTRY, *(module for kind in kinds for module in KINDS[kind].modules())}
+    return {library for module in modules for library in libraries(module)}
+
+
+def test_the_code_is_exactly_what_the_kernel_and_its_members_import(finished: Path) -> None:
     code = finished / "artifacts/package/code"
     shipped = sorted(path.relative_to(code) for path in code.rglob("*") if path.is_file())
-    assert shipped == closure(ENTRY)
+    assert shipped == kernel_code(LIGHT)
     for path in shipped:
         assert (code / path).read_bytes() == (ROOT / path).read_bytes()
-    parts = {path.parts[1] for path in shipped}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_brings_its_code_and_nothing_that_only_training_needs(kind: str) -> None:
+    code = kernel_code([kind])
+    assert Path(*KINDS[kind].opener.split(":")[0].split(".")).with_suffix(".py") in code
+    parts = {path.parts[1] for path in code}
     assert parts.isdisjoint(
         {"training", "members", "package", "kaggle", "ledger", "report", "config.py", "validation.py", "stage.py"}
     )
     allowed = {"numpy", "scipy", "sklearn", "lightgbm", "polars", "safetensors", "threadpoolctl"}
-    allowed |= {"torch", "transformers", "tokenizers", "peft", "bitsandbytes"}  # of the kinds encoder and decoder
-    assert set(libraries(ENTRY)) <= allowed
+    allowed |= {"torch", "transformers", "tokenizers", "peft", "bitsandbytes"}
+    assert imported([kind]) <= allowed
+
+
+def test_without_networks_no_code_of_theirs_is_shipped() -> None:
+    networks = {name for name, kind in KINDS.items() if kind.network}
+    extra = set(kernel_code(KINDS)) - set(kernel_code(LIGHT))
+    assert {path.parent.name for path in extra} >= {"deberta", "backbones"}
+    assert Path("pipeline/inference/network_member.py") in extra
+    assert imported(networks) - imported(LIGHT) >= {"bitsandbytes", "peft", "transformers"}
 
 
 def test_the_shipped_code_runs_without_the_rest(finished: Path) -> None:
@@ -170,7 +197,7 @@ def test_small_folds_give_all_their_rows(lmsys: Competition) -> None:
 
 
 def test_two_builds_give_the_same_bytes(copied: Path, finished: Path, params: Params, wheels: list[Path]) -> None:
-    build_package(copied, params.package, wheels)
+    build_package(Artifacts(copied), params.package, wheels)
     assert manifest_of(copied / "package") == manifest_of(finished / "artifacts/package")
     for name in ("MANIFEST.json", "dataset-metadata.json"):
         assert (copied / "package" / name).read_bytes() == (finished / "artifacts/package" / name).read_bytes()
@@ -182,7 +209,7 @@ def test_a_fold_model_that_says_something_else_is_refused(copied: Path, params: 
     before = sha256_file(copied / "package/MANIFEST.json")
     message = r"shape fold 1: expected its out-of-fold predictions within 0\.0001, found a difference of 0\.\d+"
     with pytest.raises(PodiumError, match=message):
-        build_package(copied, params.package, wheels)
+        build_package(Artifacts(copied), params.package, wheels)
     assert sha256_file(copied / "package/MANIFEST.json") == before  # the old package is still whole
     assert [path.name for path in copied.iterdir() if "partial" in path.name] == []
 
@@ -192,7 +219,7 @@ def test_a_fold_model_that_is_gone_is_named(copied: Path, params: Params, wheels
     with pytest.raises(
         PodiumError, match=r"words/fold1/member\.json: expected a fold model of member words, found none"
     ):
-        build_package(copied, params.package, wheels)
+        build_package(Artifacts(copied), params.package, wheels)
 
 
 def test_only_what_the_stack_uses_is_packed(copied: Path, params: Params, wheels: list[Path]) -> None:
@@ -201,7 +228,7 @@ def test_only_what_the_stack_uses_is_packed(copied: Path, params: Params, wheels
     (copied / "stack/ladder.json").write_text(json.dumps(ladder))
     (copied / "members/words/fold1/member.json").write_text('{"kind": "tabular", "trained": false}')
     settings = Package(**params.package.model_dump() | {"budget_seconds": 99})
-    build_package(copied, settings, wheels)
+    build_package(Artifacts(copied), settings, wheels)
     manifest = manifest_of(copied / "package")
     assert set(manifest["members"]) == {"words"}
     assert manifest["members"]["words"]["folds"] == [0]
@@ -214,7 +241,7 @@ def test_a_class_that_never_occurred_keeps_a_share(copied: Path, params: Params,
     ladder = json.loads((copied / "stack/ladder.json").read_text())
     ladder["prior"] = [0.6, 0.4, 0.0]
     (copied / "stack/ladder.json").write_text(json.dumps(ladder))
-    build_package(copied, params.package, wheels)
+    build_package(Artifacts(copied), params.package, wheels)
     assert 0 < manifest_of(copied / "package")["prior"]["winner_tie"] < 1e-5
 
 
@@ -226,7 +253,7 @@ def test_files_are_copied_where_they_cannot_be_linked(
 
     before = manifest_of(copied / "package")
     monkeypatch.setattr("os.link", across_devices)
-    build_package(copied, params.package, wheels)
+    build_package(Artifacts(copied), params.package, wheels)
     assert manifest_of(copied / "package") == before
 
 

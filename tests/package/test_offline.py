@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.package.offline import PROOF, network_mode, without_network
+from pipeline.package.offline import PROOF, offline_command, offline_mode
 
 # Tries to reach the address in its arguments; a child process of it tries as well.
 PROBE = """import os, socket, subprocess, sys
@@ -40,7 +40,7 @@ def environment(tmp_path: Path):
 
 def modes() -> list[str]:
     """Both modes, where this system allows namespaces."""
-    return ["sockets"] if network_mode() == "sockets" else ["namespace", "sockets"]
+    return ["sockets"] if offline_mode() == "sockets" else ["namespace", "sockets"]
 
 
 def test_the_probe_reaches_the_server_while_nothing_is_cut(tmp_path: Path, environment: dict[str, str]) -> None:
@@ -51,7 +51,7 @@ def test_the_probe_reaches_the_server_while_nothing_is_cut(tmp_path: Path, envir
 
 @pytest.mark.parametrize("mode", modes())
 def test_nothing_is_reached_and_local_pipes_still_work(tmp_path: Path, environment: dict[str, str], mode: str) -> None:
-    command, changed = without_network(tmp_path / "probe.py", mode, tmp_path / "guard", environment)
+    command, changed = offline_command(tmp_path / "probe.py", mode, tmp_path / "guard", environment)
     done = subprocess.run(command, env=changed, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.split()) == (0, ["no", "no", "local"]), done.stderr
 
@@ -73,6 +73,6 @@ def test_sockets_are_the_way_out_where_namespaces_are_forbidden(
     (tmp_path / "unshare").write_text("#!/bin/sh\nexit 1\n")
     (tmp_path / "unshare").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert network_mode() == "sockets"
+    assert offline_mode() == "sockets"
     (tmp_path / "unshare").unlink()
-    assert network_mode() == "sockets"
+    assert offline_mode() == "sockets"

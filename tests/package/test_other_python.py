@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from packaged import KERNEL, LOCK, WHEELS, manifest_of, mount, read_csv
 
+from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.config import load_params
 from pipeline.files import read_json
@@ -42,7 +43,7 @@ def test_the_package_runs_on_the_other_python(finished: Path, tmp_path: Path, lm
     image = ["numpy", "scipy", "scikit-learn"]
     subprocess.run([str(python), "-m", "pip", "install", "-q", "--only-binary=:all:", *image], check=True)
     artifacts = shutil.copytree(finished / "artifacts", tmp_path / "artifacts")
-    build_package(artifacts, load_params(finished / "params.yaml").package, find_wheels(WHEELS, LOCK))
+    build_package(Artifacts(artifacts), load_params(finished / "params.yaml").package, find_wheels(WHEELS, LOCK))
     assert len(manifest_of(artifacts / "package")["wheels"]) == len(LIBRARIES)
     shutil.copytree(finished / "data", tmp_path / "data")
     mounted = mount(tmp_path, tmp_path / "input", files=f"competitions/{lmsys.name}")

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 from packaged import WHEELS, manifest_of, mount, read_csv, run_here
 
+from pipeline.artifacts import Artifacts
 from pipeline.config import load_params
 from pipeline.errors import PodiumError
 from pipeline.members.refit import PARITY_ROWS
@@ -36,7 +37,7 @@ def refitted(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         small = [
             wheel for wheel in find_wheels(WHEELS, WHEELS.parents[1] / "requirements.lock") if "safet" in wheel.name
         ]
-        build_package(Path("artifacts"), load_params().package, small)
+        build_package(Artifacts(), load_params().package, small)
     finally:
         os.chdir(before)
     return root
@@ -74,7 +75,7 @@ def test_a_damaged_refit_is_not_packaged(refitted: Path, tmp_path: Path) -> None
     parity = artifacts / "refit/shape/parity.parquet"
     pl.read_parquet(parity).with_columns(pl.col("winner_tie") + 0.01).write_parquet(parity)
     with pytest.raises(PodiumError, match=f"shape fold {EXTRA}: expected its out-of-fold predictions"):
-        build_package(artifacts, load_params(refitted / "params.yaml").package, [])
+        build_package(Artifacts(artifacts), load_params(refitted / "params.yaml").package, [])
 
 
 def test_without_a_refit_nothing_is_added(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,5 +83,5 @@ def test_without_a_refit_nothing_is_added(finished: Path, tmp_path: Path, monkey
     monkeypatch.chdir(root)
     refit.main("words")
     assert json.loads(Path("artifacts/refit/words/model/member.json").read_text())["trained"] is False
-    build_package(Path("artifacts"), load_params().package, [])
+    build_package(Artifacts(), load_params().package, [])
     assert manifest_of(Path("artifacts/package"))["members"]["words"]["folds"] == [0, 1]

@@ -11,8 +11,8 @@ from pipeline.competitions.task import Competition
 from pipeline.errors import PodiumError
 from pipeline.files import read_json
 from pipeline.kernel.submission import validate_submission
-from pipeline.package.offline import network_mode
-from pipeline.package.rehearse import METRICS, rehearse
+from pipeline.package.offline import offline_mode
+from pipeline.package.rehearse import METRIC_KEYS, rehearse
 
 
 @pytest.fixture
@@ -31,9 +31,9 @@ def test_both_modes_write_the_same_valid_submission(
 ) -> None:
     package, data = finished / "artifacts/package", finished / "data"
     written = []
-    for mode in {"sockets", network_mode()}:
+    for mode in {"sockets", offline_mode()}:
         metrics = run(package, data, tmp_path / mode, mode)
-        assert tuple(metrics) == METRICS
+        assert tuple(metrics) == METRIC_KEYS
         assert (metrics["valid"], metrics["network"], metrics["rows"]) == (True, mode, 24)
         assert metrics["parity_max_abs_diff"] <= 1e-4
         assert validate_submission(tmp_path / mode / "submission.csv", data / "sample_submission.csv", lmsys) == 24
@@ -45,7 +45,7 @@ def test_both_modes_write_the_same_valid_submission(
 
 
 def test_the_keys_of_the_metrics_are_the_contracts() -> None:
-    assert set(METRICS) == {
+    assert set(METRIC_KEYS) == {
         *("budget_seconds", "elapsed_seconds", "valid", "rungs", "rows", "rows_per_rung"),
         *("parity", "parity_max_abs_diff", "network", "plan", "timings", "hidden"),
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import PodiumError
+from pipeline.kinds import KINDS
 from pipeline.package.wheels import LIBRARIES, find_wheels
 
 NAMES = {
@@ -32,6 +33,20 @@ def fetched(tmp_path: Path) -> Path:
 def test_every_library_is_found_at_its_locked_version(fetched: Path) -> None:
     (fetched / "polars-1.1-py3-none-any.whl").touch()
     assert [path.name for path in find_wheels(fetched, fetched.parent / "requirements.lock")] == sorted(NAMES.values())
+
+
+def test_a_kind_brings_the_libraries_that_it_names(fetched: Path) -> None:
+    lock = fetched.parent / "requirements.lock"
+    assert find_wheels(fetched, lock, ["tabular", "external"]) == find_wheels(fetched, lock)
+    more = set(KINDS["encoder"].wheels)
+    lock.write_text(lock.read_text() + "".join(f"{name}==3.4\n" for name in more))
+    for name in more:
+        (fetched / f"{name.replace('-', '_')}-3.4-py3-none-any.whl").touch()
+    found = find_wheels(fetched, lock, ["encoder"])
+    assert len(found) == len(LIBRARIES) + len(more)
+    assert any(path.name.startswith("transformers-3.4") for path in found)
+    with pytest.raises(PodiumError, match="expected a pinned version of"):  # peft and others, for adapters
+        find_wheels(fetched, lock, ["decoder"])
 
 
 @pytest.mark.parametrize("name", LIBRARIES)

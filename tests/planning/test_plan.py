@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -14,8 +16,10 @@ from packaged import manifest_of, write_manifest
 from support import error_line, run_module
 
 from pipeline.ensemble.ladder import Rung
+from pipeline.errors import PodiumError
+from pipeline.planning import forecast
 from pipeline.planning.cost import Costs
-from pipeline.planning.gain import Worth, averaged_share
+from pipeline.planning.gain import ExpectedGain, averaged_share
 from pipeline.planning.plan import LEFTOVER, Planned, Situation, plan
 from pipeline.planning.steps import Load, Step
 
@@ -31,7 +35,7 @@ RUNGS = (
     Rung("cheap+good", ("cheap", "good"), None, loss=0.9, averaging=0.02),
     Rung("cheap+good+slow", ("cheap", "good", "slow"), None, loss=0.85, averaging=0.02),
 )
-WORTH = Worth(RUNGS, {name: 2 for name in COSTS}, {})
+EXPECTED = ExpectedGain(RUNGS, {name: 2 for name in COSTS}, {})
 
 
 def situation(seconds: float, done: tuple[Step, ...] = (), unsure: np.ndarray | None = None) -> Situation:
@@ -60,7 +64,7 @@ def steps(planned: list[Planned]) -> list[str]:
 
 
 def test_the_best_gain_per_second_comes_first() -> None:
-    planned = plan(situation(1e6), costs(), WORTH)
+    planned = plan(situation(1e6), costs(), EXPECTED)
     assert steps(planned)[:3] == ["cheap0", "good0", "cheap1"]
     assert sorted(steps(planned)) == sorted(f"{name}{fold}" for name in COSTS for fold in (0, 1))
     assert all(each.rows is None for each in planned)
@@ -74,7 +78,7 @@ def test_the_best_gain_per_second_comes_first() -> None:
 @given(st.floats(0.1, 600.0), st.integers(0, 6))
 def test_no_plan_is_longer_than_the_time(seconds: float, finished: int) -> None:
     done = tuple(Step(name, fold) for name in COSTS for fold in (0, 1))[:finished]
-    planned = plan(situation(seconds, done), costs(), WORTH)
+    planned = plan(situation(seconds, done), costs(), EXPECTED)
     assert sum(each.seconds for each in planned) <= seconds
     assert not set(done) & {each.step for each in planned}
     assert all(each.upper >= each.seconds for each in planned)
@@ -83,15 +87,15 @@ def test_no_plan_is_longer_than_the_time(seconds: float, finished: int) -> None:
 @settings(max_examples=40, deadline=None)
 @given(st.floats(1.0, 300.0), st.floats(1.0, 2.0))
 def test_more_time_never_plans_less_gain(seconds: float, more: float) -> None:
-    gains = [sum(each.gain for each in plan(situation(s), costs(), WORTH)) for s in (seconds, seconds * more)]
+    gains = [sum(each.gain for each in plan(situation(s), costs(), EXPECTED)) for s in (seconds, seconds * more)]
     assert gains[1] >= gains[0] - 1e-9
 
 
 def test_where_a_part_fits_it_is_the_rows_that_gain_most() -> None:
     unsure = np.linspace(0.05, 0.6, ROWS)
-    worth = replace(WORTH, rungs=tuple(replace(rung, priority=(0.0, 1.0, 0.0, 0.0, 0.0)) for rung in RUNGS))
+    expected = replace(EXPECTED, rungs=tuple(replace(rung, priority=(0.0, 1.0, 0.0, 0.0, 0.0)) for rung in RUNGS))
     done = (Step("cheap", 0), Step("cheap", 1), Step("good", 0), Step("good", 1))
-    (only,) = plan(situation(60.0, done, unsure), costs(), worth)
+    (only,) = plan(situation(60.0, done, unsure), costs(), expected)
     assert only.step.member == "slow"
     assert only.rows is not None
     chosen = np.flatnonzero(only.rows)
@@ -103,9 +107,9 @@ def test_where_a_part_fits_it_is_the_rows_that_gain_most() -> None:
 def test_a_part_too_small_to_load_for_is_left_out() -> None:
     timings = {name: {"cpu": {"load": 50.0, "a": 0.0, "b": 1.0, "c": 0.0}} for name in COSTS}
     dear = Costs(MEMBERS, {"cpu": "cpu"}, timings)
-    assert plan(situation(55.0), dear, WORTH) == [] or steps(plan(situation(55.0), dear, WORTH)) == ["cheap0"]
+    assert plan(situation(55.0), dear, EXPECTED) == []
     done = (Step("cheap", 0), Step("cheap", 1), Step("good", 0), Step("good", 1))
-    assert plan(situation(60.0, done), dear, WORTH) == []
+    assert plan(situation(60.0, done), dear, EXPECTED) == []
 
 
 def test_members_that_help_only_together_are_planned_together() -> None:
@@ -116,25 +120,25 @@ def test_members_that_help_only_together_are_planned_together() -> None:
         Rung("cheap+slow", ("cheap", "slow"), None, loss=1.0),
         Rung("cheap+good+slow", ("cheap", "good", "slow"), None, loss=0.7),
     )
-    worth = Worth(rungs, {name: 1 for name in COSTS}, {})
-    planned = plan(situation(1e6), costs(), worth)
+    expected = ExpectedGain(rungs, {name: 1 for name in COSTS}, {})
+    planned = plan(situation(1e6), costs(), expected)
     assert steps(planned)[:3] == ["cheap0", "good0", "slow0"]
     assert planned[1].gain == pytest.approx(0.15)
 
 
 def test_what_is_expected_to_gain_nothing_runs_last_and_only_whole() -> None:
     rungs = (*RUNGS[:5], replace(RUNGS[5], loss=0.93, averaging=0.0))
-    worth = Worth(rungs, {name: 2 for name in COSTS}, {})
-    planned = plan(situation(1e6), costs(), worth)
+    expected = ExpectedGain(rungs, {name: 2 for name in COSTS}, {})
+    planned = plan(situation(1e6), costs(), expected)
     assert steps(planned)[-2:] == ["slow0", "slow1"]
     assert all(each.gain <= LEFTOVER for each in planned[-2:])
-    assert "slow0" not in steps(plan(situation(150.0), costs(), worth))
+    assert "slow0" not in steps(plan(situation(150.0), costs(), expected))
 
 
 def test_a_step_that_no_device_may_run_is_not_planned() -> None:
     now = situation(1e6)
     now = replace(now, may=lambda member, device: member != "good")
-    assert {each.step.member for each in plan(now, costs(), WORTH)} == {"cheap", "slow"}
+    assert {each.step.member for each in plan(now, costs(), EXPECTED)} == {"cheap", "slow"}
 
 
 def test_a_swap_pass_waits_for_its_first_and_is_worth_its_share() -> None:
@@ -142,8 +146,8 @@ def test_a_swap_pass_waits_for_its_first_and_is_worth_its_share() -> None:
     swap = Step("good", 0, "swap")
     loads, masks = dict(now.loads), dict(now.open)
     loads[swap], masks[swap] = loads[Step("good", 0)], np.ones(ROWS, dtype=bool)
-    worth = Worth(RUNGS, WORTH.folds, {"good": {"swap": 0.08}})
-    planned = plan(replace(now, loads=loads, open=masks), costs(), worth)
+    expected = ExpectedGain(RUNGS, EXPECTED.folds, {"good": {"swap": 0.08}})
+    planned = plan(replace(now, loads=loads, open=masks), costs(), expected)
     places = {each.step: place for place, each in enumerate(planned)}
     assert places[swap] > places[Step("good", 0)]
     assert planned[places[swap]].gain > LEFTOVER
@@ -158,43 +162,55 @@ def test_averaging_pays_less_and_less(count: int, folds: int) -> None:
     assert averaged_share(count, folds) <= 1.0
 
 
-def test_the_command_prints_what_would_happen(package: Path) -> None:
-    asked = ("--rows", "25000", "--budget", "32400")
-    done = run_module("pipeline.planning.forecast", "--package", str(package), *asked, cwd=package)
-    assert done.returncode == 0, done.stderr
-    assert "25000 rows within 32400 s would be:" in done.stdout
+@pytest.fixture
+def command(package: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """What `python -m pipeline.planning.forecast` prints of the package, with options in place of the usual ones."""
+
+    def printed(**options: str) -> str:
+        asked = {"package": str(package), "rows": "2000", "budget": "600", "hardware": "cpu"} | options
+        given = [each for name, value in asked.items() for each in (f"--{name}", value)]
+        monkeypatch.setattr("sys.argv", ["forecast", *given])
+        forecast.main()
+        return capsys.readouterr().out
+
+    return printed
+
+
+def test_the_command_prints_what_would_happen(package: Path, command: Callable[..., str]) -> None:
+    done = command(budget="32400", hardware="t4x2")
+    assert "2000 rows within 32400 s would be:" in done
     for name, member in manifest_of(package)["members"].items():
-        assert all(f"{name} fold {fold} " in done.stdout for fold in member["folds"])
-    assert "everything would take" in done.stdout
-    short = run_module(
-        "pipeline.planning.forecast", "--package", str(package), *asked[:2], "--budget", "10", cwd=package
-    )
-    assert short.returncode == 0
-    assert len(short.stdout.splitlines()) < len(done.stdout.splitlines())
+        assert all(f"{name} fold {fold} " in done for fold in member["folds"])
+    assert "everything would take" in done
+    assert len(command(budget="10", hardware="t4x2").splitlines()) < len(done.splitlines())
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("options", "says"),
     [
-        (("--hardware", "abacus"), "--hardware: expected t4, gpu or cpu, or several like t4x2, found abacus"),
-        (("--rows", "0"), "--rows and --budget: expected positive numbers"),
-        (("--timings", "nowhere.json"), "nowhere.json: expected a rehearsal.json with timings, found none"),
-        (("--package", "nowhere"), "nowhere: expected a package (a folder with MANIFEST.json), found none"),
+        ({"hardware": "abacus"}, "--hardware: expected t4, gpu or cpu, or several like t4x2, found abacus"),
+        ({"rows": "0"}, "--rows and --budget: expected positive numbers"),
+        ({"budget": "-1"}, "--rows and --budget: expected positive numbers"),
+        ({"timings": "nowhere.json"}, "nowhere.json: expected a rehearsal.json with timings, found none"),
+        ({"package": "nowhere"}, "nowhere: expected a package (a folder with MANIFEST.json), found none"),
     ],
 )
-def test_what_the_command_refuses(package: Path, arguments: tuple[str, ...], says: str) -> None:
-    usual = {"--package": str(package), "--rows": "100", "--budget": "600", "--hardware": "cpu"}
-    asked = usual | {arguments[0]: arguments[1]}
-    flat = [each for pair in asked.items() for each in pair]
-    assert says in error_line(run_module("pipeline.planning.forecast", *flat, cwd=package))
+def test_what_the_command_refuses(command: Callable[..., str], options: dict[str, str], says: str) -> None:
+    with pytest.raises(PodiumError, match=re.escape(says)) as caught:
+        command(**options)
+    assert "\n" not in str(caught.value)
 
 
-def test_a_member_without_known_gains_is_planned_too(package: Path) -> None:
+def test_a_refusal_of_the_command_is_one_line_with_exit_code_2(tmp_path: Path) -> None:
+    done = run_module("pipeline.planning.forecast", "--rows", "1", "--budget", "0", cwd=tmp_path)
+    assert error_line(done) == "error: --rows and --budget: expected positive numbers"
+
+
+def test_a_member_without_known_gains_is_planned_too(package: Path, command: Callable[..., str]) -> None:
     manifest = manifest_of(package)
     del manifest["members"]["shape"]["gains"]
     write_manifest(package, manifest)
-    asked = ("--package", str(package), "--rows", "10", "--budget", "600", "--hardware", "cpu")
-    assert "shape fold 1" in run_module("pipeline.planning.forecast", *asked, cwd=package).stdout
+    assert "shape fold 1" in command(rows="10")
 
 
 def test_a_cpu_has_no_time_for_networks_but_does_not_take_theirs() -> None:
@@ -208,7 +224,7 @@ def test_a_cpu_has_no_time_for_networks_but_does_not_take_theirs() -> None:
         {"cpu": "cpu", "other": "cpu"},
         {n: {"cpu": {"load": 0.0, "a": 0.0, "b": 1.0, "c": 0.0}} for n in COSTS},
     )
-    planned = plan(now, found, WORTH)
+    planned = plan(now, found, EXPECTED)
     assert {"cheap0", "cheap1", "good0"} <= set(steps(planned))
     assert sum(each.upper for each in planned if each.step.member != "cheap" and each.rows is None) <= 60.0 + 1e-9
 
@@ -216,6 +232,6 @@ def test_a_cpu_has_no_time_for_networks_but_does_not_take_theirs() -> None:
 def test_without_any_figures_everything_that_fits_is_run() -> None:
     """A ladder that could not be read: the kernel goes on with the equal mean of whatever runs."""
     for loss in (0.0, np.inf):
-        worth = Worth((Rung("prior", (), None, loss=loss),), {name: 2 for name in COSTS}, {})
-        assert len(plan(situation(1e6), costs(), worth)) == 6
-        assert {each.step.member for each in plan(situation(60.0), costs(), worth)} == {"cheap", "good"}
+        expected = ExpectedGain((Rung("prior", (), None, loss=loss),), {name: 2 for name in COSTS}, {})
+        assert len(plan(situation(1e6), costs(), expected)) == 6
+        assert {each.step.member for each in plan(situation(60.0), costs(), expected)} == {"cheap", "good"}

@@ -68,7 +68,7 @@ def test_bins_by_hand() -> None:
         Bin(3, pytest.approx(0.2), pytest.approx(1 / 3)),
         Bin(2, pytest.approx(0.85), pytest.approx(0.5)),
     ]
-    gap = charts.calibration_gap([Bin(3, 0.2, 0.3), Bin(1, 0.8, 0.4)])
+    gap = charts.calibration_error([Bin(3, 0.2, 0.3), Bin(1, 0.8, 0.4)])
     assert gap == pytest.approx((3 * 0.1 + 1 * 0.4) / 4)
 
 
@@ -83,7 +83,7 @@ def test_bins_hold_equal_counts_and_lose_no_row(rows: int, seed: int) -> None:
     assert sum(one.rows * one.observed for one in bins) == pytest.approx(hit.sum())
     predicted = [one.predicted for one in bins]
     assert predicted == sorted(predicted)
-    assert (charts.calibration_gap(bins) is None) == (rows == 0)
+    assert (charts.calibration_error(bins) is None) == (rows == 0)
 
 
 def test_chance_bars_hold_95_of_100_calibrated_bins() -> None:

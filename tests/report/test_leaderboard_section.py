@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from report.test_page import make_run
+from report_run import make_run
 
 from pipeline.errors import PodiumError
 from pipeline.ledger.agreement import agreement

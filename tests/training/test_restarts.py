@@ -20,7 +20,7 @@ from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.data.folds import split_rows
 from pipeline.errors import PodiumError
-from pipeline.evaluation.collapse import attempts_told
+from pipeline.evaluation.collapse import most_attempts, share_of_updates, stopped_attempts
 from pipeline.files import read_json
 from pipeline.inference.network_member import encoded_rows
 from pipeline.members.decoder import adapted_base
@@ -336,7 +336,10 @@ def test_receipt_and_scores_tell_every_attempt(
     train_fold(split, start, 0, Artifacts(artifacts))
     training = read_json(artifacts / "receipts/mine-fold0.json")["training"]
     assert training["collapsed"] is True and training["failed"]
-    told = attempts_told({0: training, 1: training})
-    assert told["attempts"] == 2 and len(told["stopped"]) == 4
-    assert told["stopped"][3].startswith("fold 1, attempt 2 (rate 0.5, warmup 10%), ")
-    assert told["updates"] == pytest.approx(sum(each["steps"] for each in training["attempts"]) / 30, abs=1e-4)
+    records = {0: training, 1: training}
+    stopped = stopped_attempts(records)
+    assert most_attempts(records) == 2 and len(stopped) == 4
+    assert stopped[3].startswith("fold 1, attempt 2 (rate 0.5, warmup 10%), ")
+    assert share_of_updates(records) == pytest.approx(
+        sum(each["steps"] for each in training["attempts"]) / 30, abs=1e-4
+    )

@@ -5,7 +5,6 @@ python -m stages.backbone --backbone NAME        # for a backbone with `source: 
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
@@ -24,6 +23,7 @@ from huggingface_hub.errors import (
 )
 
 from pipeline.errors import PodiumError
+from pipeline.files import link
 
 TOKENIZER = (
     "tokenizer.json",
@@ -78,7 +78,7 @@ def fetch(name: str, repository: str, revision: str, folder: Path) -> None:
         ) from None
     # The cache never rewrites a file, so a link is as safe as a copy.
     for file in _wanted(snapshot):
-        _link(file.resolve(), folder / file.name)
+        link(file, folder / file.name)
 
 
 def copy_folder(name: str, path: Path, folder: Path) -> None:
@@ -94,7 +94,7 @@ def copy_folder(name: str, path: Path, folder: Path) -> None:
 
 
 def _snapshot(repository: str, revision: str) -> Path:
-    """The folder of the user's cache that holds the wanted files of this commit."""
+    """Returns the folder of the user's cache that holds the wanted files of this commit."""
     try:
         patterns = [*DESCRIPTION, *_weights(_listed(repository, revision))]
     except HfHubHTTPError:
@@ -106,7 +106,7 @@ def _snapshot(repository: str, revision: str) -> Path:
 
 
 def _listed(repository: str, revision: str) -> list[str]:
-    """The names of the files of this commit: as the cache remembers them, else as the hub says (asked once)."""
+    """Returns the names of the files of this commit: as the cache remembers them, else as the hub says (asked once)."""
     try:
         return [file.path for file in get_cached_repo_tree(repository, revision=revision)]
     except CachedRepoTreeNotFoundError:
@@ -126,10 +126,3 @@ def _wanted(folder: Path) -> Iterator[Path]:
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
     return not fnmatch(name, SUBFOLDERS) and any(fnmatch(name, pattern) for pattern in patterns)
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without links
-        shutil.copyfile(source, target)

@@ -31,7 +31,7 @@ FAST = "fast"
 def load_backbone(
     folder: Path, precision: str, device: str, dropout: float | None = None, attention: str = FAST
 ) -> nn.Module:
-    """The network without any head, in evaluation mode, its weights as saved.
+    """Returns the network without any head, in evaluation mode, its weights as saved.
 
     Quantised linear layers compute in fp32 on a CPU and in fp16 on a GPU (a T4 has no bf16). With `attention` FAST,
     DeBERTa gets ours.
@@ -54,14 +54,14 @@ def load_backbone(
 
 
 def fresh_backbone(folder: Path, device: str, attention: str = FAST) -> nn.Module:
-    """The network of config.json without its saved weights: they are about to be replaced by a member's own."""
+    """Returns the network of config.json without its saved weights, which a member's own are about to replace."""
     config = without_dropout(AutoConfig.from_pretrained(folder, local_files_only=True), 0.0)
     network = AutoModel.from_config(config, dtype=torch.float32).eval().to(device)
     return accelerated(network) if attention == FAST else network
 
 
 def without_dropout(config: Any, rate: float | None) -> Any:
-    """`config` with every dropout rate replaced by `rate`; unchanged for None.
+    """Returns `config` with every dropout rate replaced by `rate`; unchanged for None.
 
     It must happen before the network is built: some keep their rates in modules of their own, not in nn.Dropout.
     """
@@ -73,12 +73,12 @@ def without_dropout(config: Any, rate: float | None) -> Any:
 
 
 def accelerated(network: nn.Module) -> nn.Module:
-    """`network` with our attention, where it is a DeBERTa, and our dropout; weights and their names stay."""
+    """Returns `network` with our attention, where it is a DeBERTa, and our dropout; weights and their names stay."""
     return use_fast_dropout(use_fast_attention(network))
 
 
 def quantisation(precision: str, compute: torch.dtype) -> BitsAndBytesConfig:
-    """How `nf4` and `int8` are quantised; what is not computes in `compute`."""
+    """Returns how `nf4` and `int8` are quantised; what is not computes in `compute`."""
     if precision == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
     return BitsAndBytesConfig(
@@ -90,7 +90,7 @@ def quantisation(precision: str, compute: torch.dtype) -> BitsAndBytesConfig:
 
 
 def settled(network: nn.Module, compute: torch.dtype) -> nn.Module:
-    """The same rules on every machine, whatever stood in a saved quantisation config."""
+    """Sets the same rules on every machine, whatever stood in a saved quantisation config."""
     from bitsandbytes.nn import Linear4bit
 
     for module in network.modules():

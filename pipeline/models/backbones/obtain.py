@@ -63,7 +63,7 @@ def contents_hash(folder: Path) -> str:
 
 
 def family(folder: Path) -> str:
-    """ENCODER where transformers has a masked-LM class for the network of config.json, DECODER where a causal one.
+    """Returns ENCODER where transformers has a masked-LM class for config.json's network, DECODER where a causal one.
 
     Raises: PodiumError where it has neither, or does not know the network.
     """
@@ -81,7 +81,7 @@ def family(folder: Path) -> str:
 
 
 def _quiet() -> None:
-    """No bars for work of milliseconds, no table of tensors that a base network leaves out: our errors are one line."""
+    """Silences bars for work of milliseconds and tables of tensors that a base network leaves out."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -179,7 +179,7 @@ def _shape(config: Any, network: Any, tokenizer: Any) -> dict[str, Any]:
 
 
 def _positions(config: Any, tokenizer: Any) -> int | None:
-    """The longest sequence, special tokens included; None where distances beyond the table share its last entries."""
+    """Returns the longest sequence, special tokens included; None where far distances share the last entries."""
     if getattr(config, "relative_attention", False) and not config.position_biased_input:
         return None
     positions = getattr(config, "max_position_embeddings", None)

@@ -55,13 +55,13 @@ def build_scratch(settings: Scratch, texts: list[str], folder: Path) -> None:
 
 
 def _evenly(texts: list[str]) -> list[str]:
-    """Every n-th text, with the smallest n that keeps them under CHARACTERS on average."""
+    """Returns every n-th text, with the smallest n that keeps them under CHARACTERS on average."""
     step = max(1, -(-sum(map(len, texts)) // CHARACTERS))
     return texts[::step]
 
 
 def _unigram_tokenizer(texts: list[str], vocabulary: int) -> DebertaV2Tokenizer:
-    """A Unigram tokenizer with the special tokens where microsoft/deberta-v3-* have them: four first, [MASK] last."""
+    """Trains a Unigram tokenizer with the special tokens where microsoft/deberta-v3-* have them: [MASK] last."""
     # Trained by sentencepiece: the trainer of `tokenizers` sums in the order of a hash table, so that its scores differ
     # from run to run.
     normalizer = DebertaV2Tokenizer().backend_tokenizer.normalizer
@@ -92,7 +92,7 @@ def _unigram_tokenizer(texts: list[str], vocabulary: int) -> DebertaV2Tokenizer:
 
 
 def _deberta(settings: Scratch, tokenizer: DebertaV2Tokenizer) -> PreTrainedModel:
-    """The base network, without a masked-LM head: every class of transformers finds all backbone tensors in it."""
+    """Builds the base network, without a masked-LM head: every class of transformers finds all its tensors."""
     shape = DEBERTA_V3 | {
         "vocab_size": _rows(len(tokenizer) + SPARE // 4),
         "hidden_size": settings.hidden,
@@ -107,7 +107,7 @@ def _deberta(settings: Scratch, tokenizer: DebertaV2Tokenizer) -> PreTrainedMode
 
 
 def _bytes_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer, which knows every text; it puts <s> in front, as those of Llama do."""
+    """Trains a byte-level BPE tokenizer, which knows every text; it puts <s> in front, as those of Llama do."""
     specials = ["<pad>", "<s>", "</s>"]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

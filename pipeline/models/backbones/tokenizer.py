@@ -17,7 +17,7 @@ VOCABULARY_NAMES = "tokenizer.json, spm.model, vocab.json, vocab.txt"
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The transformers tokenizer of a local folder in Hugging Face layout; nothing is downloaded.
+    """Returns the transformers tokenizer of a local folder in Hugging Face layout; nothing is downloaded.
 
     Raises: PodiumError where it does not load.
     """
@@ -60,7 +60,7 @@ def save_encoder_tokenizer(source: Path, folder: Path) -> Any:
 
 
 def _own_normalizer(source: Path, tokenizer: Any) -> Any:
-    """How the vocabulary's authors normalised text: transformers 5 drops their table, and "…" becomes [UNK] by that."""
+    """Returns the authors' own normalisation: transformers 5 drops their table, and "…" becomes [UNK] by that."""
     from tokenizers import Regex, Tokenizer, normalizers
 
     if (source / "tokenizer.json").exists():
@@ -75,7 +75,7 @@ def _own_normalizer(source: Path, tokenizer: Any) -> Any:
 
 
 def finish_decoder_tokenizer(folder: Path) -> Any:
-    """The tokenizer of `folder`; where it has no token to pad with, its end-of-text token becomes that, on disk too.
+    """Returns the tokenizer of `folder`, its end-of-text token to pad with where it has no other, on disk too.
 
     Raises: PodiumError where it does not load, or has neither.
     """

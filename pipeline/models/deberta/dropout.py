@@ -21,17 +21,17 @@ def use_fast_dropout(network: nn.Module) -> nn.Module:
 
 
 class FastDropout(nn.Dropout):
-    """nn.Dropout, drawn in another way where the states are on a CPU. Equal seeds of torch's give equal draws."""
+    """nn.Dropout, drawn in another way where the states are on a CPU. Equal seeds of torch give equal draws."""
 
     def forward(self, states: Tensor) -> Tensor:
-        """A tensor of any shape."""
+        """Returns the states, of any shape, with elements dropped at the rate `p` while training."""
         if not self.training or not 0 < self.p < 1 or states.device.type != "cpu" or not states.is_floating_point():
             return super().forward(states)
         return states * noise_like(states, self.p)
 
 
 def noise_like(states: Tensor, rate: float) -> Tensor:
-    """What dropout at a `rate` between 0 and 1 multiplies `states` with: 0, or 1 / the share that is kept."""
+    """Returns what dropout at a `rate` between 0 and 1 multiplies `states` with: 0, or 1 / the share that is kept."""
     dropped = min(round(rate * LEVELS), LEVELS - 1)
     bits = torch.empty(-(-states.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
     noise = torch.empty(states.shape, dtype=states.dtype)

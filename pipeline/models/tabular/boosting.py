@@ -41,7 +41,7 @@ def fit_boosting(
     }
     if classes > 2:
         parameters["num_class"] = classes
-    apart = inner_slice(groups, seed)
+    apart = stopping_rows(groups, seed)
     trees = max(1, settings.max_trees // 4)
     if apart.any() and len(np.unique(targets[~apart])) == classes:
         training = lgb.Dataset(inputs[~apart], targets[~apart])
@@ -54,8 +54,8 @@ def fit_boosting(
     return lgb.train(parameters, lgb.Dataset(inputs, targets), trees)
 
 
-def inner_slice(groups: np.ndarray, seed: int) -> np.ndarray:
-    """(rows,) bool: the rows of one fifth of the groups, drawn with `seed`; none where there is only one group."""
+def stopping_rows(groups: np.ndarray, seed: int) -> np.ndarray:
+    """Returns (rows,) bool: one fifth of the groups, drawn with `seed`; no row where there is only one group."""
     distinct = np.unique(groups)
     drawn = np.random.default_rng(seed).permutation(distinct)[: int(np.ceil(INNER_SHARE * len(distinct)))]
     return np.isin(groups, drawn) if len(distinct) > 1 else np.zeros(len(groups), dtype=bool)

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
-from pipeline.models.tabular.inputs import Inputs
+from pipeline.models.tabular.head_inputs import Inputs
 
 FURTHEST = 5.0
 """Standardised features are cut here, so that one freak text cannot turn a prediction around alone."""
@@ -29,7 +29,7 @@ class LinearHead:
     """(scores,)"""
 
     def scores(self, inputs: Inputs) -> np.ndarray:
-        """(rows, 1) log odds of the second of two classes, or (rows, classes) logits of more."""
+        """Returns (rows, 1) log odds of the second of two classes, or (rows, classes) logits of more."""
         return np.asarray(_table(inputs, self.center, self.scale) @ self.weights.T + self.bias)
 
 
@@ -56,7 +56,7 @@ def fit_linear_head(inputs: Inputs, targets: np.ndarray, c: float, features_c: f
 
 
 def _table(inputs: Inputs, center: np.ndarray, scale: np.ndarray) -> np.ndarray | sparse.csr_matrix:
-    """Standardised features and n-grams side by side."""
+    """Returns standardised features and n-grams side by side."""
     dense = np.clip((_signed_log(inputs.dense) - center) / scale, -FURTHEST, FURTHEST)
     return dense if inputs.ngrams is None else sparse.hstack([sparse.csr_matrix(dense), inputs.ngrams], format="csr")
 

@@ -22,13 +22,13 @@ from scipy.special import expit, logit, softmax
 from sklearn.decomposition import TruncatedSVD
 
 from pipeline.competitions.task import Competition, Task
-from pipeline.data.features import joined_turns
 from pipeline.data.folds import group_keys
+from pipeline.data.rows import joined_turns
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, write_json
 from pipeline.models.saved import read_member, save_member
 from pipeline.models.tabular.boosting import fit_boosting
-from pipeline.models.tabular.inputs import Inputs, head_inputs, ngram_matrices
+from pipeline.models.tabular.head_inputs import Inputs, head_inputs, ngram_matrices
 from pipeline.models.tabular.linear_head import LinearHead, fit_linear_head
 from pipeline.models.tabular.tfidf import Tfidf, fit_tfidf
 from pipeline.settings.tabular import Tabular
@@ -53,7 +53,7 @@ class TabularModel:
     """A head whose training rows held only one outcome is left out; `shares` answers for it."""
 
     def predict(self, rows: pl.DataFrame) -> np.ndarray:
-        """(rows, classes) float64 probabilities; each row sums to 1."""
+        """Returns (rows, classes) float64 probabilities; each row sums to 1."""
         task = self.competition.kind
         matrices = ngram_matrices(rows, task, self.vocabularies)
         inputs = head_inputs(rows, task, self.settings, matrices, self.components)
@@ -75,7 +75,7 @@ class TabularModel:
         return probabilities / probabilities.sum(axis=1, keepdims=True)
 
     def _class_probabilities(self, inputs: Inputs) -> np.ndarray:
-        """Those of the classes that were trained, with a trace left for the others."""
+        """Returns the probabilities of the classes that were trained, with a trace left for the others."""
         probabilities = np.full((len(inputs.dense), len(self.shares)), UNSEEN)
         trained = np.flatnonzero(self.shares)
         if "class" not in self.heads:
@@ -148,7 +148,7 @@ def fit_tabular(
 
 
 def load_tabular(folder: Path, competition: Competition) -> TabularModel:
-    """The model that `TabularModel.save` wrote; its predictions are equal to the last bit.
+    """Returns the model that `TabularModel.save` wrote; its predictions are equal to the last bit.
 
     Raises: PodiumError where a file is missing or broken, or belongs to another format or to other classes.
     """
@@ -178,7 +178,7 @@ def load_tabular(folder: Path, competition: Competition) -> TabularModel:
 
 
 def _components(matrices: dict[str, sparse.csr_matrix], settings: Tabular) -> np.ndarray:
-    """(components, n-grams) float32: right singular vectors of the texts' TF-IDF (latent semantic analysis)."""
+    """Returns (components, n-grams) float32: right singular vectors of the texts' TF-IDF (latent semantic analysis)."""
     stacked = sparse.vstack(list(matrices.values()), format="csr")
     components = min(settings.components, min(stacked.shape) - 1)
     fitted = TruncatedSVD(components, random_state=settings.seed).fit(stacked)
@@ -186,12 +186,12 @@ def _components(matrices: dict[str, sparse.csr_matrix], settings: Tabular) -> np
 
 
 def _scores(head: Head, inputs: Inputs) -> np.ndarray:
-    """(rows, 1) log odds of the second of two classes, or (rows, classes) logits of more."""
+    """Returns (rows, 1) log odds of the second of two classes, or (rows, classes) logits of more."""
     if isinstance(head, LinearHead):
         return head.scores(inputs)
     return np.asarray(head.predict(inputs.dense, raw_score=True)).reshape(len(inputs.dense), -1)
 
 
 def _tie_class(task: Task) -> int:
-    """The class that names no winner: the one that stays where it is when the sides change places."""
+    """Returns the class that names no winner: it stays where it is when the sides change places."""
     return next(index for index, image in enumerate(task.mirror or ()) if index == image)

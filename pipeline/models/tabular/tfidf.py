@@ -31,7 +31,7 @@ class Tfidf:
     """float64 (columns,)"""
 
     def transform(self, texts: pl.Series) -> sparse.csr_matrix:
-        """(texts, columns) float64: (1 + log count) * idf, each row of length 1 (or 0 where nothing is known)."""
+        """Returns (texts, columns) float64: (1 + log count) * idf, each row of length 1 (0 where nothing is known)."""
         if not self.ngrams:
             return sparse.csr_matrix((len(texts), 0))
         return self._vectorizer.transform(texts)

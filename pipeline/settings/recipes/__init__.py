@@ -17,7 +17,7 @@ PRETRAINED = ("smooth-mlm",)
 
 
 def with_recipe(member: dict[str, Any]) -> dict[str, Any]:
-    """`member` (a part of params.yaml) laid over the recipe that it names; as it is where it names none.
+    """Returns `member` (a part of params.yaml) laid over the recipe that it names; as it is where it names none.
 
     Raises: ValueError for a recipe that does not exist.
     """

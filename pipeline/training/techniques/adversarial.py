@@ -22,7 +22,7 @@ TINY = 1.0e-12
 
 
 def attackable(network: nn.Module) -> dict[str, nn.Parameter]:
-    """The matrices that learn, without tables of embeddings: norms and biases are no target, tables mostly unused."""
+    """Returns the matrices that learn, but for embeddings: norms and biases are no target, tables mostly unused."""
     tables = {id(each.weight) for each in network.modules() if isinstance(each, nn.Embedding)}
     return {
         name: each
@@ -32,7 +32,7 @@ def attackable(network: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def table(network: nn.Module) -> dict[str, nn.Parameter]:
-    """The table of word embeddings, where it learns."""
+    """Returns the table of word embeddings, where it learns."""
     backbone: Any = network.get_submodule(backbone_name(network))
     weight = backbone.get_input_embeddings().weight
     return {"words": weight} if weight.requires_grad else {}
@@ -40,7 +40,7 @@ def table(network: nn.Module) -> dict[str, nn.Parameter]:
 
 @torch.no_grad()
 def awp_shift(weight: Tensor, gradient: Tensor, settings: Awp) -> Tensor:
-    """step * ||w|| * g / ||g||, in the form of competitions cut to +-box * |w|; |w| counts as `floor` at least."""
+    """Returns step * ||w|| * g / ||g||, in the form of competitions cut to +-box * |w|; |w| is at least `floor`."""
     floor = settings.floor
     size = max(float(weight.norm()), floor * weight.numel() ** 0.5)
     shift = gradient * (settings.step * size / max(float(gradient.norm()), TINY))
@@ -52,14 +52,14 @@ def awp_shift(weight: Tensor, gradient: Tensor, settings: Awp) -> Tensor:
 
 @torch.no_grad()
 def table_shift(weight: Tensor, gradient: Tensor, settings: Fgm) -> Tensor:
-    """radius * ||w|| * g / ||g||, w being those rows of the table that somebody's gradient reaches."""
+    """Returns radius * ||w|| * g / ||g||, w being those rows of the table that somebody's gradient reaches."""
     size = float(weight[gradient.abs().amax(dim=1) > 0].norm())
     return gradient * (settings.radius * size / max(float(gradient.norm()), TINY))
 
 
 @torch.no_grad()
 def words_shift(gradient: Tensor, words: Tensor, mask: Tensor, rows: int, radius: float) -> Tensor:
-    """radius * ||w|| * g / ||g|| of each row, over all its sequences' words w (sequences, length, hidden).
+    """Returns radius * ||w|| * g / ||g|| of each row, over its sequences' words w (sequences, length, hidden).
 
     0 at padding; a row whose gradient is 0 or not finite is left alone.
     """
@@ -75,7 +75,7 @@ def words_shift(gradient: Tensor, words: Tensor, mask: Tensor, rows: int, radius
 def attacked(
     weights: dict[str, nn.Parameter], shift: Callable[[Tensor, Tensor, Technique], Tensor], settings: Technique
 ) -> Iterator[float | None]:
-    """The weights are shifted along their gradients for a while; then they have their own values again, bit by bit.
+    """Shifts the weights along their gradients for a while; then they have their own values again, bit by bit.
 
     Yields the realised ||v|| / ||w|| over all of them; None, and nothing is shifted, where a gradient is not finite.
     """

@@ -15,7 +15,7 @@ Share = Callable[[int], float]
 
 
 def share_of(settings: Training, total: int) -> Share | None:
-    """The average that a run of `total` steps asks for by `ema` or `swa`, or None.
+    """Returns the average that a run of `total` steps asks for by `ema` or `swa`, or None.
 
     EMA is m <- b m + (1 - b) w with b = min(decay, (1 + t) / (10 + t)) at step t, for a decay of the half-life asked
     for: a short run would otherwise keep its first weights. SWA is the equal mean from a step on.
@@ -42,7 +42,7 @@ class Average:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """The network has the averaged weights for a while; then its own again, bit by bit."""
+        """Gives the network the averaged weights for a while; then its own again, bit by bit."""
         own = {name: each.detach().clone() for name, each in self.weights.items()}
         put(self.weights, self.mean)
         try:
@@ -60,7 +60,7 @@ def put(weights: dict[str, Tensor], values: dict[str, Tensor]) -> None:
 
 @torch.no_grad()
 def add(weights: dict[str, Tensor], mean: dict[str, Tensor], count: int) -> dict[str, Tensor]:
-    """The mean of `count` runs' weights, after `count - 1` of them had `mean`."""
+    """Returns the mean of `count` runs' weights, after `count - 1` of them had `mean`."""
     if count == 1:
         return {name: each.detach().clone() for name, each in weights.items()}
     return {name: each.lerp_(weights[name], 1 / count) for name, each in mean.items()}

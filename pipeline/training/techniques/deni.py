@@ -37,7 +37,7 @@ class Phase(NamedTuple):
 
 
 def phases(total: int, settings: Deni) -> list[Phase]:
-    """All phases of a run of `total` steps. The published schedule counts steps from 1, and so does this."""
+    """Returns all phases of a run of `total` steps. The published schedule counts steps from 1, and so does this."""
     alone, together = (max(1, round(share * total)) for share in (settings.alone, settings.together))
     last = math.ceil(settings.ensemble * total) - 1
     found, free = [], 0  # where the network began to train by itself
@@ -63,7 +63,7 @@ class Children:
         plan: list[list[np.ndarray]],
         rate_at: Callable[[int], float],
     ) -> None:
-        """`weights` are the network's that learn, `plan` the rows of every step, `rate_at` the schedule."""
+        """Takes the network's `weights` that learn, as `plan` the rows of every step, and as `rate_at` the schedule."""
         self.learner, self.weights, self.plan, self.rate_at = learner, weights, plan, rate_at
         assert learner.settings.deni
         self.settings = learner.settings.deni
@@ -129,7 +129,7 @@ class Children:
 
 
 def noisy(network: nn.Module, weights: dict[str, Tensor], where: str) -> list[str]:
-    """The names of what gets noise: everything that learns, or what stands above the backbone.
+    """Returns the names of what gets noise: everything that learns, or what stands above the backbone.
 
     `auto` takes the head where all of the backbone learns, and everything where a part of it does (adapters).
     """
@@ -142,7 +142,7 @@ def noisy(network: nn.Module, weights: dict[str, Tensor], where: str) -> list[st
 
 @contextmanager
 def _kept(weights: dict[str, Tensor]) -> Iterator[None]:
-    """The network has its own weights and no gradients afterwards, whatever was trained in their place."""
+    """Gives the network its own weights and no gradients afterwards, whatever was trained in their place."""
     own = {name: each.detach().clone() for name, each in weights.items()}
     try:
         yield

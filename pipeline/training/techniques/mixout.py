@@ -21,7 +21,7 @@ class Mixed(nn.Module):
         self.pretrained: Tensor
 
     def forward(self, weight: Tensor) -> Tensor:
-        """(outputs, inputs) -> the same shape."""
+        """Returns the mixed weight; (outputs, inputs) -> the same shape."""
         if not self.training:
             return weight
         kept = torch.empty_like(weight).bernoulli_(1 - self.rate)
@@ -29,12 +29,12 @@ class Mixed(nn.Module):
 
 
 def mix(backbone: nn.Module, rate: float) -> None:
-    """Every linear layer of `backbone` falls back to the weights that it has now."""
+    """Makes every linear layer of `backbone` fall back to the weights that it has now."""
     for layer in [each for each in backbone.modules() if isinstance(each, nn.Linear)]:
         parametrize.register_parametrization(layer, "weight", Mixed(layer.weight, rate))
 
 
 def unmix(network: nn.Module) -> None:
-    """The layers are ordinary ones again, with the weights that they have learned."""
+    """Makes the layers ordinary ones again, with the weights that they have learned."""
     for layer in [each for each in network.modules() if parametrize.is_parametrized(each, "weight")]:
         parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)

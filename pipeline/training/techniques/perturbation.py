@@ -22,7 +22,7 @@ WORDS, NORMALISED = "words", "normalised"
 
 @contextmanager
 def caught(network: nn.Module, space: str = WORDS) -> Iterator[list[Tensor]]:
-    """Forward passes inside append their embedded words (sequences, length, hidden), which keep their gradient."""
+    """Collects the embedded words (sequences, length, hidden) of forward passes inside, which keep their gradient."""
     found: list[Tensor] = []
 
     def keep(words: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ def caught(network: nn.Module, space: str = WORDS) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def moved(network: nn.Module, by: Tensor, space: str = WORDS) -> Iterator[None]:
-    """Forward passes inside see their embedded words moved `by` (sequences, length, hidden)."""
+    """Moves the embedded words of forward passes inside `by` (sequences, length, hidden)."""
     with _changed(network, space, lambda words: words + by.to(words.dtype)):
         yield
 
@@ -73,7 +73,7 @@ class Noise:
         self.gpu = torch.cuda.get_rng_state(device) if device.startswith("cuda") else None
 
     def again(self) -> None:
-        """The next pass draws as the one after this was made."""
+        """Makes the next pass draw as the one after this was made."""
         torch.set_rng_state(self.cpu)
         if self.gpu is not None:
             torch.cuda.set_rng_state(self.gpu, self.device)

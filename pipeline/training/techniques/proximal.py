@@ -22,7 +22,7 @@ EARLY = 0.1
 
 
 def divergence(logits: Tensor, others: Tensor) -> Tensor:
-    """Sum over the rows of KL(p || q) + KL(q || p), in nats, of (rows, classes) logits."""
+    """Returns the sum over the rows of KL(p || q) + KL(q || p), in nats, of (rows, classes) logits."""
     log_p, log_q = logits.float().log_softmax(dim=1), others.float().log_softmax(dim=1)
     return ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum()
 
@@ -61,7 +61,7 @@ def smoothness(
 
 
 def ascended(delta: Tensor, gradient: Tensor, real: Tensor, settings: Smart) -> Tensor:
-    """One step of the inner maximisation: d + step * g / max|g|, of each sequence (SiFT: of each word), in the box."""
+    """Returns the perturbation after an ascent: d + step * g / max|g| by sequence (SiFT: by word), in the box."""
     dims = (2,) if settings.form == "sift" else (1, 2)
     largest = gradient.abs().amax(dim=dims, keepdim=True)
     unit = torch.where(torch.isfinite(largest) & (largest > 0), gradient / largest.clamp_min(1e-30), 0.0)

@@ -34,7 +34,7 @@ def test_equal_settings_and_texts_give_equal_bytes_in_another_process(built: Pat
         "import pathlib; from networks import *; "
         f"build_scratch(scratch('{architecture}'), TEXTS, pathlib.Path({str(tmp_path)!r}))"
     )
-    paths = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'helpers'}", "PYTHONHASHSEED": "5"}
+    paths = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests/helpers'}", "PYTHONHASHSEED": "5"}
     subprocess.run([sys.executable, "-c", script], env=paths, check=True, capture_output=True, timeout=120)
     assert contents(tmp_path) == contents(built)
 

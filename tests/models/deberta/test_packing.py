@@ -53,7 +53,7 @@ def test_every_token_comes_back_to_its_place(short: list[int], seed: int) -> Non
     assert torch.equal(found.unpack(line), whole)
     for block in found.blocks:
         here = block.of(line[0])
-        there = torch.ones(block.rows, block.length) if block.padding is None else ~block.padding[0, :, 0]
+        there = torch.ones(block.rows, block.length) if block.padding_1R1K is None else ~block.padding_1R1K[0, :, 0]
         assert not here[~there.bool()].any()
     assert sum(block.rows * block.length for block in found.blocks) == line.shape[1] < mask.numel()
 

@@ -13,7 +13,8 @@ import polars as pl
 from scipy import sparse
 
 from pipeline.competitions.task import Task
-from pipeline.data.features import joined_turns, mirrored_features, text_features
+from pipeline.data.features import mirrored_features, text_features
+from pipeline.data.rows import joined_turns
 from pipeline.models.tabular.tfidf import Tfidf
 from pipeline.settings.tabular import Tabular
 
@@ -27,21 +28,21 @@ class Inputs(NamedTuple):
     """(rows, n-grams) float64, or None where the member uses none or has reduced them to dense columns."""
 
     def minus(self) -> Inputs:
-        """The opposite sign everywhere: the mirror image of odd inputs."""
+        """Returns the opposite sign everywhere: the mirror image of odd inputs."""
         return Inputs(-self.dense, None if self.ngrams is None else -self.ngrams)
 
     def take(self, rows: np.ndarray) -> Inputs:
-        """The chosen rows."""
+        """Returns the chosen rows."""
         return Inputs(self.dense[rows], None if self.ngrams is None else self.ngrams[rows])
 
     def below(self, other: Inputs) -> Inputs:
-        """These rows, then those of `other`."""
+        """Returns these rows, then those of `other`."""
         ngrams = None if self.ngrams is None else sparse.vstack([self.ngrams, other.ngrams], format="csr")
         return Inputs(np.vstack([self.dense, other.dense]), ngrams)
 
 
 def ngram_matrices(rows: pl.DataFrame, task: Task, vocabularies: dict[str, Tfidf]) -> dict[str, sparse.csr_matrix]:
-    """TF-IDF of each side, or of the one text: (rows, n-grams of all vocabularies). Empty without vocabularies."""
+    """Returns field -> TF-IDF of each side, or of the one text: (rows, n-grams of all vocabularies); may be empty."""
     matrices = {}
     for field in (task.sides or task.fields) if vocabularies else ():
         texts = joined_turns(rows, field)
@@ -56,7 +57,7 @@ def head_inputs(
     matrices: dict[str, sparse.csr_matrix],
     components: np.ndarray | None,
 ) -> dict[str, Inputs]:
-    """`class` for a single text; `winner`, `mirrored winner` and `tie` for two sides.
+    """Returns the inputs of `class` for a single text; of `winner`, `mirrored winner` and `tie` for two sides.
 
     A logistic winner head gets odd columns only; LightGBM gets every feature, in both orders.
     """
@@ -97,7 +98,7 @@ def _odd_and_even(features: pl.DataFrame, task: Task) -> tuple[pl.DataFrame, pl.
 def _reduced(
     matrix: sparse.csr_matrix | None, components: np.ndarray | None, rows: int
 ) -> tuple[np.ndarray, sparse.csr_matrix | None]:
-    """The n-grams as (rows, components) dense columns, or as they are."""
+    """Returns the n-grams as (rows, components) dense columns, or as they are."""
     if matrix is None or components is None:
         return np.empty((rows, 0)), matrix
     return np.asarray(matrix @ components.T.astype(np.float64)), None
@@ -111,7 +112,7 @@ _LATEST: list[tuple[pl.DataFrame, pl.DataFrame]] = []
 
 
 def _remembered(rows: pl.DataFrame, task: Task) -> pl.DataFrame:
-    """`text_features(rows, task)`, kept for the rows seen last: the kernel asks some twenty fold models about them."""
+    """Returns `text_features(rows, task)`, kept for the rows seen last: the kernel asks many fold models about them."""
     texts = rows.select(task.fields)
     if not (_LATEST and _LATEST[0][0].equals(texts)):
         _LATEST[:] = [(texts, text_features(texts, task))]

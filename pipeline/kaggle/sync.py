@@ -10,29 +10,17 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
+from pipeline.artifacts import CV_METRICS
 from pipeline.competitions.task import Competition
-from pipeline.errors import PodiumError
 from pipeline.kaggle.cli import Patience
-from pipeline.kaggle.submit import of_commit, submissions
+from pipeline.kaggle.submit import submission_of, submissions
 from pipeline.kaggle.waiting import wait
 from pipeline.ledger.git import commit_here, commit_of, commit_on, file_at, git, numbered_tags, tag_message
-from pipeline.ledger.history import changed_params, dvc_repository
-from pipeline.ledger.ledger import (
-    CV,
-    LB,
-    LEDGER,
-    Entry,
-    decimals,
-    lb_text,
-    ledger_text,
-    nested_score,
-    parse_ledger,
-    with_entries,
-)
-
-DONE = ("complete", "error")
+from pipeline.ledger.history import changed_params, dvc_repository, read_ledger, submitted_commits
+from pipeline.ledger.ledger import LB, LEDGER, Entry, decimals, lb_text, ledger_text, nested_score, with_entries
 
 
 def sync(competition: Competition, wait_seconds: float, patience: Patience) -> None:
@@ -42,15 +30,13 @@ def sync(competition: Competition, wait_seconds: float, patience: Patience) -> N
 
     Raises: PodiumError where nothing was submitted from here, or the time is over.
     """
-    tags = numbered_tags("sub")
-    if not tags:
-        raise PodiumError("no tag sub-N: nothing was submitted from this repository; run `make submit`")
+    tags = submitted_commits()
 
     def look() -> tuple[str, bool | None]:
-        entries = [entry for entry in _entries(competition, tags, patience) if entry.status in DONE]
+        entries = [entry for entry in _entries(competition, tags, patience) if entry.status in ("complete", "error")]
         fresh = [entry for entry in entries if lb_text(vars(entry)) != file_at(f"lb-{entry.submission}", str(LB))]
         if fresh:
-            record([_with_changes(entry, tags) for entry in fresh], tags)
+            record_scores([_with_changes(entry, tags) for entry in fresh], tags)
         missing = sorted(set(tags) - {entry.submission for entry in entries} - set(numbered_tags("lb")))
         waiting = ", ".join(f"sub-{number}" for number in missing)
         return f"no score yet for {waiting}" if missing else "every submission has its score", not missing or None
@@ -62,7 +48,7 @@ def sync(competition: Competition, wait_seconds: float, patience: Patience) -> N
 
 
 def _entries(competition: Competition, tags: dict[int, str], patience: Patience) -> list[Entry]:
-    """What is known of each submission that Kaggle lists; it lists the newest ones only."""
+    """Returns what is known of each submission that Kaggle lists; it lists the newest ones only."""
     listed, scored = submissions(competition, patience), numbered_tags("lb")
     facts = {number: _facts(f"sub-{number}") for number in tags}
     by_ref = {each["ref"]: each for each in listed if "ref" in each}
@@ -70,7 +56,7 @@ def _entries(competition: Competition, tags: dict[int, str], patience: Patience)
     entries = []
     for number, commit in tags.items():
         # A commit can be submitted twice (--again); then only the ref tells which is which.
-        if submission := by_ref.get(facts[number].get("ref")) or of_commit(listed, commit, taken):
+        if submission := by_ref.get(facts[number].get("ref")) or submission_of(listed, commit, taken):
             entries.append(_entry(number, commit, facts[number], submission))
         elif number not in scored:
             print(f"sub-{number}: {competition.name} lists no submission of commit {commit[:8]}", flush=True)
@@ -78,7 +64,7 @@ def _entries(competition: Competition, tags: dict[int, str], patience: Patience)
 
 
 def _facts(tag: str) -> dict[str, Any]:
-    """What `submit` wrote into the tag; nothing for one that was made by hand."""
+    """Returns what `submit` wrote into the tag; nothing for one that was made by hand."""
     try:
         found = json.loads(tag_message(tag))
     except ValueError:
@@ -87,9 +73,9 @@ def _facts(tag: str) -> dict[str, Any]:
 
 
 def _entry(number: int, commit: str, facts: dict[str, Any], submission: dict[str, Any]) -> Entry:
-    """What Kaggle, the tag and the commit itself say of one submission."""
-    told = file_at(commit, CV.as_posix())
-    cv, cv_error = nested_score(told, f"{CV} in commit {commit[:8]}") if told else (None, None)
+    """Returns what Kaggle, the tag and the commit itself say of one submission."""
+    metrics = file_at(commit, CV_METRICS.as_posix())
+    cv, cv_error = nested_score(metrics, f"{CV_METRICS} in commit {commit[:8]}") if metrics else (None, None)
     return Entry(
         submission=number,
         commit=commit,
@@ -102,7 +88,6 @@ def _entry(number: int, commit: str, facts: dict[str, Any], submission: dict[str
         runtime_seconds=facts.get("elapsed_seconds"),
         predicted_seconds=facts.get("predicted_seconds"),
         budget_seconds=facts.get("budget_seconds"),
-        changes="",
     )
 
 
@@ -120,12 +105,11 @@ def _with_changes(entry: Entry, tags: dict[int, str]) -> Entry:
         return entry
     with dvc_repository() as repository:
         changes = changed_params(repository, f"sub-{before}", f"sub-{entry.submission}")
-    return Entry(**vars(entry) | {"changes": changes})
+    return replace(entry, changes=changes)
 
 
-def record(fresh: list[Entry], tags: dict[int, str]) -> None:
-    """Makes the commits and moves the tags lb-N."""
-    moved = []
+def record_scores(fresh: list[Entry], tags: dict[int, str]) -> None:
+    """Makes the commits of these scores, and moves the tags lb-N to them."""
     for entry in fresh:
         tag = f"lb-{entry.submission}"
         known = numbered_tags("lb").get(entry.submission)
@@ -137,13 +121,6 @@ def record(fresh: list[Entry], tags: dict[int, str]) -> None:
         git("tag", "-f", "-a", tag, made, "-m", message)
         said = f"public {decimals(entry.public)}, private {decimals(entry.private)}, CV {decimals(entry.cv)}"
         print(f"{tag}: {entry.status}, {said}", flush=True)
-        moved.append(tag)
     text = ledger_text(with_entries(read_ledger("HEAD"), fresh))
     if file_at("HEAD", str(LEDGER)) != text:
-        commit_here({str(LEDGER): text}, f"Ledger: {', '.join(moved)}")
-
-
-def read_ledger(revision: str) -> list[Entry]:
-    """The ledger of a commit; empty where it has none."""
-    text = file_at(revision, str(LEDGER))
-    return parse_ledger(text) if text else []
+        commit_here({str(LEDGER): text}, f"Ledger: {', '.join(f'lb-{entry.submission}' for entry in fresh)}")
