@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pipeline.competitions.task import TASKS, Competition
+from pipeline.models.backbones.loading import without_dropout
 from pipeline.models.heads import EquivariantHead, PlainHead, Pooling
-from pipeline.models.network import Network, without_dropout
+from pipeline.models.network import Network
 
 HIDDEN = 16
 PREFERENCE = TASKS["preference"]

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from networks import obtained, scratch
+from networks import encoder, lay_backbone, scratch
 from support import ROOT, preference_rows, write_artifacts
 
+from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.data.folds import Split
 from pipeline.errors import PodiumError
-from pipeline.files import write_json
 from pipeline.inference.predict import predict_member
-from pipeline.members import encoder
-from pipeline.members.context import Run
-from pipeline.models.backbones.pretrained import POINTER
+from pipeline.members.context import Run, Start
+from pipeline.members.encoder import train
 from pipeline.models.network import encoder_network
-from pipeline.settings.members import Encoder
 from pipeline.training.checkpoint import Checkpoint
 
 FILE = "external/my_network.py"
@@ -41,26 +37,21 @@ def test_the_example_trains_and_is_loaded_back(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     rows = preference_rows(24)
-    artifacts = write_artifacts(tmp_path, rows, lmsys, np.zeros(24, dtype=np.int8))
-    (artifacts / "backbones").mkdir()
-    facts = obtained(scratch("deberta-v3", layers=2), artifacts / "backbones" / "bert")
-    write_json(artifacts / "pretrained" / "bert" / POINTER, facts)
+    artifacts = Artifacts(write_artifacts(tmp_path, rows, lmsys, np.zeros(24, dtype=np.int8)))
+    lay_backbone(artifacts.root, "bert", scratch("deberta-v3", layers=2))
     Path(FILE).parent.mkdir()
     Path(FILE).write_text(example())
-    training = {"schedule": {"rate": 1.0e-3}, "batches": {"rows_per_step": 16}, "precision": "fp32"}
-    settings: dict[str, Any] = {"kind": "encoder", "backbone": "bert", "max_tokens": 48, "network": FILE}
-    settings |= {"training": training, "inference": {"precision": precision}}
-    start = {"member": "mine", "threads": 1, "competition": asdict(lmsys), "guard": {"max_attempts": 1}}
-    start["settings"] = Encoder.model_validate(settings).model_dump(mode="json")
-    folder = artifacts / "members" / "mine" / "fold0"
+    training = {"schedule": {"rate": 1.0e-3}, "batches": {"rows_per_step": 16}}
+    settings = encoder(training, max_tokens=48, network=FILE, inference={"precision": precision})
+    folder, start = artifacts.model("mine", 0), Start("mine", settings, lmsys, 1, max_attempts=1)
     folder.mkdir(parents=True)
     run = Run("mine fold 0", artifacts, Checkpoint(tmp_path / "checkpoint"))
-    record = encoder.train(Split(rows[:16], rows[16:20], rows[20:]), start, folder, run)
+    record = train(Split(rows[:16], rows[16:20], rows[20:]), start, folder, run)
     assert len(record["curve"]) == 1 and (folder / "network.py").read_text() == example()
     Path(FILE).unlink()  # a fold model is read by the code that trained it
-    found = predict_member(folder, rows[16:], lmsys)
+    found = predict_member(folder, artifacts, rows[16:], lmsys)
     assert found.shape == (8, 3) and np.allclose(found.sum(axis=1), 1) and np.ptp(found, axis=0).max() > 0
-    assert np.array_equal(found, predict_member(folder, rows[16:], lmsys))
+    assert np.array_equal(found, predict_member(folder, artifacts, rows[16:], lmsys))
 
 
 @pytest.mark.parametrize(
@@ -75,5 +66,5 @@ def test_the_example_trains_and_is_loaded_back(
 )
 def test_a_file_that_does_not_do_it_is_named_in_one_line(source: str, message: str, lmsys: Competition) -> None:
     with pytest.raises(PodiumError, match=rf"^{FILE}: {message}") as error:
-        encoder_network(None, {"network": FILE}, lmsys.kind, 3, source)
+        encoder_network(None, encoder(network=FILE), lmsys.kind, 3, source)
     assert "\n" not in str(error.value)

@@ -4,9 +4,11 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from networks import HARD, obtained, published_deberta, scratch
@@ -21,13 +23,14 @@ from transformers import (
     BertForMaskedLM,
 )
 
-from pipeline.artifacts import HOLDOUT
+from pipeline.artifacts import HOLDOUT, Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.data.corpus import training_texts
 from pipeline.data.text import MARKERS
 from pipeline.errors import PodiumError
 from pipeline.models.backbones.obtain import family, obtain
 from pipeline.models.backbones.tokenizer import load_tokenizer
+from pipeline.settings.backbones import Folder
 
 
 @pytest.fixture
@@ -37,14 +40,15 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "source"
 
 
-def path(folder: Path) -> dict[str, str]:
-    return {"source": "path", "path": str(folder)}
+def path(folder: Path) -> Folder:
+    return Folder(source="path", path=str(folder))
 
 
 def test_no_network_is_one_small_file_without_the_libraries(tmp_path: Path) -> None:
     script = (
         "import sys, pathlib; from pipeline.models.backbones.obtain import obtain; import stages.backbone; "
-        f"obtain('none', {{'source': 'none'}}, list, pathlib.Path({str(tmp_path)!r})); "
+        "from pipeline.settings.backbones import NoBackbone; "
+        f"obtain('none', NoBackbone(source='none'), list, pathlib.Path({str(tmp_path)!r})); "
         "print(*{'torch', 'transformers', 'huggingface_hub', 'sklearn'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -259,15 +263,16 @@ def test_empty_text_is_one_line(tmp_path: Path) -> None:
         obtain("small", scratch("llama"), lambda: [""], tmp_path)
 
 
-def test_the_texts_are_those_outside_the_holdout(lmsys: Competition) -> None:
+def test_the_texts_are_those_outside_the_holdout(lmsys: Competition, tmp_path: Path) -> None:
     rows, folds = preference_rows(40), np.arange(40) % 4 - 1
-    table = rows.select("id").with_columns(fold=folds)
-    texts = training_texts(rows, table, lmsys.kind)
+    artifacts = Artifacts(write_artifacts(tmp_path, rows, lmsys, folds))
+    texts = training_texts(artifacts.seen_rows(), lmsys.kind)
     assert len(texts) == len(set(texts)) and "" not in texts
     kept = rows.filter(folds != HOLDOUT)
     assert set(texts) == {turn[0] for field in lmsys.kind.fields for turn in kept[field]} - {""}
-    with pytest.raises(PodiumError, match=r"its ids are not those of train\.parquet"):
-        training_texts(rows, table.reverse(), lmsys.kind)
+    pl.read_parquet(artifacts.folds_file).reverse().write_parquet(artifacts.folds_file)
+    with pytest.raises(PodiumError, match=r"folds\.parquet: its ids are not those of .*train\.parquet"):
+        artifacts.seen_rows()
 
 
 def test_the_stage_builds_from_the_training_rows_and_names_an_unknown_backbone(
@@ -275,7 +280,7 @@ def test_the_stage_builds_from_the_training_rows_and_names_an_unknown_backbone(
 ) -> None:
     rows = preference_rows(60)
     write_artifacts(tmp_path, rows, lmsys, np.arange(60) % 4 - 1)
-    small = json.dumps(scratch("deberta-v3"))
+    small = json.dumps(asdict(scratch("deberta-v3")))
     text = (ROOT / "params.yaml").read_text().replace("backbones:\n", f"backbones:\n  small: {small}\n")
     (tmp_path / "params.yaml").write_text(text)
     finished = run_module("stages.backbone", "--backbone", "small", cwd=tmp_path)

@@ -12,7 +12,6 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelF
 
 from pipeline.errors import PodiumError
 from pipeline.models.backbones.scratch import _evenly, build_scratch
-from pipeline.settings.backbones import Scratch
 
 ARCHITECTURES = ("deberta-v3", "llama")
 
@@ -105,7 +104,3 @@ def test_little_text_gives_a_small_vocabulary_and_none_is_an_error(architecture:
 def test_texts_are_drawn_evenly_where_there_are_too_many() -> None:
     assert _evenly(["a" * 4_000_000] * 2) == ["a" * 4_000_000] * 2
     assert len(_evenly(["a" * 1_000_000] * 80)) == 8
-
-
-def test_settings_of_these_tests_are_those_of_params() -> None:
-    assert Scratch(**scratch("llama")).model_dump(mode="json").keys() - {"pretrain"} == scratch("llama").keys()

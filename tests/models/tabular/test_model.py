@@ -11,11 +11,12 @@ from support import SHARED, preference_rows
 
 from pipeline.competitions.metrics import METRICS
 from pipeline.competitions.task import Competition
-from pipeline.config import Tabular
 from pipeline.data.rows import swapped
 from pipeline.errors import PodiumError
 from pipeline.models.tabular.model import TabularModel, fit_tabular, load_tabular
 from pipeline.models.tabular.tfidf import WORDS, fit_tfidf
+from pipeline.settings.tabular import Tabular
+from pipeline.validation import validated
 
 WORD_NGRAMS = {"longest": 2, "max_features": 500, "min_df": 2}
 FEW_TREES = {"max_trees": 30, "min_rows_in_leaf": 10}
@@ -32,12 +33,9 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
-def settings(**chosen: Any) -> dict[str, Any]:
-    return Tabular(kind="tabular", backbone="none", **chosen).model_dump(mode="json")
-
-
 def fitted(name: str, rows: pl.DataFrame, competition: Competition) -> TabularModel:
-    return fit_tabular(rows, rows["label"].to_numpy(), settings(**MODELS[name]), competition, 1)
+    settings = validated(Tabular, {"kind": "tabular", "backbone": "none"} | MODELS[name], name)
+    return fit_tabular(rows, rows["label"].to_numpy(), settings, competition, 1)
 
 
 @pytest.fixture(scope="module")
@@ -157,11 +155,20 @@ def test_texts_without_an_n_gram_to_keep_give_an_empty_vocabulary() -> None:
     assert kept.transform(pl.Series(["some words"])).shape == (1, 0)
 
 
-@pytest.mark.parametrize("broken", ["member.json", "weights.safetensors", "vocabulary.json"])
-def test_a_broken_folder_is_named(broken: str, rows: pl.DataFrame, lmsys: Competition, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("broken", "what"),
+    [
+        ("member.json", "fold model"),
+        ("weights.safetensors", "tabular member"),
+        ("vocabulary.json", "tabular member"),
+    ],
+)
+def test_a_broken_folder_is_named(
+    broken: str, what: str, rows: pl.DataFrame, lmsys: Competition, tmp_path: Path
+) -> None:
     fitted("n-grams, logistic", rows[:200], lmsys).save(tmp_path)
     (tmp_path / broken).write_text("{")
-    with pytest.raises(PodiumError, match=f"{broken}: expected a whole file of a tabular member"):
+    with pytest.raises(PodiumError, match=f"{broken}: expected a whole file of a {what}"):
         load_tabular(tmp_path, lmsys)
 
 
