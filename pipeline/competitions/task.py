@@ -71,6 +71,9 @@ class Competition:
     hidden_rows: int | None = None
     """About how many rows the hidden test file has, where that is known."""
     separator: str = ","
+    quotes: Literal["doubled", "backslash"] = "doubled"
+    """A quote inside a quoted cell: `doubled`, as in RFC 4180, or after a `backslash`, which makes any next character a
+    plain one."""
     train: str = "train.csv"
     test: str = "test.csv"
     sample_submission: str = "sample_submission.csv"

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from io import TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from polars.io.plugins import register_io_source
@@ -58,12 +59,14 @@ def turns_of(cell: str) -> list[str | None]:
     return [turn and LONE_SURROGATE.sub("\ufffd", turn) for turn in turns]
 
 
-def read_header(path: Path, separator: str, strict: bool = True) -> list[str]:
+def read_header(path: Path, competition: Competition, strict: bool = True) -> list[str]:
     """Returns the column names of a CSV file.
 
-    Raises: PodiumError where there is no file or no header and, if `strict`, for what is not UTF-8 or a repeated name.
+    Raises: PodiumError where there is no file or no header and, if `strict`, for what is not UTF-8, broken quoting or a
+    repeated name.
     """
-    if len(separator.encode()) != 1:
+    separator = competition.separator
+    if len(separator.encode()) != 1 or separator in '\r\n"\\':
         raise PodiumError(f"{path}: separator: expected one ASCII character, found {quoted(separator)}")
     if not path.is_file():
         raise PodiumError(f"{path}: no such file")
@@ -71,10 +74,12 @@ def read_header(path: Path, separator: str, strict: bool = True) -> list[str]:
         raise PodiumError(f"{path}: expected a line of column names, found an empty file")
     try:
         with _opened(path, strict) as stream:
-            header = next(csv.reader(stream, delimiter=separator), [])
+            header: list[str] = next(_reader(stream, competition, strict), [])
     except UnicodeDecodeError:
         check_utf8(path)
         raise
+    except csv.Error as error:
+        raise PodiumError(f"{path}: column names: expected quotes as in RFC 4180, found: {error}") from None
     if not header:
         raise PodiumError(f"{path}: expected a line of column names, found an empty line")
     for place, name in enumerate(header):
@@ -109,7 +114,7 @@ def check_utf8(path: Path) -> None:
                 raise PodiumError(f"{path}: line {number}: expected UTF-8, found the byte 0x{byte:02x}") from None
 
 
-def plain_rows(path: Path, separator: str, strict: bool) -> Iterator[list[str]]:
+def plain_rows(path: Path, competition: Competition, strict: bool) -> Iterator[list[str]]:
     """Yields the cells of every data row; blank lines are passed over.
 
     Where `strict` is False, undecodable bytes become U+FFFD, short rows are filled up and long ones cut.
@@ -119,7 +124,7 @@ def plain_rows(path: Path, separator: str, strict: bool) -> Iterator[list[str]]:
     if strict:
         check_utf8(path)
     with _opened(path, strict) as stream:
-        reader = csv.reader(stream, delimiter=separator, strict=strict)
+        reader = _reader(stream, competition, strict)
         width, number = len(next(reader)), 0
         try:
             for cells in filter(None, reader):
@@ -133,13 +138,15 @@ def plain_rows(path: Path, separator: str, strict: bool) -> Iterator[list[str]]:
             raise PodiumError(f"{path}: {place}: expected quotes as in RFC 4180, found: {error}") from None
 
 
-def scan_by_hand(path: Path, header: list[str], columns: list[str], separator: str, strict: bool) -> pl.LazyFrame:
+def scan_by_hand(
+    path: Path, header: list[str], columns: list[str], competition: Competition, strict: bool
+) -> pl.LazyFrame:
     """Returns the named columns as String, in batches, through `plain_rows`; an empty cell is ""."""
     places, schema = [header.index(column) for column in columns], dict.fromkeys(columns, pl.String)
 
     def batches(*_: object) -> Iterator[pl.DataFrame]:
         waiting: list[list[str]] = []
-        for cells in plain_rows(path, separator, strict):
+        for cells in plain_rows(path, competition, strict):
             waiting.append([cells[place] for place in places])
             if len(waiting) == BATCH:
                 yield pl.DataFrame(waiting, schema=schema, orient="row")
@@ -154,8 +161,8 @@ def find_fault(path: Path, competition: Competition, labelled: bool) -> None:
 
     Raises: PodiumError for the first fault; rows count from 1 below the header.
     """
-    at = {name: place for place, name in enumerate(read_header(path, competition.separator))}
-    for number, cells in enumerate(plain_rows(path, competition.separator, strict=True), start=1):
+    at = {name: place for place, name in enumerate(read_header(path, competition))}
+    for number, cells in enumerate(plain_rows(path, competition, strict=True), start=1):
         row = {name: cells[place] for name, place in at.items()}
         identity = row[competition.id]
         if not identity:
@@ -225,6 +232,11 @@ def quoted(text: str, most: int = 60) -> str:
     """Returns `text` in quotes on one line, cut after `most` characters."""
     text = text if len(text) <= most else text[:most] + "…"
     return f'"{text}"' if text.isprintable() else repr(text)
+
+
+def _reader(stream: TextIOWrapper, competition: Competition, strict: bool) -> Any:
+    escape = "\\" if competition.quotes == "backslash" else None
+    return csv.reader(stream, delimiter=competition.separator, escapechar=escape, strict=strict)
 
 
 def _opened(path: Path, strict: bool) -> TextIOWrapper:

@@ -22,6 +22,7 @@ from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.data import diagnose
 from pipeline.data.diagnose import label_columns, quoted, scan_by_hand, turns_of
+from pipeline.data.quotes import as_in_rfc_4180
 from pipeline.errors import PodiumError
 from pipeline.files import atomic_folder, write_json
 
@@ -95,13 +96,13 @@ def read_test(path: Path, competition: Competition, strict: bool) -> pl.DataFram
         rows = _read(path, competition, labelled=False)
         diagnose.check_ids(path, rows["id"])
         return rows
-    header = diagnose.read_header(path, competition.separator, strict=False)
+    header = diagnose.read_header(path, competition, strict=False)
     needed = _needed(competition, labelled=False)
     diagnose.check_columns(path, header, needed, ignored=header)
     try:
         return _rows(_scan(path, header, competition), competition, False, set()).collect(engine="streaming")
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
-        cells = scan_by_hand(path, header, needed, competition.separator, strict=False)
+        cells = scan_by_hand(path, header, needed, competition, strict=False)
         return _rows(cells, competition, False, set()).collect(engine="streaming")
 
 
@@ -116,16 +117,16 @@ def _read(path: Path, competition: Competition, labelled: bool, sink: Path | Non
     if doubts:
         diagnose.find_fault(path, competition, labelled)
     if _WRONG in doubts:
-        # No fault of the file's: polars stumbles over a quote in the middle of a cell, which the csv module takes.
+        # No fault of the file's: the csv module takes a quote in the middle of a cell and escapes, polars does not.
         doubts.clear()
-        cells = scan_by_hand(path, header, _needed(competition, labelled), competition.separator, strict=True)
+        cells = scan_by_hand(path, header, _needed(competition, labelled), competition, strict=True)
         rows = _run(_rows(cells, competition, labelled, doubts), sink)
         assert not doubts, f"{path}: find_fault passes a row that _normalised does not"
     return rows
 
 
 def _header(path: Path, competition: Competition, labelled: bool) -> list[str]:
-    header = diagnose.read_header(path, competition.separator)
+    header = diagnose.read_header(path, competition)
     diagnose.check_columns(path, header, _needed(competition, labelled), competition.ignored)
     return header
 
@@ -135,7 +136,12 @@ def _needed(competition: Competition, labelled: bool) -> list[str]:
 
 
 def _scan(path: Path, header: list[str], competition: Competition) -> pl.LazyFrame:
-    """Returns all columns as String, checked to be UTF-8; an empty cell is null, a quoted one is not."""
+    """Returns all columns as String, checked to be UTF-8; an empty cell is null, a quoted one is not.
+
+    Raises: PolarsError where polars might read other rows than the csv module.
+    """
+    if competition.quotes != "doubled" or not as_in_rfc_4180(path, competition.separator):
+        raise pl.exceptions.ComputeError(f"{path}: polars would not read its quotes as the csv module does")
     cells = pl.scan_csv(path, separator=competition.separator, infer_schema=False, glob=False)
     if cells.collect_schema().names() != header:
         raise pl.exceptions.SchemaError(f"{path}: polars sees other column names than the csv module")
@@ -214,10 +220,10 @@ def _labels(cells: pl.DataFrame, competition: Competition) -> pl.Series:
 
 
 def _sample_ids(path: Path, competition: Competition) -> pl.Series:
-    header, expected = diagnose.read_header(path, competition.separator), [competition.id, *competition.classes]
+    header, expected = diagnose.read_header(path, competition), [competition.id, *competition.classes]
     if header != expected:
         raise PodiumError(f"{path}: expected the columns {', '.join(expected)}, found {', '.join(map(quoted, header))}")
-    ids = scan_by_hand(path, header, [competition.id], competition.separator, strict=True)
+    ids = scan_by_hand(path, header, [competition.id], competition, strict=True)
     return ids.collect(engine="streaming")[competition.id]
 
 
@@ -230,9 +236,9 @@ def _warn_of_empty_classes(train_csv: Path, train: Path, competition: Competitio
 
 def _truth(path: Path, competition: Competition, train_csv: Path, train_ids: pl.Series) -> pl.DataFrame:
     """Returns the generated demo's true class probabilities of the training rows, in their order."""
-    header, columns = diagnose.read_header(path, competition.separator), [competition.id, *competition.classes]
+    header, columns = diagnose.read_header(path, competition), [competition.id, *competition.classes]
     diagnose.check_columns(path, header, columns, ignored=header)
-    cells = scan_by_hand(path, header, columns, competition.separator, strict=True).collect(engine="streaming")
+    cells = scan_by_hand(path, header, columns, competition, strict=True).collect(engine="streaming")
     ids = cells[competition.id].alias("id")
     diagnose.check_ids(path, ids)
     diagnose.check_holds(path, ids, train_csv, train_ids)
@@ -246,7 +252,9 @@ def _truth(path: Path, competition: Competition, train_csv: Path, train_ids: pl.
 
 def _content_hash(train: Path, competition: Competition) -> str:
     """Returns the hex hash of the competition and of every id, label and text, whatever their encoding as parquet."""
-    digest = hashlib.sha256(json.dumps(asdict(competition), sort_keys=True).encode())
+    about = asdict(competition)
+    del about["quotes"]  # how a text was written down is no part of it
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for batch in pl.scan_parquet(train, glob=False).collect_batches(chunk_size=ROW_GROUP, maintain_order=True):
         digest.update(batch.write_ndjson().encode())
     return digest.hexdigest()
