@@ -1,7 +1,8 @@
 """Statistics and drawings of the report: correlation of members, calibration, and small inline SVGs.
 
 The drawings have no ids, no colours and no fonts of their own: the page's style sheet colours their classes, so they
-follow its light, dark and printed form. Lengths along a strip are percentages, so a strip fills any width.
+follow its light, dark and printed form. Lengths along a strip are percentages, so a strip fills any width. Text goes in
+through Markup.format, which escapes it; f-strings hold numbers and names of our own.
 """
 
 from __future__ import annotations
@@ -19,8 +20,6 @@ from pipeline.ledger.ledger import clock
 
 MOST_BINS = 10
 ROWS_PER_BIN = 30
-LIMITS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
-"""Ends of a calibration plot's axes; the smallest that holds every dot is taken, so a rare class is not a speck."""
 
 
 def finite(value: float | None) -> float | None:
@@ -143,16 +142,6 @@ class Scale:
         return min(max(0.0, 100.0 * (value - self.left) / (self.right - self.left)), 100.0)
 
 
-def ladder_scale(prior: float, scores: list[float], greater_is_better: bool) -> Scale:
-    """Returns an axis from prior to best score; scores worse than the prior get at most a third of the width."""
-    sign = 1.0 if greater_is_better else -1.0
-    gains = [sign * (score - prior) for score in scores] + [0.0]
-    high, low = max(gains), min(gains)
-    if high > 0:
-        low = max(low, -0.5 * high)
-    return Scale(prior + sign * low * 1.02, prior + sign * high * 1.03)
-
-
 def ladder(
     rungs: list[tuple[str, str, float | None]], bayes: float | None, error: float | None, greater_is_better: bool
 ) -> list[dict[str, Any]]:
@@ -164,11 +153,14 @@ def ladder(
     if prior is None:
         return []
     sign = 1.0 if greater_is_better else -1.0
-    scale = ladder_scale(prior, [score for score in (*(r[2] for r in rungs), bayes) if score is not None], sign > 0)
+    gains = [sign * (score - prior) for score in (*(rung[2] for rung in rungs), bayes) if score is not None]
+    high, low = max(gains), min(gains)
+    if high > 0:
+        low = max(low, -0.5 * high)  # scores worse than the prior get at most a third of the width
+    scale = Scale(prior + sign * low * 1.02, prior + sign * high * 1.03)
     start, rows = scale.percent(prior), []
-    upright = Markup('<line class="{0}" x1="{1:.2f}%" x2="{1:.2f}%" y1="0" y2="100%"/>')
     for kind, name, score in rungs:
-        parts = [upright.format("prior", start)]
+        parts = [upright("prior", start)]
         if score is not None and kind not in ("prior", "bayes"):
             end = scale.percent(score)
             bar = Markup('<rect class="bar {}{}" x="{:.2f}%" width="{:.2f}%" y="24%" height="52%"/>')
@@ -176,40 +168,53 @@ def ladder(
             if end == 0.0 and start > 0.0:
                 parts.append(Markup('<line class="cut" x1="4%" x2="5%" y1="90%" y2="10%"/>'))
         if score is not None and error is not None and kind == "chosen":
-            ends = scale.percent(score - error), scale.percent(score + error)
-            parts.append(Markup('<line class="error" x1="{:.2f}%" x2="{:.2f}%" y1="50%" y2="50%"/>').format(*ends))
+            left, right = scale.percent(score - error), scale.percent(score + error)
+            parts.append(Markup(f'<line class="error" x1="{left:.2f}%" x2="{right:.2f}%" y1="50%" y2="50%"/>'))
         if bayes is not None:
-            parts.append(upright.format("bayes", scale.percent(bayes)))
+            parts.append(upright("bayes", scale.percent(bayes)))
         gain = None if score is None or kind == "prior" else sign * (score - prior)
-        rows.append({"kind": kind, "name": name, "score": score, "gain": gain, "strip": _strip(parts, "rung")})
+        rows.append({"kind": kind, "name": name, "score": score, "gain": gain, "strip": strip("rung", parts)})
     return rows
 
 
-def _strip(parts: Iterable[Markup], kind: str) -> Markup:
+def upright(kind: str, x: float) -> Markup:
+    """Draws a line across a strip, at `x` percent of its width."""
+    top, bottom = ("15%", "85%") if kind == "mean" else ("0", "100%")
+    return Markup(f'<line class="{kind}" x1="{x:.2f}%" x2="{x:.2f}%" y1="{top}" y2="{bottom}"/>')
+
+
+def strip(kind: str, parts: Iterable[Markup]) -> Markup:
+    """Returns a drawing for a table's cell: it is low, and as wide as there is room."""
     return Markup('<svg class="{}" aria-hidden="true">{}</svg>').format(kind, Markup("").join(parts))
+
+
+def plot(kind: str, width: float, height: float, label: str, parts: Iterable[Markup]) -> Markup:
+    """Returns a drawing with axes, in units of its own; `label` is read out in its place."""
+    frame = Markup('<svg class="{}" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>')
+    return frame.format(kind, width, height, label, Markup("").join(parts))
 
 
 def fold_strip(scale: Scale, folds: dict[int, float], score: float | None) -> Markup:
     """Draws a dot per fold (its number and score on hover) and a tick at the member's own score."""
     parts = [Markup('<line class="axis" x1="0" x2="100%" y1="50%" y2="50%"/>')]
     if score is not None:
-        x = scale.percent(score)
-        parts.append(Markup('<line class="mean" x1="{0:.2f}%" x2="{0:.2f}%" y1="15%" y2="85%"/>').format(x))
+        parts.append(upright("mean", scale.percent(score)))
     dot = Markup('<circle cx="{:.2f}%" cy="50%" r="3.5"><title>fold {}: {:.4f}</title></circle>')
     parts += [dot.format(scale.percent(value), fold, value) for fold, value in folds.items()]
-    return _strip(parts, "folds")
+    return strip("folds", parts)
 
 
-def share_strip(share: float, kind: str = "plain") -> Markup:
+def share_strip(share: float) -> Markup:
     """Draws a bar over `share` of the width (0 to 1); what is more than nothing stays visible."""
     width = 0.0 if share <= 0 else min(max(100.0 * share, 0.4), 100.0)
-    return _strip([Markup('<rect class="bar {}" width="{:.2f}%" height="100%"/>').format(kind, width)], "share")
+    return strip("share", [Markup(f'<rect class="bar plain" width="{width:.2f}%" height="100%"/>')])
 
 
 def reliability_plot(name: str, stack: list[Bin], member: list[Bin]) -> Markup:
     """Draws the calibration plot of one class: stack with dots, best member faint, what chance allows as grey bars."""
     edge = max([value for one in [*stack, *member] for value in (one.predicted, one.observed)], default=1.0)
-    limit = next(end for end in LIMITS if edge <= end + 1.0e-9)
+    # The axes end at the smallest of these that holds every dot, so that a rare class is not a speck.
+    limit = next(end for end in (0.1, 0.2, 0.4, 0.6, 0.8, 1.0) if edge <= end + 1.0e-9)
     left, top, size = 40.0, 8.0, 250.0
 
     def x(value: float) -> float:
@@ -218,26 +223,20 @@ def reliability_plot(name: str, stack: list[Bin], member: list[Bin]) -> Markup:
     def y(value: float) -> float:
         return top + size * (1.0 - min(value, limit) / limit)
 
-    parts = [Markup('<rect class="frame" x="{0}" y="{1}" width="{2}" height="{2}"/>').format(left, top, size)]
-    for value in (0.0, limit / 2, limit):
-        text, anchor = f"{100 * value:.0f}%", "end" if value == limit else "middle"
-        parts.append(Markup('<text x="{:.1f}" y="{}" text-anchor="{}">{}</text>').format(x(value), 276, anchor, text))
-        parts.append(Markup('<text x="34" y="{:.1f}" text-anchor="end">{}</text>').format(y(value) + 4, text))
-        grid = Markup('<path class="grid" d="M{0:.1f} {2}v{3}M{4} {1:.1f}h{3}"/>')
-        parts.append(grid.format(x(value), y(value), top, size, left))
-    parts.append(Markup('<path class="diagonal" d="M{} {}L{} {}"/>').format(left, top + size, left + size, top))
+    parts = [Markup(f'<rect class="frame" x="{left}" y="{top}" width="{size}" height="{size}"/>')]
+    for value, anchor in ((0.0, "middle"), (limit / 2, "middle"), (limit, "end")):
+        parts.append(Markup(f'<text x="{x(value):.1f}" y="276" text-anchor="{anchor}">{100 * value:.0f}%</text>'))
+        parts.append(Markup(f'<text x="34" y="{y(value) + 4:.1f}" text-anchor="end">{100 * value:.0f}%</text>'))
+        parts.append(Markup(f'<path class="grid" d="M{x(value):.1f} {top}v{size}M{left} {y(value):.1f}h{size}"/>'))
+    parts.append(Markup(f'<path class="diagonal" d="M{left} {top + size}L{left + size} {top}"/>'))
     for one in stack:
         low, high = one.chance
-        parts.append(
-            Markup('<path class="chance" d="M{0:.1f} {1:.1f}V{2:.1f}"/>').format(x(one.predicted), y(low), y(high))
-        )
+        parts.append(Markup(f'<path class="chance" d="M{x(one.predicted):.1f} {y(low):.1f}V{y(high):.1f}"/>'))
     for kind, bins in (("member", member), ("stack", stack)):
         points = " ".join(f"{x(one.predicted):.1f},{y(one.observed):.1f}" for one in bins)
-        parts.append(Markup('<polyline class="{}" points="{}"/>').format(kind, points))
+        parts.append(Markup(f'<polyline class="{kind}" points="{points}"/>'))
     for one in stack:
-        dot = Markup('<circle class="stack" cx="{:.1f}" cy="{:.1f}" r="4"><title>{} rows: {}</title></circle>')
-        shares = f"predicted {100 * one.predicted:.1f}%, observed {100 * one.observed:.1f}%"
-        parts.append(dot.format(x(one.predicted), y(one.observed), one.rows, shares))
-    label = f"Calibration of {name}: observed against predicted share"
-    frame = Markup('<svg class="reliability" viewBox="0 0 298 284" role="img" aria-label="{}">{}</svg>')
-    return frame.format(label, Markup("").join(parts))
+        told = f"{one.rows} rows: predicted {100 * one.predicted:.1f}%, observed {100 * one.observed:.1f}%"
+        place = f'cx="{x(one.predicted):.1f}" cy="{y(one.observed):.1f}"'
+        parts.append(Markup(f'<circle class="stack" {place} r="4"><title>{told}</title></circle>'))
+    return plot("reliability", 298, 284, f"Calibration of {name}: observed against predicted share", parts)

@@ -1,7 +1,4 @@
-"""Reads from disk, once, what the report page is made from: everything that the other stages measured.
-
-python -m stages.report
-"""
+"""Reads from disk, once, what the report page is made from: everything that the other stages measured."""
 
 from __future__ import annotations
 
@@ -49,7 +46,6 @@ class Evidence:
 
     @property
     def metric(self) -> Metric:
-        """The competition's metric."""
         return METRICS[self.competition.metric]
 
     def probabilities(self, member: str) -> np.ndarray:

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from pipeline.ledger.agreement import Agreement, agreement, agreement_lines
 from pipeline.ledger.ledger import Entry
+from pipeline.report.charts import plot
 
 LEFT, TOP, SIZE = 58.0, 10.0, 250.0
 
@@ -41,30 +42,25 @@ def scatter(entries: Sequence[Entry], found: Agreement) -> Markup:
     def up(value: float) -> float:
         return TOP + SIZE * (1.0 - min(max((value - low) / span, 0.0), 1.0))
 
-    parts = [Markup('<rect class="frame" x="{0}" y="{1}" width="{2}" height="{2}"/>').format(LEFT, TOP, SIZE)]
+    parts = [Markup(f'<rect class="frame" x="{LEFT}" y="{TOP}" width="{SIZE}" height="{SIZE}"/>')]
     for share in (0.1, 0.5, 0.9):
         x, y = left + share * span, low + share * span
-        parts.append(Markup('<text x="{:.1f}" y="278" text-anchor="middle">{:.4f}</text>').format(across(x), x))
-        parts.append(Markup('<text x="52" y="{:.1f}" text-anchor="end">{:.4f}</text>').format(up(y) + 4, y))
-        grid = Markup('<path class="grid" d="M{0:.1f} {2}v{3}M{4} {1:.1f}h{3}"/>')
-        parts.append(grid.format(across(x), up(y), TOP, SIZE, LEFT))
+        parts.append(Markup(f'<text x="{across(x):.1f}" y="278" text-anchor="middle">{x:.4f}</text>'))
+        parts.append(Markup(f'<text x="52" y="{up(y) + 4:.1f}" text-anchor="end">{y:.4f}</text>'))
+        parts.append(Markup(f'<path class="grid" d="M{across(x):.1f} {TOP}v{SIZE}M{LEFT} {up(y):.1f}h{SIZE}"/>'))
     gap = sum(y - x for _, x, y in points) / len(points)
     ends = [x for x in (left, left + span, low - gap, low + span - gap) if left <= x <= left + span]
     ends = [x for x in ends if low - 1e-12 <= x + gap <= low + span + 1e-12]
     if len(ends) > 1:
-        (x1, x2) = min(ends), max(ends)
-        line = Markup('<path class="diagonal" d="M{:.1f} {:.1f}L{:.1f} {:.1f}"/>')
-        parts.append(line.format(across(x1), up(x1 + gap), across(x2), up(x2 + gap)))
+        x1, x2 = min(ends), max(ends)
+        line = f"M{across(x1):.1f} {up(x1 + gap):.1f}L{across(x2):.1f} {up(x2 + gap):.1f}"
+        parts.append(Markup(f'<path class="diagonal" d="{line}"/>'))
     if found.interval and found.cv is not None:
-        bar = Markup(
-            '<path class="chance" d="M{:.1f} {:.1f}V{:.1f}"><title>expected next: {:.5f} to {:.5f}</title></path>'
-        )
-        parts.append(bar.format(across(found.cv), up(found.interval[0]), up(found.interval[1]), *found.interval))
+        worst, best = found.interval
+        bar, told = f"M{across(found.cv):.1f} {up(worst):.1f}V{up(best):.1f}", f"{worst:.5f} to {best:.5f}"
+        parts.append(Markup(f'<path class="chance" d="{bar}"><title>expected next: {told}</title></path>'))
     for number, x, y in points:
-        dot = Markup(
-            '<circle cx="{:.1f}" cy="{:.1f}" r="4"><title>sub-{}: CV {:.5f}, public LB {:.5f}</title></circle>'
-        )
-        parts.append(dot.format(across(x), up(y), number, x, y))
-        parts.append(Markup('<text x="{:.1f}" y="{:.1f}">{}</text>').format(across(x) + 7, up(y) - 6, number))
-    frame = Markup('<svg class="reliability" viewBox="0 0 318 286" role="img" aria-label="{}">{}</svg>')
-    return frame.format("Public leaderboard score against CV, one dot per submission", Markup("").join(parts))
+        told = f"sub-{number}: CV {x:.5f}, public LB {y:.5f}"
+        parts.append(Markup(f'<circle cx="{across(x):.1f}" cy="{up(y):.1f}" r="4"><title>{told}</title></circle>'))
+        parts.append(Markup(f'<text x="{across(x) + 7:.1f}" y="{up(y) - 6:.1f}">{number}</text>'))
+    return plot("reliability", 318, 286, "Public leaderboard score against CV, one dot per submission", parts)

@@ -1,7 +1,5 @@
 """Renders what the other stages measured as one self-contained HTML file, the page people look at.
 
-python -m stages.report
-
 To add a section: write a function that takes the Evidence and returns the values that the page shows (None leaves the
 section out), name it in SECTIONS, and give page.html a macro of the same name with its heading and its HTML.
 """
@@ -53,9 +51,8 @@ def head(evidence: Evidence) -> dict[str, Any]:
     members = {name: finite(member["score"]) for name, member in cv["members"].items()}
     warnings = [] if evidence.rehearsal["valid"] else ["The rehearsal's submission.csv is not valid: do not submit."]
     if evidence.probe["leak"]:
-        warnings.append(
-            "The leak probe gains on shuffled labels: some labels reach their own predictions. Trust no score."
-        )
+        leak = "The leak probe gains on shuffled labels: some labels reach their own predictions. Trust no score."
+        warnings.append(leak)
     found = {
         "name": evidence.competition.name,
         "metric": evidence.competition.metric.replace("_", " "),
@@ -157,8 +154,8 @@ def spent(evidence: Evidence) -> dict[str, Any]:
         gone = stage in ("start", "finetune", "refit") and member not in evidence.cv["members"]
         if not gone and stage != "report":  # the page's own time is known only after it is written
             groups.setdefault((stage, member), []).append(seconds)
-    place = dict(zip(STAGES, range(len(STAGES)), strict=True))
-    totals = {key: sum(groups[key]) for key in sorted(groups, key=lambda key: (place.get(key[0], 99), key))}
+    ordered = sorted(groups, key=lambda key: (STAGES.index(key[0]) if key[0] in STAGES else len(STAGES), key))
+    totals = {key: sum(groups[key]) for key in ordered}
     longest = max(totals.values(), default=0.0) or 1.0
     rows = [(*key, len(groups[key]), total, charts.share_strip(total / longest)) for key, total in totals.items()]
     return {"rows": rows, "total": sum(totals.values())}

@@ -12,6 +12,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from pipeline.report.charts import plot
+
 LEFT, WIDTH, ROW, TOP = 200.0, 310.0, 19.0, 8.0
 
 
@@ -49,9 +51,8 @@ def seeds_plot(label: str, rows: list[Row]) -> Markup:
 
     parts = []
     for value in ticks(low, high):
-        parts.append(Markup('<path class="grid" d="M{:.1f} {}v{}"/>').format(x(value), TOP, bottom - TOP))
-        text = Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{:.2f}</text>')
-        parts.append(text.format(x(value), bottom + 15, value))
+        parts.append(Markup(f'<path class="grid" d="M{x(value):.1f} {TOP}v{bottom - TOP}"/>'))
+        parts.append(Markup(f'<text x="{x(value):.1f}" y="{bottom + 15}" text-anchor="middle">{value:.2f}</text>'))
     for number, row in enumerate(rows):
         y = TOP + ROW * (number + 0.5)
         parts.append(Markup('<text x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(LEFT - 10, y + 4, row.name))
@@ -62,8 +63,7 @@ def seeds_plot(label: str, rows: list[Row]) -> Markup:
         mean = sum(row.values) / len(row.values)
         tick = Markup('<path class="centre" d="M{:.1f} {:.1f}v{}"><title>{}: mean {:.3f}</title></path>')
         parts.append(tick.format(x(mean), y - 7, 14, row.name, mean))
-    frame = Markup('<svg class="seeds" viewBox="0 0 {} {:.0f}" role="img" aria-label="{}">{}</svg>')
-    return frame.format(LEFT + WIDTH + 10, bottom + 22, label, Markup("").join(parts))
+    return plot("seeds", LEFT + WIDTH + 10, round(bottom + 22), label, parts)
 
 
 def ticks(low: float, high: float) -> list[float]:

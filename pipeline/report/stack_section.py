@@ -7,7 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from pipeline.competitions.task import Competition
-from pipeline.report.charts import Scale
+from pipeline.report.charts import Scale, strip, upright
 
 
 def checks(cv: dict[str, Any], probe: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
@@ -16,9 +16,8 @@ def checks(cv: dict[str, Any], probe: dict[str, Any], found: dict[str, Any]) -> 
     members = [{"name": name, "gap": row.get("gap"), "swap": swaps.get(name)} for name, row in cv["members"].items()]
     gains = cv["stack"].get("gains") or {}
     names = {"best_member": f"{cv['stack']['best_member']}, the best member", "equal_mean": "the members' equal mean"}
-    against = [
-        (label, [(gains.get(part) or {}).get(name) for part in ("nested", "holdout")]) for name, label in names.items()
-    ]
+    parts = [gains.get(part) or {} for part in ("nested", "holdout")]
+    against = [(label, [part.get(name) for part in parts]) for name, label in names.items()]
     return {"probe": probe, "members": members, "gains": against, "sides": bool(swaps)}
 
 
@@ -35,14 +34,9 @@ def marginal(found: dict[str, Any]) -> dict[str, Any]:
 
 def interval_strip(scale: Scale, interval: dict[str, float]) -> Markup:
     """Draws an interval as a bar with a tick at its mean, and a line at zero."""
-    ends = (interval["low"], interval["mean"], interval["high"], 0.0)
-    low, mean, high, zero = (f"{scale.percent(value):.2f}" for value in ends)
-    parts = [
-        Markup('<line class="prior" x1="{0}%" x2="{0}%" y1="0" y2="100%"/>').format(zero),
-        Markup('<line class="reach" x1="{}%" x2="{}%" y1="50%" y2="50%"/>').format(low, high),
-        Markup('<line class="mean" x1="{0}%" x2="{0}%" y1="15%" y2="85%"/>').format(mean),
-    ]
-    return Markup('<svg class="folds" aria-hidden="true">{}</svg>').format(Markup("").join(parts))
+    low, mean, high = (scale.percent(interval[end]) for end in ("low", "mean", "high"))
+    bar = Markup(f'<line class="reach" x1="{low:.2f}%" x2="{high:.2f}%" y1="50%" y2="50%"/>')
+    return strip("folds", [upright("prior", scale.percent(0.0)), bar, upright("mean", mean)])
 
 
 def slice_families(cv: dict[str, Any], found: dict[str, Any]) -> dict[str, Any] | None:

@@ -1,7 +1,4 @@
-"""The page's section on the networks' training: learning curves, truncation, pretraining, and what went wrong.
-
-python -m stages.report
-"""
+"""The page's section on the networks' training: learning curves, truncation, pretraining, and what went wrong."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from pipeline.ensemble.row_priority import entropy
-from pipeline.report.charts import finite
+from pipeline.report.charts import finite, plot
 from pipeline.report.evidence import Evidence
 from pipeline.report.stability_section import panels, ticks
 
@@ -50,10 +47,10 @@ def training(evidence: Evidence) -> dict[str, Any] | None:
         (member, curve_plot(f"Learning curves of {member}", [_line(each) for each in folds], level))
         for member, folds in _by_member(evidence)
     ]
-    backbones = [
-        (name, found, curve_plot(f"Pretraining of {name}", [_pretraining_line(found)], None))
-        for name, found in evidence.pretraining.items()
-    ]
+    backbones = []
+    for name, found in evidence.pretraining.items():
+        line = Line("pretraining", thinned(_finite(found.get("curve"))), [], None, False)
+        backbones.append((name, found, curve_plot(f"Pretraining of {name}", [line], None)))
     every = [each["training"] for each in evidence.receipts]
     return {
         "plots": plots,
@@ -106,10 +103,6 @@ def _line(receipt: dict[str, Any]) -> Line:
     return Line(f"fold {receipt['fold']}", points, inner, kept, _collapsed(receipt))
 
 
-def _pretraining_line(found: dict[str, Any]) -> Line:
-    return Line("pretraining", thinned(_finite(found.get("curve"))), [], None, False)
-
-
 def _finite(pairs: list[list[float]] | None) -> Points:
     return [(step, value) for step, value in pairs or [] if finite(value) is not None]
 
@@ -138,20 +131,19 @@ def curve_plot(label: str, lines: list[Line], level: float | None) -> Markup:
     def y(value: float) -> float:
         return TOP + HEIGHT * min(max((top - value) / (top - low), 0.0), 1.0)
 
-    parts = [Markup('<rect class="frame" x="{}" y="{}" width="{}" height="{}"/>').format(LEFT, TOP, WIDTH, HEIGHT)]
-    heights, steps = ticks(low, top), [each for each in ticks(0, last) if each == int(each)]
+    parts = [Markup(f'<rect class="frame" x="{LEFT}" y="{TOP}" width="{WIDTH}" height="{HEIGHT}"/>')]
+    heights = ticks(low, top)
     digits = max(0, math.ceil(-math.log10(heights[1] - heights[0]) - 1e-9))
     for value in heights:
-        parts.append(Markup('<path class="grid" d="M{} {:.1f}h{}"/>').format(LEFT, y(value), WIDTH))
-        text = Markup('<text x="{}" y="{:.1f}" text-anchor="end">{:.{}f}</text>')
-        parts.append(text.format(LEFT - 6, y(value) + 4, value, digits))
-    for step in steps:
-        text = Markup('<text x="{:.1f}" y="{}" text-anchor="{}">{:,.0f}</text>')
+        parts.append(Markup(f'<path class="grid" d="M{LEFT} {y(value):.1f}h{WIDTH}"/>'))
+        parts.append(Markup(f'<text x="{LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.{digits}f}</text>'))
+    for step in (each for each in ticks(0, last) if each == int(each)):
+        place = f'x="{x(step):.1f}" y="{TOP + HEIGHT + 17}"'
         anchor = "end" if x(step) > LEFT + WIDTH - 12 else "middle"
-        parts.append(text.format(x(step), TOP + HEIGHT + 17, anchor, step))
+        parts.append(Markup(f'<text {place} text-anchor="{anchor}">{step:,.0f}</text>'))
     if level is not None:
-        dashes = Markup('<path class="diagonal" d="M{} {:.1f}h{}"><title>prior: {:.4f}</title></path>')
-        parts.append(dashes.format(LEFT, y(level), WIDTH, level))
+        dashes = f'<path class="diagonal" d="M{LEFT} {y(level):.1f}h{WIDTH}"><title>prior: {level:.4f}</title></path>'
+        parts.append(Markup(dashes))
     for line in lines:
         kind = "collapsed" if line.collapsed else "run"
         points = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in line.points)
@@ -163,9 +155,9 @@ def curve_plot(label: str, lines: list[Line], level: float | None) -> Markup:
         dot = Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="3.2"><title>{}, step {}: {:.4f}</title></circle>')
         parts += [dot.format(kind, x(step), y(value), line.name, step, value) for step, value in line.inner]
         if line.kept:
+            step, value = line.kept
             ring = Markup(
                 '<circle class="kept" cx="{:.1f}" cy="{:.1f}" r="6"><title>{}: kept, step {}</title></circle>'
             )
-            parts.append(ring.format(x(line.kept[0]), y(line.kept[1]), line.name, line.kept[0]))
-    frame = Markup('<svg class="reliability curve" viewBox="0 0 420 222" role="img" aria-label="{}">{}</svg>')
-    return frame.format(label, Markup("").join(parts))
+            parts.append(ring.format(x(step), y(value), line.name, step))
+    return plot("reliability curve", 420, 222, label, parts)
