@@ -17,14 +17,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from ruamel.yaml import YAML
 
 from pipeline.config import Params
 from pipeline.errors import PodiumError, nearest
 from pipeline.files import read_json, sha256_file, write_json, write_text
 from pipeline.stage import stage
-from pipeline.validation import validated
+from pipeline.validation import decoded, parse_yaml, validated
 
 PRESETS = Path(__file__).parent / "presets"
 LAST = Path("work/preset.json")
@@ -78,21 +77,24 @@ def apply_preset(name: str, data: str, refit: bool = False, params: Path = Path(
     if data and not Path(data).is_dir():
         raise PodiumError(f"DATA: {data}: no such folder")
     committed = _committed(params)
-    now = params.read_text(encoding="utf-8")
+    now = decoded(params.read_bytes(), str(params))
     if now != committed and not (LAST.exists() and read_json(LAST) == sha256_file(params)):
         raise PodiumError(f"{params}: has uncommitted edits; `git commit {params}` or `git checkout {params}` first")
     text = overlay(committed, (PRESETS / f"{name}.yaml").read_text(encoding="utf-8") if name else "{}", data, refit)
-    validated(Params, yaml.safe_load(text), f"{params} under preset {name}" if name else str(params))
+    source = f"{params} under preset {name}" if name else str(params)
+    validated(Params, parse_yaml(text.encode(), source), source)
     print("".join(difflib.unified_diff(now.splitlines(True), text.splitlines(True), "before", "after")), end="")
     write_text(params, text)
     write_json(LAST, sha256_file(params))
 
 
 def _committed(params: Path) -> str:
-    committed = subprocess.run(["git", "show", f"HEAD:./{params}"], capture_output=True, text=True, check=False)
+    committed = subprocess.run(["git", "show", f"HEAD:./{params}"], capture_output=True, check=False)
     if committed.returncode:
         raise PodiumError(f"{params}: not committed to git yet; presets are laid over the committed file")
-    return committed.stdout
+    if not isinstance(parse_yaml(committed.stdout, f"{params} as committed"), dict):
+        raise PodiumError(f"{params} as committed: expected the sections of params.yaml")
+    return decoded(committed.stdout, str(params))
 
 
 if __name__ == "__main__":
