@@ -17,14 +17,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from ruamel.yaml import YAML
 
 from pipeline.config import Params
 from pipeline.errors import PodiumError, nearest
 from pipeline.files import read_json, sha256_file, write_json, write_text
 from pipeline.stage import stage
-from pipeline.validation import validated
+from pipeline.validation import decoded, parse_yaml, validated
 
 PRESETS = Path(__file__).parent / "presets"
 LAST = Path("work/preset.json")
@@ -77,18 +76,25 @@ def apply_preset(name: str, data: str, refit: bool = False, params: Path = Path(
         raise PodiumError(f'PRESET: no preset "{name}"{nearest(name, known)}, known are {", ".join(known)}')
     if data and not Path(data).is_dir():
         raise PodiumError(f"DATA: {data}: no such folder")
-    shown = subprocess.run(["git", "show", f"HEAD:./{params}"], capture_output=True, text=True, check=False)
-    if shown.returncode:
-        raise PodiumError(f"{params}: not committed to git yet; presets are laid over the committed file")
-    now = params.read_text(encoding="utf-8")
-    if now != shown.stdout and not (LAST.exists() and read_json(LAST) == sha256_file(params)):
+    committed = _committed(params)
+    now = decoded(params.read_bytes(), str(params))
+    if now != committed and not (LAST.exists() and read_json(LAST) == sha256_file(params)):
         raise PodiumError(f"{params}: has uncommitted edits; `git commit {params}` or `git checkout {params}` first")
-    preset = (PRESETS / f"{name}.yaml").read_text(encoding="utf-8") if name else "{}"
-    text = overlay(shown.stdout, preset, data, refit)
-    validated(Params, yaml.safe_load(text), f"{params} under preset {name}" if name else str(params))
+    text = overlay(committed, (PRESETS / f"{name}.yaml").read_text(encoding="utf-8") if name else "{}", data, refit)
+    source = f"{params} under preset {name}" if name else str(params)
+    validated(Params, parse_yaml(text.encode(), source), source)
     print("".join(difflib.unified_diff(now.splitlines(True), text.splitlines(True), "before", "after")), end="")
     write_text(params, text)
     write_json(LAST, sha256_file(params))
+
+
+def _committed(params: Path) -> str:
+    committed = subprocess.run(["git", "show", f"HEAD:./{params}"], capture_output=True, check=False)
+    if committed.returncode:
+        raise PodiumError(f"{params}: not committed to git yet; presets are laid over the committed file")
+    if not isinstance(parse_yaml(committed.stdout, f"{params} as committed"), dict):
+        raise PodiumError(f"{params} as committed: expected the sections of params.yaml")
+    return decoded(committed.stdout, str(params))
 
 
 if __name__ == "__main__":

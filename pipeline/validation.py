@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import is_dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import YAMLError
 
 from pipeline.errors import PodiumError, nearest
 
@@ -23,11 +26,49 @@ def read_yaml(path: Path) -> Any:
     Raises: PodiumError where the file is missing or is not YAML.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        return parse_yaml(path.read_bytes(), str(path))
+    except (FileNotFoundError, IsADirectoryError):
         raise PodiumError(f"{path}: no such file") from None
-    except yaml.YAMLError as error:
-        raise PodiumError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def parse_yaml(content: bytes, source: str) -> Any:
+    """The value of a YAML document, as DVC reads it: YAML 1.2, where 5e-05 is a number and `no` is a word.
+
+    Raises: PodiumError in one line that starts with `source`, for a key that stands twice or is no text, too.
+    """
+    text = decoded(content, source)
+    try:
+        value = YAML(typ="safe").load(text)
+        odd = next(_odd_keys(value), None)
+    except DuplicateKeyError as error:
+        line, key = error.problem_mark.line + 1, str(error.problem).partition(" with value ")[0]
+        raise PodiumError(f"{source}: line {line}: {key.removeprefix('found ')}") from None
+    except Exception as error:  # any type: a broken number or tag is a ValueError, KeyError or IndexError
+        words = " ".join(str(error).split()) if isinstance(error, YAMLError) else f"{type(error).__name__}: {error}"
+        raise PodiumError(f"{source}: not valid YAML: {words}") from None
+    if odd is not None:
+        raise PodiumError(f"{source}: key {odd}: expected a text, found {type(odd).__name__}; put it in quotes")
+    return value
+
+
+def _odd_keys(value: Any) -> Iterator[Any]:
+    """Yields the keys that are no texts: JSON, through which values are checked, would make texts of them."""
+    inner = value
+    if isinstance(value, dict):
+        yield from (key for key in value if not isinstance(key, str))
+        inner = value.values()
+    if isinstance(value, dict | list):
+        for each in inner:
+            yield from _odd_keys(each)
+
+
+def decoded(content: bytes, source: str) -> str:
+    """The text of a UTF-8 file, whose lines end in LF. Raises: PodiumError that names the first line that is none."""
+    try:
+        return content.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
+        raise PodiumError(f"{source}: line {line}: expected UTF-8, found the byte 0x{byte:02x}") from None
 
 
 def validated(kind: type[T], value: Any, source: str) -> T:

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import random
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from dvc.utils.serialize import _yaml as dvc_yaml
 from support import ROOT, error_line, run_module
 
 from pipeline.config import Params, load_params
 from pipeline.errors import PodiumError
-from pipeline.validation import validated
+from pipeline.settings.finetuning import NetworkSettings
+from pipeline.validation import parse_yaml, read_yaml, validated
 
 
 def changed(*keys: str, value: Any) -> dict[str, Any]:
@@ -136,3 +139,94 @@ def test_broken_and_missing_yaml_are_named(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("a: [1")
     with pytest.raises(PodiumError, match="not valid YAML"):
         load_params(tmp_path / "params.yaml")
+
+
+SHIPPED = (ROOT / "params.yaml").read_text(encoding="utf-8")
+LINES = SHIPPED.splitlines()
+
+
+@pytest.mark.parametrize(
+    "name", ["params.yaml", *(f"pipeline/competitions/{name}.yaml" for name in ("lmsys", "spooky"))]
+)
+def test_a_file_is_read_as_dvc_reads_it(name: str) -> None:
+    content = (ROOT / name).read_bytes()
+    assert parse_yaml(content, name) == dvc_yaml.parse_yaml(content.decode(), name)
+    assert parse_yaml(content, name) == yaml.safe_load(content)  # nothing that is shipped means two things
+
+
+@pytest.mark.parametrize(
+    "text", ["5e-05", "1e-4", "1.0e-4", "010", "0o10", "no", "yes", "on", "12:30:45", "1_000", "~"]
+)
+def test_a_value_is_read_as_dvc_reads_it(text: str) -> None:
+    expected = dvc_yaml.parse_yaml(f"a: {text}\n", "params.yaml")["a"]
+    found = parse_yaml(f"a: {text}\n".encode(), "params.yaml")["a"]
+    assert (type(found), found) == (type(expected), expected)
+
+
+def test_a_number_that_dvc_wrote_is_a_number(tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text(SHIPPED.replace("rate: 7.0e-4", "rate: 5e-05"), encoding="utf-8")
+    siamese = load_params(file).members["siamese"]
+    assert isinstance(siamese, NetworkSettings)
+    assert siamese.training.schedule.rate == 5e-05
+    file.write_text(SHIPPED.replace("  words:\n", "  no:\n"), encoding="utf-8")
+    assert "no" in load_params(file).members
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (
+            SHIPPED.replace("  shape:\n", "  words:\n").encode(),
+            f'params.yaml: line {LINES.index("  shape:") + 1}: duplicate key "words"',
+        ),
+        (SHIPPED.encode() + b"# caf\xe9\n", f"params.yaml: line {len(LINES) + 1}: expected UTF-8, found the byte 0xe9"),
+        (SHIPPED.encode("utf-16"), "params.yaml: line 1: expected UTF-8, found the byte 0xff"),
+        (
+            SHIPPED.replace("  words:\n", "  true:\n").encode(),
+            "params.yaml: key True: expected a text, found bool; put",
+        ),
+        (SHIPPED.replace("seed: 5", "seed: !!int x").encode(), "params.yaml: not valid YAML: ValueError: invalid"),
+        (SHIPPED.replace("seed: 5", "seed: &x [*x]").encode(), "params.yaml: not valid YAML: RecursionError"),
+        (b"", "params.yaml: Input should be an object"),
+    ],
+)
+def test_what_no_yaml_says_is_one_line(tmp_path: Path, content: bytes, expected: str) -> None:
+    (tmp_path / "params.yaml").write_bytes(content)
+    with pytest.raises(PodiumError) as caught:
+        load_params(tmp_path / "params.yaml")
+    line = str(caught.value).removeprefix(f"{tmp_path}/")
+    assert line.startswith(expected)
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize("files", [60, pytest.param(1_000, marks=pytest.mark.slow)])
+def test_any_damage_is_one_line_or_what_dvc_reads(tmp_path: Path, files: int) -> None:
+    draw, file = random.Random(files), tmp_path / "params.yaml"
+    pieces = [
+        *"{}[]:~&*|#'\"\t\n",
+        ": ",
+        "- ",
+        "!!int ",
+        "!!bool ",
+        "!!set ",
+        "*a ",
+        "<<: ",
+        "? ",
+        "---\n",
+        "2020-99-99",
+        "0x",
+    ]
+    pieces += ["\0", "\x85", "\u2028", "%YAML 1.1\n", "members:\n", "  seed: 1\n", "é"]
+    for _ in range(files):
+        text = SHIPPED
+        for _ in range(draw.randint(1, 3)):
+            place = draw.randrange(len(text))
+            text = text[:place] + draw.choice(pieces) + text[place + draw.randint(0, 3) :]
+        file.write_text(text, encoding="utf-8")
+        try:
+            load_params(file)
+        except PodiumError as error:
+            assert not {"\n", "\r"} & set(str(error)), text
+        else:
+            assert read_yaml(file) == dvc_yaml.parse_yaml(text, "params.yaml")

@@ -4,7 +4,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
 from support import ROOT
 
 from pipeline import preset
@@ -12,7 +11,7 @@ from pipeline.artifacts import Artifacts
 from pipeline.config import Params, load_params
 from pipeline.errors import PodiumError
 from pipeline.prune import prune
-from pipeline.validation import read_yaml, validated
+from pipeline.validation import parse_yaml, read_yaml, validated
 
 
 @pytest.fixture
@@ -31,7 +30,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("name", [file.stem for file in preset.PRESETS.glob("*.yaml")])
 def test_every_preset_fits_the_params(name: str) -> None:
     text = preset.overlay((ROOT / "params.yaml").read_text(), (preset.PRESETS / f"{name}.yaml").read_text(), "votes")
-    params = validated(Params, yaml.safe_load(text), name)
+    params = validated(Params, parse_yaml(text.encode(), name), name)
     assert params.data.path == "votes"
 
 
@@ -117,3 +116,21 @@ def test_prune_removes_what_params_no_longer_name_and_nothing_else(tmp_path: Pat
     prune(params, Artifacts(tmp_path))
     assert sorted(str(f.relative_to(tmp_path)) for f in tmp_path.rglob("*") if f.is_file()) == sorted(kept)
     assert not (tmp_path / "members" / "gone").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ((b"# Every", b"data: 1\n# Every"), 'params.yaml as committed: line 5: duplicate key "data"'),
+        ((b"# Every", b"# caf\xe9"), "params.yaml as committed: line 1: expected UTF-8, found the byte 0xe9"),
+    ],
+)
+def test_a_committed_mistake_is_one_line(project: Path, change: tuple[bytes, bytes], expected: str) -> None:
+    file = project / "params.yaml"
+    file.write_bytes(file.read_bytes().replace(*change))
+    subprocess.run(
+        ["git", "-c", "user.name=x", "-c", "user.email=x@x", "commit", "-qam", "two"], check=True, cwd=project
+    )
+    with pytest.raises(PodiumError) as caught:
+        preset.apply_preset("cpu", "votes")
+    assert str(caught.value) == expected

@@ -57,6 +57,56 @@ def test_an_inconsistent_file_is_refused(change: dict, expected: str, tmp_path: 
     assert str(caught.value).startswith(str(file))
 
 
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        *(
+            ({"classes": ["human", name]}, f'classes: no class can be named "{name}"')
+            for name in ("model", "label", "id")
+        ),
+        ({"classes": ["human", "row_id"]}, 'classes: no class can be named "row_id"'),
+        ({"classes": ["human", ""]}, 'classes: no class can be named ""'),
+        ({"texts": {"text": "row_id"}}, 'texts.text: expected a column of its own, found "row_id", which is id too'),
+        (
+            {"label": {"column": "row_id"}},
+            'label.column: expected a column of its own, found "row_id", which is id too',
+        ),
+        (
+            {"label": {"column": "text"}},
+            'label.column: expected a column of its own, found "text", which is texts.text',
+        ),
+        ({"label": {"one_hot": ["human", "human"]}}, "label.one_hot.1: expected a column of its own"),
+        ({"label": {"column": "author", "values": ["x", "x"]}}, "label: expected different entries, found ['x', 'x']"),
+        ({"name": "../../etc/x"}, 'name: expected Kaggle\'s slug (letters, digits, hyphens), found "../../etc/x"'),
+        ({"name": "/etc"}, "name: expected Kaggle's slug"),
+        ({"name": ".."}, "name: expected Kaggle's slug"),
+        ({"name": ""}, "name: expected Kaggle's slug"),
+        ({"train": "../train.csv"}, 'train: expected a file of the data folder, found "../train.csv"'),
+        ({"test": "/etc/passwd"}, 'test: expected a file of the data folder, found "/etc/passwd"'),
+        ({"sample_submission": ""}, "sample_submission: expected a file of the data folder"),
+    ],
+)
+def test_a_name_that_is_ours_is_refused(change: dict, expected: str, tmp_path: Path) -> None:
+    sound = {
+        "name": "human-or-model",
+        "task": "single",
+        "metric": "log_loss",
+        "id": "row_id",
+        "texts": {"text": "text"},
+        "classes": ["human", "both"],
+        "label": {"column": "author"},
+    }
+    file = tmp_path / "mine.yaml"
+    for classes in (["human", "both"], ["a/b", "fold"], ["text", "prompt"], ['"c"', "ü, <b>"]):
+        file.write_text(yaml.safe_dump(sound | {"classes": classes}))
+        assert load_competition(str(file)).classes == tuple(classes)
+    file.write_text(yaml.safe_dump(sound | change))
+    with pytest.raises(PodiumError) as caught:
+        load_competition(str(file))
+    assert str(caught.value).startswith(f"{file}: {expected}")
+    assert "\n" not in str(caught.value)
+
+
 def test_how_a_competition_is_submitted_to(lmsys: Competition, spooky: Competition) -> None:
     assert (lmsys.submission, spooky.submission) == ("code", "file")
     assert competition_from_json({**asdict(spooky), "submission": "code"}).submission == "code"
