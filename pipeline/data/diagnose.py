@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from io import TextIOWrapper
 from pathlib import Path
@@ -24,6 +25,7 @@ csv.field_size_limit(2**31 - 1)  # Python's own limit is 128 KiB, less than one 
 ONE_HOT = {"0": 0, "0.0": 0, "1": 1, "1.0": 1}
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 BATCH = 2048
+PACKED = (".zip", ".gz", ".7z", ".bz2", ".xz", ".zst")
 
 
 def label_columns(competition: Competition) -> tuple[str, ...]:
@@ -69,7 +71,8 @@ def read_header(path: Path, competition: Competition, strict: bool = True) -> li
     if len(separator.encode()) != 1 or separator in '\r\n"\\':
         raise PodiumError(f"{path}: separator: expected one ASCII character, found {quoted(separator)}")
     if not path.is_file():
-        raise PodiumError(f"{path}: no such file")
+        packed = next((file for file in (Path(f"{path}{end}") for end in PACKED) if file.is_file()), None)
+        raise PodiumError(f"{path}: no such file" + (f"; unpack {packed.name} beside it" if packed else ""))
     if not path.stat().st_size:
         raise PodiumError(f"{path}: expected a line of column names, found an empty file")
     try:
@@ -210,13 +213,13 @@ def check_ids(path: Path, ids: pl.Series) -> None:
         raise PodiumError(f"{path}: rows {first} and {second} have the same id {quoted(repeated[0])}")
 
 
-def check_apart(test_csv: Path, test_ids: pl.Series, train_csv: Path, train_ids: pl.Series) -> None:
-    """Raises PodiumError where an id is in both files."""
+def warn_of_shared_ids(test_csv: Path, test_ids: pl.Series, train_csv: Path, train_ids: pl.Series) -> None:
+    """Prints a warning where an id is in both files: they may count their rows from 0 each, and nothing joins them."""
     both = test_ids.filter(test_ids.is_in(train_ids.implode()))
     if len(both):
         row, train_row = ((ids == both[0]).arg_true()[0] + 1 for ids in (test_ids, train_ids))
         place = f"{train_csv}, row {train_row} ({len(both)} in all)"
-        raise PodiumError(f"{test_csv}: row {row}: id {quoted(both[0])} is also in {place}")
+        print(f"warning: {test_csv}: row {row}: id {quoted(both[0])} is also in {place}", file=sys.stderr)
 
 
 def check_holds(path: Path, ids: pl.Series, other: Path, other_ids: pl.Series) -> None:

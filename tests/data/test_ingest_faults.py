@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import replace
 
 import polars as pl
@@ -30,6 +31,9 @@ def test_missing_files(tmp_path):
         source = preference(tmp_path)
         (source / name).unlink()
         assert fault(source) == f"{source / name}: no such file"
+        (source / f"{name}.zip").write_bytes(b"PK")
+        assert fault(source) == f"{source / name}: no such file; unpack {name}.zip beside it"
+        (source / f"{name}.zip").unlink()
     assert fault(tmp_path / "nowhere") == f"{tmp_path / 'nowhere/train.csv'}: no such file"
 
 
@@ -132,10 +136,12 @@ def test_repeated_ids(tmp_path):
     assert read_test(source / "test.csv", LMSYS, strict=False).height == 2
 
 
-def test_an_id_in_both_files(tmp_path):
+def test_an_id_in_both_files_is_a_warning(tmp_path, capsys):
     source = preference(tmp_path, [train_row("a"), train_row("b")], test=[[i, *['["y"]'] * 3] for i in "tub"])
-    line = fault(source)
-    assert line == f'{source / "test.csv"}: row 3: id "b" is also in {source / "train.csv"}, row 2 (1 in all)'
+    train, test, _ = prepared(source)
+    assert (train["id"].to_list(), test["id"].to_list()) == (["a", "b"], ["t", "u", "b"])
+    line = f'warning: {source / "test.csv"}: row 3: id "b" is also in {source / "train.csv"}, row 2 (1 in all)'
+    assert line in capsys.readouterr().err.splitlines()
 
 
 @pytest.mark.parametrize("name", ["train.csv", "test.csv", "sample_submission.csv"])
@@ -185,7 +191,12 @@ def test_sample_submission(tmp_path):
     assert fault(source) == f'{test}: expected the ids of {sample}, "t2" is missing (2 in all)'
     preference(source, sample=[[identity, 0, 0, 1] for identity in ("t0", "t1", "t0")])
     assert fault(source) == f'{sample}: rows 1 and 3 have the same id "t0"'
-    write(sample, [["id", "winner_model_b", "winner_model_a", "winner_tie"], ["t0", 0, 0, 1], ["t1", 0, 0, 1]])
+    write(sample, [["winner_model_b", "id", "winner_model_a", "winner_tie"], [0, "t1", 0, 1], [0, "t0", 0, 1]])
+    assert prepared(source)[1]["id"].to_list() == ["t0", "t1"]
+    shutil.rmtree(source / "out")
+    write(sample, [["id", "winner_model_b", "winner_model_b", "winner_tie"], ["t0", 0, 0, 1], ["t1", 0, 0, 1]])
+    assert fault(source) == f'{sample}: column "winner_model_b" stands twice in the header'
+    write(sample, [["id", "winner_model_b", "winner_tie"], ["t0", 0, 1], ["t1", 0, 1]])
     line = fault(source)
     assert line.startswith(f"{sample}: expected the columns id, {', '.join(WINNERS)}, found ")
     preference(source, sample=[[identity, 0, 0, 1] for identity in ("t1", "t0")])
