@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from support import ROOT
 
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition, competition_from_json
-from pipeline.config import Package, Params, load_params
+from pipeline.config import Params, load_params
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, sha256_file
 from pipeline.imports import libraries
@@ -227,7 +228,7 @@ def test_only_what_the_stack_uses_is_packed(copied: Path, params: Params, wheels
     ladder["rungs"] = ladder["rungs"][:2]
     (copied / "stack/ladder.json").write_text(json.dumps(ladder))
     (copied / "members/words/fold1/member.json").write_text('{"kind": "tabular", "trained": false}')
-    settings = Package(**params.package.model_dump() | {"budget_seconds": 99})
+    settings = replace(params.package, budget_seconds=99)
     build_package(Artifacts(copied), settings, wheels)
     manifest = manifest_of(copied / "package")
     assert set(manifest["members"]) == {"words"}
