@@ -24,6 +24,7 @@ import numpy as np
 import polars as pl
 
 from benchmarks.result import command_line, write
+from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import competition_from_json
 from pipeline.config import load_params
 from pipeline.data.ingest import read_test
@@ -131,12 +132,12 @@ def kernel(package: Path, data: Path, budget: float, faults: str) -> Ran:
 
 def compared(package: Path, data: Path, ran: Ran) -> float:
     """Returns the largest difference of a probability from what the full ensemble says without any supervisor."""
-    manifest = read_json(package / "MANIFEST.json")
+    manifest, there = read_json(package / "MANIFEST.json"), Artifacts(package)
     competition = competition_from_json(manifest["competition"])
     rows = read_test(data / competition.test, competition, strict=True)
     averages = {
         name: geometric_mean(
-            [predict_member(package / f"members/{name}/fold{fold}", rows, competition) for fold in member["folds"]]
+            [predict_member(there.model(name, fold), there, rows, competition) for fold in member["folds"]]
         )
         for name, member in manifest["members"].items()
     }
