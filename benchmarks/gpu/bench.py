@@ -5,15 +5,16 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
 from benchmarks.speed.networks import SHAPES
-from benchmarks.speed.one_shape import measured, member_settings
+from benchmarks.speed.one_shape import measured, preset_member
 from pipeline.models.backbones.loading import DTYPES
+from pipeline.settings.decoder import Decoder, Lora
 from pipeline.training.device import Device, training_device
 
 Found = TypeVar("Found")
@@ -62,14 +63,15 @@ class Bench:
             return config
         return config | TINY | ({"num_key_value_heads": 2} if "num_key_value_heads" in config else {})
 
-    def settings(self, member: str) -> dict[str, Any]:
+    def settings(self, member: str) -> Any:
         """Of a member of the preset, with batches that suit the size."""
-        settings = member_settings(self.preset, member)
-        if self.tiny:
-            settings["training"]["batches"]["tokens_per_batch"] = 128
-            settings["inference"]["tokens_per_batch"] = 128
-            settings["lora"] = {"rank": 4, "alpha": 4, "dropout": 0.05}
-        return settings
+        settings = preset_member(self.preset, member)
+        if not self.tiny:
+            return settings
+        training = replace(settings.training, batches=replace(settings.training.batches, tokens_per_batch=128))
+        lora = {"lora": Lora(rank=4, alpha=4.0, dropout=0.05)} if isinstance(settings, Decoder) else {}
+        inference = replace(settings.inference, tokens_per_batch=128)
+        return replace(settings, training=training, inference=inference, **lora)
 
     def training(self, precision: str) -> Device:
         """The device as Podium's training has it, set up for equal bits."""

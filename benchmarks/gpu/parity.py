@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,15 +60,16 @@ def parity(bench: Bench) -> list[Row]:
 
 def _networks(bench: Bench, config: dict[str, Any]) -> dict[str, Any]:
     """The same network with both attentions, in fp32 and without dropout."""
-    settings = bench.settings("large") | {"pooling": "mean"}
-    settings["training"] |= {"dropout": 0.0, "gradient_checkpointing": False}
+    settings = bench.settings("large")
+    training = replace(settings.training, dropout=0.0, gradient_checkpointing=False)
+    settings = replace(settings, pooling="mean", training=training)
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(0)
         write_weights(config, Path(folder), bench.device)
         for name, kind in (("theirs", "huggingface"), ("ours", "fast")):
             torch.manual_seed(1)
-            found[name] = encoder(Path(folder), settings | {"attention": kind}, bench.device).eval()
+            found[name] = encoder(Path(folder), replace(settings, attention=kind), bench.device).eval()
             # Scores of about 1, so that attention is far from even, and positions matter.
             for layer, each in found[name].named_parameters():
                 if layer.endswith(("query_proj.weight", "key_proj.weight")):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ from pipeline.inference.forward import batch_logits
 from pipeline.members.decoder import with_adapters
 from pipeline.models.backbones.loading import DTYPES, QUANTISED
 from pipeline.models.network import decoder_network
+from pipeline.settings.finetuning import NetworkSettings
 from pipeline.training.device import resolve_precision
 
 TARGETS = {"encoder": ("inference", 1024, 0.40), "decoder": ("training", 1024, 0.45)}
@@ -45,7 +47,7 @@ class Subject(NamedTuple):
     """A network, and how it is described."""
 
     network: Any
-    settings: dict[str, Any]
+    settings: NetworkSettings
     config: dict[str, Any]
     inference: str
     """The precision it is asked in, and whose rate its share is one of."""
@@ -59,14 +61,14 @@ def deberta_large(bench: Bench) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         write_weights(config, Path(folder), bench.device)
         network = encoder(Path(folder), settings, bench.device)
-    inference = settings["inference"]["precision"] if bench.on_gpu else "fp32"
+    inference = settings.inference.precision if bench.on_gpu else "fp32"
     return list(_rows(bench, Subject(network, settings, config, inference, _training(bench)), (False, True)))
 
 
 def llama(bench: Bench, precision: str) -> list[Row]:
     """The decoder `llama` of the card's preset on a base in `precision`."""
     settings, config = bench.settings("llama"), bench.config("llama-3-8b")
-    settings["inference"]["precision"] = precision
+    settings = replace(settings, inference=replace(settings.inference, precision=precision))
     torch.manual_seed(0)
     adapted = with_adapters(random_base(config, precision, bench.device), settings)
     network = decoder_network(adapted, settings, TASK, CLASSES).to(bench.device)
@@ -82,8 +84,8 @@ def _training(bench: Bench) -> str:
 
 def _rows(bench: Bench, subject: Subject, checkpointing: tuple[bool, ...]) -> Iterator[Row]:
     """Inference at every length, then training: after training, memory would hold its moments."""
-    network, kind = subject.network, subject.settings["kind"]
-    precision = subject.settings["inference"]["precision"] if kind == "decoder" else subject.inference
+    network, kind = subject.network, subject.settings.kind
+    precision = subject.settings.inference.precision if kind == "decoder" else subject.inference
     if kind == "encoder":
         network.to(DTYPES[subject.inference])  # as the kernel has it
     for length in bench.lengths:
@@ -106,7 +108,7 @@ def _checkpoint(subject: Subject, on: bool) -> None:
     backbone = subject.network.backbone
     if not on:
         backbone.gradient_checkpointing_disable()
-    elif subject.settings["kind"] == "encoder":
+    elif subject.settings.kind == "encoder":
         backbone.gradient_checkpointing_enable()
     else:
         backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -114,7 +116,7 @@ def _checkpoint(subject: Subject, on: bool) -> None:
 
 def _asked(bench: Bench, subject: Subject, length: int) -> Row:
     views, network = subject.network.views, subject.network.eval()
-    budget = subject.settings["inference"]["tokens_per_batch"]
+    budget = subject.settings.inference.tokens_per_batch
 
     def attempt(rows: int) -> dict[str, float]:
         encoded = random_rows(rows, views, _asks(subject, length), bench.device, budget).encoded
@@ -128,14 +130,14 @@ def _asked(bench: Bench, subject: Subject, length: int) -> Row:
 def _trained(bench: Bench, subject: Subject, length: int) -> Row:
     """A step of the optimiser over several batches."""
     views, network, settings = subject.network.views, subject.network.train(), subject.settings
-    device, batches = bench.training(subject.training), BATCHES[settings["kind"]]
-    budget = settings["training"]["batches"]["tokens_per_batch"]
+    device, batches = bench.training(subject.training), BATCHES[settings.kind]
+    budget = settings.training.batches.tokens_per_batch
 
     def attempt(rows: int) -> dict[str, float]:
         network.zero_grad(set_to_none=True)  # of an attempt that failed
         every, per_batch = rows * batches, rows * views * length
         objective = random_rows(every, views, _asks(subject, length), bench.device, per_batch)
-        return bench.measured(stepper(network, objective, settings["training"], device), TIMES)
+        return bench.measured(stepper(network, objective, settings.training, device), TIMES)
 
     rows, found = fitting(max(1, budget // (views * length)), attempt)
     cost = costs(network.backbone, subject.config, length).training
@@ -156,8 +158,8 @@ def _told(
         return row
     share = rate * cost / (bench.rates[measured_in] * 1e12)
     row["share"] = rounded(share)
-    kind = subject.settings["kind"]
-    wanted = kind == "encoder" or subject.settings["inference"]["precision"] == "bf16"
+    kind = subject.settings.kind
+    wanted = kind == "encoder" or subject.settings.inference.precision == "bf16"
     if wanted and (what, length) == TARGETS[kind][:2]:
         row |= {"target": TARGETS[kind][2], "reached": share >= TARGETS[kind][2]}
     return row

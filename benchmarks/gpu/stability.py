@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from benchmarks.gpu.bench import HALVES, Bench, Row, tried
 from benchmarks.speed.one_shape import encoder, random_rows, write_weights
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.loop import fit
+from pipeline.training.loop import TrainingRun, fit
 
 STEPS, ROWS = 40, 8
 APART = 0.05
@@ -26,9 +27,9 @@ def stability(bench: Bench) -> list[Row]:
     """A row for each precision: the losses at both ends, the steps skipped, and the distance from the other curve."""
     config, steps = bench.config("deberta-v3-large"), 4 if bench.tiny else STEPS
     tokens = bench.lengths[0] // 2
-    settings = bench.settings("large")
     # The same rows in every step, so that there is something to learn; checkpoints would be timed as well.
-    settings["training"] |= {"epochs": steps}
+    settings = bench.settings("large")
+    training = replace(settings.training, epochs=steps)
     os.environ["PODIUM_CHECKPOINT_SECONDS"] = "1e9"
     curves: dict[str, list[float]] = {}
     rows = []
@@ -43,7 +44,8 @@ def stability(bench: Bench) -> list[Row]:
                 asked = {"tokens": tokens, "config": config}
                 objective = random_rows(ROWS, 2, asked, bench.device, 2 * ROWS * tokens)
                 checkpoint = Checkpoint(Path(folder) / precision)
-                record = fit(network, objective, settings["training"], bench.training(precision), checkpoint, precision)
+                device = bench.training(precision)
+                record = fit(TrainingRun(network, objective, training, device, checkpoint, precision)).record
                 curves[precision] = record.losses
                 finite = all(math.isfinite(each) for each in record.losses)
                 first, last = (rounded_loss(each) for each in (record.losses[0], record.losses[-1]))

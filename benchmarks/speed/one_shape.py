@@ -20,22 +20,25 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
-from pipeline.settings.members import Decoder, Encoder
 from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
 from pipeline.competitions.task import TASKS
+from pipeline.config import member_settings
 from pipeline.data.text import Encoded
 from pipeline.inference.forward import batch_logits
 from pipeline.members.decoder import adapted_base
 from pipeline.members.encoder import trainable_backbone
 from pipeline.models.backbones.loading import DTYPES
 from pipeline.models.network import decoder_network, encoder_network
+from pipeline.settings.decoder import Decoder
+from pipeline.settings.encoder import Encoder
+from pipeline.settings.finetuning import Training
 from pipeline.training.classification import Classification
 from pipeline.training.device import Device, resolve_precision, training_device
-from pipeline.training.optim import adamw
+from pipeline.training.optim import adamw, step
+from pipeline.validation import read_yaml
 
 TIMED = 2
 """Steps and batches; the faster one counts, for the first pays for what is set up once."""
@@ -44,27 +47,27 @@ TASK, CLASSES = TASKS["preference"], 3
 
 def main(asked: dict[str, Any]) -> dict[str, Any]:
     """Memory (GB), seconds and tokens per second of one inference batch and one training step."""
-    settings = member_settings(Path(asked["preset"]), asked["member"])
+    settings = preset_member(Path(asked["preset"]), asked["member"])
     device = training_device(resolve_precision("auto")[0], asked["threads"])
     on_gpu = device.name != "cpu"
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         write_weights(asked["config"], Path(folder), device.name)
-        network = (encoder if settings["kind"] == "encoder" else decoder)(Path(folder), settings, device.name)
-    views = 2 if settings.get("input") == "siamese" else 1
-    budget = settings["training"]["batches"]["tokens_per_batch"]
+        network = (encoder if settings.kind == "encoder" else decoder)(Path(folder), settings, device.name)
+    views = 2 if settings.input == "siamese" else 1
+    budget = settings.training.batches.tokens_per_batch
     rows = max(1, budget // (views * asked["tokens"])) if on_gpu else 1
     objective = random_rows(rows, views, asked, device.name, budget)
     numbers, whole = np.arange(rows), objective.encoded
     # Asked first: after training, the process would still hold memory that it no longer needs.
-    inference = settings["inference"]["precision"] if on_gpu or settings["kind"] == "decoder" else "fp32"
+    inference = settings.inference.precision if on_gpu or settings.kind == "decoder" else "fp32"
     if inference in DTYPES:  # as the kernel has it; a CPU is slow in fp16
         network.to(DTYPES[inference])
     answered = measured(lambda: batch_logits(network, whole, numbers, 0, device.name), on_gpu)
     if inference in DTYPES:
         network.float()
     network.train()
-    trained = measured(stepper(network, objective, settings["training"], device), on_gpu)
+    trained = measured(stepper(network, objective, settings.training, device), on_gpu)
     tokens = rows * views * asked["tokens"]
     for each in (trained, answered):
         each["tokens_per_second"] = round(tokens / each["seconds"], 1)
@@ -78,11 +81,9 @@ def main(asked: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def member_settings(preset: Path, name: str) -> dict[str, Any]:
-    """All settings of a neural member of a preset."""
-    member = yaml.safe_load(preset.read_text())["members"][name]
-    kind = Encoder if member["kind"] == "encoder" else Decoder
-    return kind.model_validate(member).model_dump(mode="json")
+def preset_member(preset: Path, name: str) -> Any:
+    """Returns the settings of an encoder or decoder of a preset."""
+    return member_settings(read_yaml(preset)["members"][name], name)
 
 
 def write_weights(config: dict[str, Any], folder: Path, device: str) -> None:
@@ -107,13 +108,13 @@ def write_weights(config: dict[str, Any], folder: Path, device: str) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
 
 
-def encoder(folder: Path, settings: dict[str, Any], device: str) -> nn.Module:
+def encoder(folder: Path, settings: Encoder, device: str) -> nn.Module:
     """A network as training has it."""
     backbone = trainable_backbone(folder, settings, device)
     return encoder_network(backbone, settings, TASK, CLASSES, None).to(device)
 
 
-def decoder(folder: Path, settings: dict[str, Any], device: str) -> nn.Module:
+def decoder(folder: Path, settings: Decoder, device: str) -> nn.Module:
     """A base with adapters and head as training has them."""
     return decoder_network(adapted_base(folder, settings, device), settings, TASK, CLASSES).to(device)
 
@@ -130,27 +131,19 @@ def random_rows(
     return Classification(encoded, draw.integers(0, CLASSES, rows), 0, device, per_step or rows, budget, 0.0, 0)
 
 
-def stepper(
-    network: nn.Module, objective: Classification, training: dict[str, Any], device: Device
-) -> Callable[[], None]:
+def stepper(network: nn.Module, objective: Classification, training: Training, device: Device) -> Callable[[], None]:
     """A call that makes one step of the optimiser, with the parts of the loop in the loop's order."""
     optimizer, scaler = adamw(network, training), device.scaler()
     trained = [each for each in network.parameters() if each.requires_grad]
-    for group in optimizer.param_groups:
-        group["lr"] = training["schedule"]["rate"] * group["scale"]
 
-    def step() -> None:
+    def call() -> None:
         for rows in objective.epoch(0)[0]:
             with device.forward():
                 loss = objective.loss(network, objective.batch(rows, 0)).minimised
             scaler.scale(loss / len(objective.labels)).backward()
-        scaler.unscale_(optimizer)
-        nn.utils.clip_grad_norm_(trained, training["clip"])
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad(set_to_none=True)
+        step(optimizer, scaler, trained, training.schedule.rate, training.clip)
 
-    return step
+    return call
 
 
 def measured(call: Callable[[], object], on_gpu: bool, times: int = TIMED) -> dict[str, float]:

@@ -14,19 +14,19 @@ from pipeline.models.network import Network
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.classification import Classification
 from pipeline.training.device import training_device
-from pipeline.training.loop import fit
+from pipeline.training.loop import TrainingRun, fit
 
 
 def train(bench: Bench, network: Network, seed: int, work: Path, threads: int) -> None:
     """One epoch. No guard watches: it would stop a network that so few rows teach little, and so end the race early."""
-    training = bench.settings["training"]
+    training = bench.settings.training
     labels = labels_of(bench.train)
     encoded = bench.encoded(bench.train)
     pad_id = int(bench.tokenizer.pad_token_id)
     rows = Classification(encoded, labels, pad_id, "cpu", ROWS_PER_STEP, TOKENS_PER_BATCH, 0.0, seed)
-    device = training_device(training["precision"], threads)
+    device = training_device(training.precision, threads)
     checkpoint = Checkpoint(work / "checkpoint")
-    record = fit(network, rows, training, device, checkpoint, "ours")
+    record = fit(TrainingRun(network, rows, training, device, checkpoint, "ours")).record
     assert len(record.losses) == len(rows.epoch(0))
     (checkpoint.folder / "train-state.safetensors").unlink()
 

@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pipeline.settings.members import Encoder
 
 from benchmarks.process import run
 from benchmarks.result import command_line, markdown, write
 from benchmarks.speed.networks import SHAPES
 from benchmarks.speed.one_shape import encoder, measured, random_rows, write_weights
+from pipeline.config import member_settings
+from pipeline.settings.encoder import Encoder
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import resolve_precision, training_device
-from pipeline.training.loop import fit
+from pipeline.training.loop import TrainingRun, fit
 
 ROUNDS, STEPS, ROWS = 2, 20, 4
 TECHNIQUES: dict[str, dict[str, Any]] = {
@@ -57,23 +58,26 @@ def one(name: str) -> dict[str, float]:
     on_gpu = device.name != "cpu"
     tokens = 512 if on_gpu else 64
     config = SHAPES["deberta-v3-large"]["config"] | {"num_hidden_layers": 24} | ({} if on_gpu else SMALL)
+    budget = 2 * ROWS * tokens
     training = {
         "schedule": {"rate": 1.0e-5},
-        "batches": {"rows_per_step": ROWS, "tokens_per_batch": 2 * ROWS * tokens},
+        "batches": {"rows_per_step": ROWS, "tokens_per_batch": budget},
         "precision": precision,
     }
     given = {"kind": "encoder", "backbone": "x", "max_tokens": 512, "training": training | TECHNIQUES[name]}
-    settings = Encoder.model_validate(given).model_dump(mode="json")
+    settings = member_settings(given, name)
+    assert isinstance(settings, Encoder)
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         write_weights(config, Path(folder), device.name)
         network = encoder(Path(folder), settings, device.name)
         asked = {"tokens": tokens, "config": config}
-        rows = random_rows(STEPS * ROWS, 2, asked, device.name, training["batches"]["tokens_per_batch"], ROWS)
+        rows = random_rows(STEPS * ROWS, 2, asked, device.name, budget, ROWS)
 
         def train() -> None:
-            fit(network, rows, settings["training"], device, Checkpoint(Path(folder) / "checkpoint"), name)
-            (Path(folder) / "checkpoint" / "train-state.safetensors").unlink()
+            checkpoint = Checkpoint(Path(folder) / "checkpoint")
+            fit(TrainingRun(network, rows, settings.training, device, checkpoint, name))
+            (checkpoint.folder / "train-state.safetensors").unlink()
 
         return measured(train, on_gpu)
 

@@ -25,6 +25,7 @@ from pipeline.models.backbones.tokenizer import load_tokenizer
 from pipeline.models.deberta.packing import BLOCK_COST, division
 from pipeline.settings.backbones import Scratch
 from pipeline.stage import stage
+from pipeline.validation import validated
 
 BACKBONE = {"source": "scratch", "vocabulary": 8000, "hidden": 64, "layers": 1, "heads": 2, "positions": 2048}
 """The tokenizer alone is used."""
@@ -88,7 +89,7 @@ def main() -> None:
             base = Path(folder) / f"{family}-{max_tokens}"
             base.mkdir()
             architecture = {"encoder": "deberta-v3", "decoder": "llama"}[family]
-            settings = Scratch.model_validate(BACKBONE | {"architecture": architecture}).model_dump(mode="json")
+            settings = validated(Scratch, BACKBONE | {"architecture": architecture}, "BACKBONE")
             obtain(base.name, settings, lambda: texts, base)
             table[f"{family}, {max_tokens}"] = counted(rows, family, max_tokens, load_tokenizer(base))
     names = next(iter(table.values()))

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
-from pipeline.settings.members import Encoder
 from torch import nn
 
 from pipeline.competitions.registry import load_competition
 from pipeline.competitions.task import Competition
+from pipeline.config import member_settings
 from pipeline.data.ingest import prepare
 from pipeline.data.text import Encoded
 from pipeline.errors import PodiumError
@@ -23,6 +23,9 @@ from pipeline.models.backbones.obtain import obtain
 from pipeline.models.backbones.tokenizer import load_tokenizer
 from pipeline.models.network import Network, encoder_network
 from pipeline.settings.backbones import Scratch
+from pipeline.settings.encoder import Encoder
+from pipeline.settings.optimisation import Attention
+from pipeline.validation import validated
 
 DATA = Path("../shared/data/arena_real")
 BACKBONE = {
@@ -59,15 +62,15 @@ class Bench:
 
     competition: Competition
     base: Path
-    settings: dict[str, Any]
+    settings: Encoder
     tokenizer: Any
     train: pl.DataFrame
     held: pl.DataFrame
 
-    def network(self, attention: str, seed: int) -> Network:
+    def network(self, attention: Attention, seed: int) -> Network:
         """Returns a fresh siamese network: backbone, pooling and head by `seed`."""
         torch.manual_seed(seed)
-        settings = self.settings | {"attention": attention}
+        settings = replace(self.settings, attention=attention)
         backbone = trainable_backbone(self.base, settings, "cpu")
         network = encoder_network(backbone, settings, self.competition.kind, len(self.competition.classes), None)
         assert isinstance(network, Network)
@@ -107,13 +110,13 @@ def opened(folder: Path, train: int, held: int, precision: str) -> Bench:
     """
     competition = load_competition("lmsys")
     rows = votes(folder).sample(train + held, seed=0, shuffle=True)
-    settings = MEMBER | {"training": MEMBER["training"] | {"precision": precision}}
+    settings = member_settings(MEMBER | {"training": MEMBER["training"] | {"precision": precision}})
+    assert isinstance(settings, Encoder)
     texts = texts_of(rows)
     base = folder / "backbone"
     base.mkdir()
-    obtain("small", Scratch.model_validate(BACKBONE).model_dump(mode="json"), lambda: texts, base)
-    dumped = Encoder.model_validate(settings).model_dump(mode="json")
-    return Bench(competition, base, dumped, load_tokenizer(base), rows.head(train), rows.tail(held))
+    obtain("small", validated(Scratch, BACKBONE, "BACKBONE"), lambda: texts, base)
+    return Bench(competition, base, settings, load_tokenizer(base), rows.head(train), rows.tail(held))
 
 
 def loss_of(network: nn.Module, ask: Any, labels: np.ndarray) -> float:

@@ -88,21 +88,21 @@ def answer(bench: Bench, network: Network, rows: pl.DataFrame, work: Path, dynam
 def _trainer(
     bench: Bench, network: Network, work: Path, dynamic: bool, seed: int, rows: Dataset[dict[str, Any]] | None
 ) -> Trainer:
-    training = bench.settings["training"]
+    training = bench.settings.training
     arguments = TrainingArguments(
         output_dir=str(work / "trainer"),
         num_train_epochs=1,
         per_device_train_batch_size=ROWS_PER_STEP,
         per_device_eval_batch_size=ROWS_PER_STEP,
-        learning_rate=training["schedule"]["rate"],
-        warmup_steps=training["schedule"]["warmup"],
+        learning_rate=training.schedule.rate,
+        warmup_steps=training.schedule.warmup,
         lr_scheduler_type="linear",
-        weight_decay=training["weight_decay"],
+        weight_decay=training.weight_decay,
         adam_epsilon=1.0e-6,
-        max_grad_norm=training["clip"],
+        max_grad_norm=training.clip,
         # For predictions it would leave the rows in the order of its batches.
         train_sampling_strategy="group_by_length" if dynamic and rows is not None else "random",
-        bf16=training["precision"] == "bf16",
+        bf16=training.precision == "bf16",
         seed=seed,
         use_cpu=True,
         save_strategy="no",

@@ -34,12 +34,13 @@ PLAIN: dict[str, Any] = {
     "precision": "fp32",
 }
 """Three epochs of AdamW, linear decay, no warmup, the backbone's own dropout of 0.1: what people start from."""
-MEMBER = {
+MEMBER: dict[str, Any] = {
+    "kind": "encoder",
+    "backbone": "encoder",
     "input": "siamese",
     "pooling": "mean",
     "head": "plain",
     "attention": "fast",
-    "network": None,
     "max_tokens": 64,
 }
 

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 import torch
-from pipeline.models.backbones.pretrained import FACTS, contents_hash
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 from torch import nn
@@ -28,22 +27,27 @@ from benchmarks.stability.protocol import (
     pretraining_texts,
 )
 from benchmarks.stability.strategies import STRATEGIES
+from pipeline.artifacts import FACTS
 from pipeline.competitions.task import Competition, Label
 from pipeline.data.text import encode, views_of
 from pipeline.files import atomic_folder, write_json
 from pipeline.inference.forward import batch_logits
 from pipeline.members.encoder import trainable_backbone
+from pipeline.models.backbones.obtain import contents_hash
 from pipeline.models.backbones.scratch import build_scratch
 from pipeline.models.backbones.tokenizer import load_tokenizer
 from pipeline.models.network import encoder_network
 from pipeline.models.voting import Committee
 from pipeline.settings.backbones import Pretrain, Scratch
+from pipeline.settings.encoder import Encoder
+from pipeline.settings.finetuning import Training
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.classification import Classification
 from pipeline.training.device import training_device
-from pipeline.training.pretrain import pretrain
+from pipeline.training.pretrain import PretrainStart, pretrain
 from pipeline.training.restarts import Job, train
 from pipeline.training.techniques.deni import updates
+from pipeline.validation import validated
 
 
 class Asked(NamedTuple):
@@ -65,22 +69,23 @@ def run(asked: Asked, encoder: Path, work: Path) -> dict[str, Any]:
     began = time.monotonic()
     about, parts, strategy = SETS[asked.data], _parts(asked.data), STRATEGIES[asked.strategy]
     settings = strategy.settings(RATES[asked.rate], asked.seed)
+    member = Encoder(**MEMBER, training=settings)
     device = training_device("fp32", 1)
 
     def build() -> nn.Module:
-        backbone = trainable_backbone(encoder, MEMBER | {"training": settings}, device.name)
-        return encoder_network(backbone, MEMBER, about.task, about.classes, None).to(device.name)
+        backbone = trainable_backbone(encoder, member, device.name)
+        return encoder_network(backbone, member, about.task, about.classes, None).to(device.name)
 
     def objective(rows: Rows, smoothing: float = 0.0) -> Classification:
         tokenizer = load_tokenizer(encoder)
-        encoded = encode(rows.texts, tokenizer, "encoder", views_of(about.task, siamese=True), MEMBER["max_tokens"])
-        sizes = settings["batches"]["rows_per_step"], settings["batches"]["tokens_per_batch"]
+        encoded = encode(rows.texts, tokenizer, "encoder", views_of(about.task, siamese=True), member.max_tokens)
+        sizes = settings.batches.rows_per_step, settings.batches.tokens_per_batch
         pad_id = int(tokenizer.pad_token_id)
-        return Classification(encoded, rows.labels, pad_id, device.name, *sizes, smoothing, settings["seeds"]["order"])
+        return Classification(encoded, rows.labels, pad_id, device.name, *sizes, smoothing, settings.seeds.order)
 
-    learned, choice = objective(parts.learned, settings["label_smoothing"]), objective(parts.choice)
+    learned, choice = objective(parts.learned, settings.label_smoothing), objective(parts.choice)
     state = Checkpoint(work / "checkpoints" / asked.name)
-    judge = choice if settings["inner"] else None
+    judge = choice if settings.inner else None
     job = Job(build, learned, judge, settings, strategy.attempts, about.classes, device, state, asked.name)
     trained = train(job)
     shutil.rmtree(state.folder, ignore_errors=True)
@@ -121,13 +126,12 @@ def encoder_in(work: Path) -> Path:
     if folder.exists():
         return folder
     texts = pretraining_texts()
-    scratch = Scratch.model_validate({"source": "scratch"} | BACKBONE).model_dump(mode="json")
-    settings = Pretrain.model_validate(PRETRAINING).model_dump(mode="json")
+    scratch = validated(Scratch, {"source": "scratch"} | BACKBONE, "BACKBONE")
+    start = PretrainStart("encoder", validated(Pretrain, PRETRAINING, "PRETRAINING"), threads=2)
     competition = Competition("texts", "single", "log_loss", "id", {"text": "text"}, ("a", "b"), Label(column="label"))
     with atomic_folder(work / "scratch") as base:
         build_scratch(scratch, texts, base)
         write_json(base / FACTS, {"family": "encoder", "sha256": contents_hash(base)})
-    start = {"settings": settings, "threads": 2, "label": "encoder"}
     rows = pl.DataFrame({"text": [[text] for text in texts]})
     with atomic_folder(folder) as partial:
         pretrain(work / "scratch", rows, start, competition, partial, Checkpoint(work / "checkpoints" / "encoder"))
@@ -139,11 +143,10 @@ def _parts(name: str) -> Parts:
     return parts_of(name)
 
 
-def _updates(attempts: list[dict[str, Any]], settings: dict[str, Any], learned: Classification) -> int:
+def _updates(attempts: list[dict[str, Any]], settings: Training, learned: Classification) -> int:
     """Batches that were computed forward and backward, those of the head alone and of DENI's children included."""
-    first = settings["head_first"]
-    alone = first["epochs"] * len(learned.epoch(0)) if first else 0
-    children = updates(attempts[-1]["of"], settings["deni"]) - attempts[-1]["of"] if settings["deni"] else 0
+    alone = settings.head_first.epochs * len(learned.epoch(0)) if settings.head_first else 0
+    children = updates(attempts[-1]["of"], settings.deni) - attempts[-1]["of"] if settings.deni else 0
     return sum(each["steps"] + alone for each in attempts) + children
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.stability.protocol import PLAIN
 from pipeline.settings.finetuning import Training
+from pipeline.validation import validated
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,12 @@ class Strategy:
     against: str = "plain"
     """The strategy that it is measured by, with the same epochs and steps; its own name for one that is such."""
 
-    def settings(self, rate: float, seed: int) -> dict[str, Any]:
+    def settings(self, rate: float, seed: int) -> Training:
         """Returns `training` of a member, at a peak rate, with the seed of all three streams."""
         schedule = PLAIN["schedule"] | self.changed.get("schedule", {}) | {"rate": rate}
         seeds = {"head": seed, "order": seed, "dropout": seed}
         given = PLAIN | self.changed | {"schedule": schedule, "seeds": seeds}
-        return Training.model_validate(given).model_dump(mode="json")
+        return validated(Training, given, "strategy")
 
 
 QUIET: dict[str, Any] = {"schedule": {"warmup": 0.1}}

@@ -59,8 +59,8 @@ def test_missing_data_are_named(tmp_path: Any) -> None:
 def test_every_strategy_is_sound_and_all_seeds_are_asked_for() -> None:
     for name, strategy in STRATEGIES.items():
         asked = strategy.settings(RATES["middle"], 7)
-        assert asked["schedule"]["rate"] == RATES["middle"], name
-        assert set(asked["seeds"].values()) == {7}
+        assert asked.schedule.rate == RATES["middle"], name
+        assert set(vars(asked.seeds).values()) == {7}
         assert STRATEGIES[strategy.against].changed.get("epochs") == strategy.changed.get("epochs") or name == "patient"
     for study in STUDIES.values():
         cells = study.cells
