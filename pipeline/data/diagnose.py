@@ -214,12 +214,16 @@ def check_ids(path: Path, ids: pl.Series) -> None:
 
 
 def warn_of_shared_ids(test_csv: Path, test_ids: pl.Series, train_csv: Path, train_ids: pl.Series) -> None:
-    """Prints a warning where an id is in both files: they may count their rows from 0 each, and nothing joins them."""
+    """Prints a warning where an id is in both files: they may count their rows from 0 each.
+
+    Nothing joins the files by it, but a member of kind external knows rows by their ids alone.
+    """
     both = test_ids.filter(test_ids.is_in(train_ids.implode()))
     if len(both):
         row, train_row = ((ids == both[0]).arg_true()[0] + 1 for ids in (test_ids, train_ids))
         place = f"{train_csv}, row {train_row} ({len(both)} in all)"
-        print(f"warning: {test_csv}: row {row}: id {quoted(both[0])} is also in {place}", file=sys.stderr)
+        alike = "a member of kind external would answer both rows alike"
+        print(f"warning: {test_csv}: row {row}: id {quoted(both[0])} is also in {place}; {alike}", file=sys.stderr)
 
 
 def check_holds(path: Path, ids: pl.Series, other: Path, other_ids: pl.Series) -> None:

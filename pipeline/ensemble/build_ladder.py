@@ -103,32 +103,46 @@ class HoldoutAnswers:
     """(rows, classes) per fold that all members train: the stacker fed with single fold models."""
     shifted: np.ndarray
     """(rows, classes): fed with the average of all, each half under the shift that the other half gave, so that nothing
-    was fitted on the row that it answers."""
+    was fitted on the row that it answers; without a shift where the holdout cannot be halved."""
 
 
 def calibrate(ladder: Ladder, holdout: Holdout | None, seed: int) -> tuple[Ladder, HoldoutAnswers | None]:
     """Returns the ladder with each rung's shift to the average of all fold models, and the full set's answers.
 
-    The kernel gets the shift that the whole holdout gives.
+    The kernel gets the shift that the whole holdout gives. A holdout that cannot be halved gives none, with a warning:
+    what it would give could not be measured on other rows.
     """
     if holdout is None:
         return ladder, None
     competition, labels = ladder.competition, holdout.average.labels
-    halves = assign_folds(group_keys(holdout.average.rows, competition.kind), labels, 2, 0.0, seed)
+    halves = _halves(holdout.average, competition, seed)
+    if halves is None:
+        prompts = len(np.unique(holdout.average.groups(competition)))
+        print(
+            f"warning: the holdout has {len(labels)} rows with {prompts} different first prompts, too few for two "
+            "halves with a class in common: no shift from one fold model to their average is fitted",
+            flush=True,
+        )
     rungs, held = [ladder.rungs[0]], None  # the prior has no model
     for rung in ladder.rungs[1:]:
         average = _answer(rung, ladder, holdout.average)
         complete = [table for table in holdout.single.values() if table.covers(list(rung.members)).all()]
         single = [_answer(rung, ladder, table) for table in complete]
         shifts = [1.0, 1.0, 1.0]
-        if single:
+        if single and halves is not None:
             masks = (halves == 1, halves == 0, halves >= 0)
             shifts = [fit_shift(labels[m], [each[m] for each in single], average[m]) for m in masks]
         crossed = [Calibration(shift=shift).apply(average) for shift in shifts[:2]]
-        held = HoldoutAnswers(single, np.where(halves[:, None] == 0, *crossed))
+        held = HoldoutAnswers(single, average if halves is None else np.where(halves[:, None] == 0, *crossed))
         rung = with_averaging(rung, labels, single, held.shifted) if single else rung
         rungs.append(replace(rung, calibration=replace(rung.calibration, shift=shifts[2])))
     return replace(ladder, rungs=tuple(rungs)), held
+
+
+def _halves(table: Table, competition: Competition, seed: int) -> np.ndarray | None:
+    """Returns 0 or 1 per row (rows,), whole prompts together; None for one prompt, or where no class has two rows."""
+    groups, largest = group_keys(table.rows, competition.kind), np.bincount(table.labels).max()
+    return assign_folds(groups, table.labels, 2, 0.0, seed) if groups.n_unique() > 1 and largest > 1 else None
 
 
 def _answer(rung: Rung, ladder: Ladder, table: Table) -> np.ndarray:

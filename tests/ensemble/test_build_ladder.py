@@ -14,13 +14,21 @@ from support import preference_rows, probabilities
 
 from pipeline.competitions.metrics import log_losses
 from pipeline.competitions.task import Competition
-from pipeline.ensemble.build_ladder import FEW, build_ladder, cheap_first, costliest, rung_sets, with_averaging
+from pipeline.ensemble.build_ladder import (
+    FEW,
+    build_ladder,
+    calibrate,
+    cheap_first,
+    costliest,
+    rung_sets,
+    with_averaging,
+)
 from pipeline.ensemble.calibration import Calibration
 from pipeline.ensemble.ladder import LAST_RESORT, PRIOR, Ladder, Rung, answering_order
 from pipeline.ensemble.logits import geometric_mean
 from pipeline.ensemble.row_priority import entropy, fit_priority, kl_divergence, row_gains
 from pipeline.ensemble.stackers import equal_mean
-from pipeline.ensemble.table import Table
+from pipeline.ensemble.table import Holdout, Table
 from pipeline.kinds import KINDS
 
 NAMES = ["words", "shape", "net", "judge"]
@@ -144,6 +152,50 @@ def test_averaging_counts_only_where_it_gains(ladder: Ladder, table: Table) -> N
         np.mean([log_losses(labels, each).mean() for each in noisy]) - log_losses(labels, mean).mean()
     )
     assert with_averaging(rung, labels, [mean], noisy[0]).averaging == 0.0
+
+
+def held_out(table: Table, prompts: int, labels: np.ndarray) -> Holdout:
+    """A holdout of some rows of `table`, with so many first prompts, that three fold models have answered."""
+    rows = table.rows.head(len(labels)).with_columns(
+        pl.Series("prompt", [[f"Question {row % prompts}?"] for row in range(len(labels))])
+    )
+    spoken = [
+        {name: probabilities(labels, 3, 0.8, 10 * fold + place) for place, name in enumerate(NAMES)}
+        for fold in range(3)
+    ]
+    averages = {name: geometric_mean([each[name] for each in spoken]) for name in NAMES}
+    return Holdout(Table(rows, labels, averages), {fold: Table(rows, labels, each) for fold, each in enumerate(spoken)})
+
+
+@pytest.mark.parametrize(
+    ("prompts", "labels"), [(1, np.arange(20) % 3), (1, np.zeros(1, dtype=int)), (3, np.arange(3))]
+)
+def test_a_holdout_that_cannot_be_halved_gives_no_shift(
+    ladder: Ladder, table: Table, prompts: int, labels: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    holdout = held_out(table, prompts, labels)
+    found, answers = calibrate(ladder, holdout, 0)
+    assert capsys.readouterr().out.startswith(
+        f"warning: the holdout has {len(labels)} rows with {prompts} different first prompts, too few for two halves"
+    )
+    assert {rung.calibration.shift for rung in found.rungs[1:]} == {1.0}
+    assert answers is not None
+    assert len(answers.single) == 3
+    full = replace(ladder, rungs=ladder.rungs[-1:])
+    assert np.array_equal(answers.shifted, full.predict(holdout.average.probabilities, holdout.average.rows)[0])
+
+
+def test_each_half_of_the_holdout_is_shifted_by_the_other(
+    ladder: Ladder, table: Table, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = np.arange(40) % 3
+    holdout = held_out(table, 2, labels)
+    found, answers = calibrate(ladder, holdout, 0)
+    assert "warning" not in capsys.readouterr().out
+    assert found.rungs[-1].calibration.shift != 1.0
+    plain = replace(ladder, rungs=ladder.rungs[-1:]).predict(holdout.average.probabilities, holdout.average.rows)[0]
+    assert answers is not None
+    assert not np.allclose(answers.shifted, plain)
 
 
 @given(st.floats(0.0, 1.0), st.floats(0.5, 2.0))
