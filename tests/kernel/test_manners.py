@@ -103,7 +103,7 @@ FAULTS = [
     Fault(
         "a kind that does not exist",
         unknown_kind,
-        "kind: expected tabular, external, encoder or decoder, found crystal_ball",
+        "kind: expected one of tabular, encoder, decoder, external, found crystal_ball",
         ALL,
     ),
     Fault("a cell that is no list of turns", spoil_a_cell, "test.csv", ALL),
