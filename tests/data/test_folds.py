@@ -1,22 +1,25 @@
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+import yaml
 from competition_files import LMSYS, preference, train_row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
-from support import preference_rows, run_module, write_artifacts
+from support import ROOT, preference_rows, run_module, write_artifacts
 
 from pipeline.artifacts import HOLDOUT, Artifacts
 from pipeline.competitions.task import TASKS, Competition
 from pipeline.data.folds import assign_folds, group_keys, split_rows
 from pipeline.data.ingest import prepare
 from pipeline.errors import PodiumError
+from pipeline.validation import parse_yaml
 
 PREFERENCE = TASKS["preference"]
 
@@ -141,11 +144,55 @@ def test_the_stage_reads_in_a_stream_what_the_functions_say(tmp_path: Path) -> N
     (tmp_path / "params.yaml").write_text((Path(__file__).parents[2] / "params.yaml").read_text(encoding="utf-8"))
     done = run_module("stages.folds", cwd=tmp_path)
     assert done.stdout.startswith("folds: 9000 rows with 4500 different first prompts: holdout 900, fold 0 2700"), done
+    assert done.stdout.endswith("; 0.0% of the rows in the largest group\n")
+    assert done.stderr == ""
     train = pl.read_parquet(tmp_path / "artifacts/competition/train.parquet")
     table = pl.read_parquet(tmp_path / "artifacts/folds.parquet")
     assert table["id"].equals(train["id"])
     expected = assign_folds(group_keys(train, PREFERENCE), train["label"].to_numpy(), 3, 0.1, 5)
     assert np.array_equal(table["fold"].to_numpy(), expected)
+
+
+def folds_of(folder: Path, prompts: list[str], folds: list[int], labels: list[int] | None = None) -> tuple[str, str]:
+    """What `stages.folds` says, stdout and stderr, of rows with these first prompts."""
+    one_hot = [(1, 0, 0), (0, 1, 0), (0, 0, 1)]
+    labels = [row // 12 % 3 for row in range(len(prompts))] if labels is None else labels
+    rows = [train_row(f"r{i}", json.dumps([text]), one_hot[labels[i]]) for i, text in enumerate(prompts)]
+    prepare(preference(folder, rows), LMSYS, folder / "artifacts" / "competition")
+    params = parse_yaml((ROOT / "params.yaml").read_bytes(), "params.yaml")
+    (folder / "params.yaml").write_text(yaml.safe_dump(params | {"folds": {"ids": folds, "holdout": 0.1, "seed": 5}}))
+    done = run_module("stages.folds", cwd=folder)
+    assert "Traceback" not in done.stderr
+    assert (folder / "artifacts/folds.parquet").exists() is (done.returncode == 0)
+    return done.stdout, done.stderr
+
+
+def test_texts_that_begin_alike_are_said(tmp_path: Path) -> None:
+    head = "<!DOCTYPE html><html>" + "x" * 400
+    said, warned = folds_of(tmp_path, [f"{head if i < 30 else ''} page {i}" for i in range(100)], [0, 1, 2])
+    assert said.endswith("; 30.0% of the rows in the largest group\n")
+    assert warned.count("\n") == 1
+    assert warned.startswith("warning: 30% of the rows are one group, which stays in one part: their first prompts are")
+    assert "equal in the first 400 characters" in warned
+
+
+def test_what_the_stack_cannot_part_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    _, refused = folds_of(tmp_path / "few", [f"topic {i % 3}" for i in range(60)], [0, 1])
+    assert refused == (
+        "error: params.yaml: folds.ids: with 2 folds the stack needs 4 different first prompts and 4 rows of one class "
+        "outside the holdout, found 2 and 16; give 3 folds or more\n"
+    )
+
+
+def test_a_part_that_says_little_is_a_warning(tmp_path: Path) -> None:
+    _, warned = folds_of(tmp_path / "one", [f"topic {i % 12}" for i in range(240)], [0, 1, 2])
+    assert warned == (
+        "warning: the holdout has 20 rows with 1 different first prompts: its scores say little, and no shift from one "
+        "fold model to their average can be fitted\n"
+    )
+    labels = [2 if i % 12 == 5 else i % 2 for i in range(240)]  # all ties are answers to one prompt
+    _, warned = folds_of(tmp_path / "class", [f"topic {i % 12}" for i in range(240)], [0, 1, 2], labels)
+    assert warned.splitlines()[-1].endswith(' will see no row of class "winner_tie"')
 
 
 def test_the_real_votes_part_without_leak(tmp_path: Path) -> None:
