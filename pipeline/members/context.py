@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
+from pipeline.errors import PodiumError
 from pipeline.files import read_json
 from pipeline.kinds import settings_from_json
 from pipeline.section import from_json
@@ -39,21 +40,18 @@ class Start:
     """How often the guard begins a run; 0 where none watches."""
 
 
-def start_from_json(value: dict[str, Any]) -> Start:
-    """Returns the start that `dataclasses.asdict` and JSON have made `value` of.
-
-    Raises: PodiumError for a key that is missing or unknown.
-    """
-    settings, competition = settings_from_json(value["settings"]), from_json(Competition, value["competition"])
-    return from_json(Start, value | {"settings": settings, "competition": competition})
-
-
 def read_start(file: Path) -> Start:
-    """Returns the contents of a start file.
+    """Returns the contents of a start file: what `dataclasses.asdict` and JSON have made of a Start.
 
-    Raises: PodiumError for a key that is missing or unknown.
+    Raises: PodiumError that names the file, for a key that is missing or unknown.
     """
-    return start_from_json(read_json(file))
+    value: dict[str, Any] = read_json(file)
+    try:
+        settings = settings_from_json(value.get("settings", {}))
+        competition = from_json(Competition, value.get("competition", {}))
+        return from_json(Start, value | {"settings": settings, "competition": competition})
+    except PodiumError as error:
+        raise PodiumError(f"{file}: {error}") from None
 
 
 @dataclass(frozen=True)

@@ -165,6 +165,25 @@ def test_children_train_at_the_documented_rate(
     assert used == pytest.approx(expected * 3)
 
 
+def test_a_childs_step_that_an_overflow_costs_does_not_move_its_schedule(
+    made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deni = family(made(epochs=5, deni=SMALL | {"children": 1}))
+    deni.rate_at = lambda step: 1e-3 / (step + 1)
+    used: list[float] = []
+    own = module.step
+
+    def step(*given: Any) -> Any:
+        used.append(given[3])
+        return own(*given)._replace(overflow=len(used) == 1)
+
+    monkeypatch.setattr(module, "step", step)
+    phase = deni.phases[-1]
+    deni.before(phase.first)
+    assert used == [deni.rate_at(each) for each in (phase.first, *range(phase.first, phase.last - 1))]
+    assert len(used) > 2
+
+
 def test_a_run_of_the_loop_makes_the_updates_that_were_counted(
     made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
