@@ -76,7 +76,7 @@ def main() -> None:
     sizes = ", ".join(f"{'holdout' if k == HOLDOUT else f'fold {k}'} {(folds == k).sum()}" for k in sorted(set(folds)))
     largest = f"{largest_share(groups):.1%} of the rows in the largest group"
     print(f"folds: {len(rows)} rows with {len(np.unique(groups))} different first prompts: {sizes}; {largest}")
-    for line in warnings(groups, labels, folds, competition.classes):
+    for line in warnings(groups, labels, folds, competition.outputs):
         print(f"warning: {line}", file=sys.stderr)
 
 

@@ -20,7 +20,7 @@ def summary(artifacts: Artifacts) -> str:
     characters = [pl.col(field).list.eval(pl.element().str.len_chars()).list.sum() for field in competition.kind.fields]
     facts = artifacts.train().select("label", *characters).collect(engine="streaming")
     test_rows = pl.scan_parquet(artifacts.test_file).select(pl.len()).collect().item()
-    shares = [f"{name} {(facts['label'] == index).mean():.1%}" for index, name in enumerate(competition.classes)]
+    shares = [f"{name} {(facts['label'] == index).mean():.1%}" for index, name in enumerate(competition.outputs)]
     lengths = [f"{field} {facts[field].median():.0f} (at most {facts[field].max()})" for field in facts.columns[1:]]
     return (
         f"{competition.name}: {facts.height} train and {test_rows} test rows; {', '.join(shares)}; "

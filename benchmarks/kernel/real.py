@@ -143,10 +143,10 @@ def compared(package: Path, data: Path, ran: Ran) -> float:
         for name, member in manifest["members"].items()
     }
     plain = to_distribution(load_ladder(artifacts.stack, competition).predict(averages, rows)[0])
-    header = ",".join([competition.id, *competition.classes])
+    header = ",".join([competition.id, *competition.outputs])
     table = pl.read_csv(ran.log[ran.log.rindex(header) :].encode(), schema_overrides={competition.id: pl.String})
     ours = rows.select("id").join(table, left_on="id", right_on=competition.id, how="left", maintain_order="left")
-    return float(np.abs(ours.select(competition.classes).to_numpy() - plain).max())
+    return float(np.abs(ours.select(competition.outputs).to_numpy() - plain).max())
 
 
 if __name__ == "__main__":

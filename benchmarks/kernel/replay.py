@@ -204,7 +204,7 @@ def cheap_losses(case: Case, draw: Draw) -> np.ndarray:
 
 def written(case: Case, probabilities: np.ndarray) -> bool:
     """Says whether the submission's writer makes a valid file of it."""
-    classes = case.competition.classes
+    classes = case.competition.outputs
     ids = case.rows["id"].to_list()
     form = SubmissionForm(
         (case.competition.id, *classes), tuple(ids), np.tile(1 / len(classes), (len(ids), len(classes)))

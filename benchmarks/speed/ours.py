@@ -35,5 +35,5 @@ def answer(bench: Bench, network: Network, rows: pl.DataFrame) -> np.ndarray:
     """(rows, classes) logits, from texts on."""
     encoded = bench.encoded(rows)
     opened = [Opened(network.eval(), "cpu", lambda: None)]
-    classes = len(bench.competition.classes)
+    classes = len(bench.competition.outputs)
     return logits_of(encoded, opened, int(bench.tokenizer.pad_token_id), TOKENS_PER_BATCH, classes).logits

@@ -72,7 +72,7 @@ class Bench:
         torch.manual_seed(seed)
         settings = replace(self.settings, attention=attention)
         backbone = trainable_backbone(self.base, settings, "cpu")
-        network = encoder_network(backbone, settings, self.competition.kind, len(self.competition.classes), None)
+        network = encoder_network(backbone, settings, self.competition.kind, len(self.competition.outputs), None)
         assert isinstance(network, Network)
         return network
 

@@ -42,7 +42,7 @@ def write_run(folder: Path, count: int, members: int) -> None:
     prepare(folder / "data", competition, artifacts / "competition")
     train = pl.read_parquet(artifacts / "competition" / "train.parquet")
     folds = assign_folds(group_keys(train, competition.kind), train["label"].to_numpy(), FOLDS, 0.1, 0)
-    truth = pl.read_parquet(artifacts / "competition" / "truth.parquet").select(competition.classes).to_numpy()
+    truth = pl.read_parquet(artifacts / "competition" / "truth.parquet").select(competition.outputs).to_numpy()
     rows = train.select("id", pl.Series("fold", folds, dtype=pl.Int8), "label")
     inside, held = rows.filter(folds != HOLDOUT), rows.filter(folds == HOLDOUT).drop("fold")
     models = pl.DataFrame({"model": range(FOLDS)}, schema={"model": pl.Int8})
@@ -54,7 +54,7 @@ def write_run(folder: Path, count: int, members: int) -> None:
     ):
         for m in range(members):
             answers = from_logits((0.9 - 0.05 * m) * true + (0.5 + 0.08 * m) * rng.normal(size=true.shape))
-            frame = frame.with_columns(pl.Series(f"m{m}/{c}", answers[:, i]) for i, c in enumerate(competition.classes))
+            frame = frame.with_columns(pl.Series(f"m{m}/{c}", answers[:, i]) for i, c in enumerate(competition.outputs))
         write_parquet(frame, artifacts / "oof" / f"{name}.parquet")
     for m, fold in product(range(members), range(FOLDS)):
         write_json(artifacts / "receipts" / f"m{m}-fold{fold}.json", {"training": None})

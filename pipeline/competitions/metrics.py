@@ -36,6 +36,9 @@ class Metric:
     per_row: Callable[[np.ndarray, np.ndarray], np.ndarray]
     """labels (rows,), probabilities (rows, classes) -> (rows,); NaN where the rows have no score."""
     greater_is_better: bool
+    wants: str = "mean"
+    outcomes: tuple[str, ...] = ("classes", "choice")
+    grouped: bool = False
 
     @property
     def sign(self) -> float:
@@ -63,3 +66,7 @@ def decisive_log_loss(labels: np.ndarray, probabilities: np.ndarray, classes: tu
     chosen = probabilities[rows][:, list(classes)]
     index = np.searchsorted(np.asarray(classes), labels[rows])
     return float(log_losses(index, chosen / chosen.sum(axis=1, keepdims=True)).mean())
+
+
+def metric_named(name: str) -> Metric:
+    return METRICS[name]

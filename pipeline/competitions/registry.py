@@ -1,18 +1,26 @@
-"""Finds a competition's YAML file by name (`lmsys`) or by path (`my/competition.yaml`) and checks it."""
+"""Finds a competition's YAML file by name (`lmsys`) or by path (`my/competition.yaml`) and checks it.
+
+docs/competition.md documents every key.
+"""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
-from pipeline.competitions.metrics import METRICS
-from pipeline.competitions.task import Competition
+from pipeline.competitions.metrics import metric_named
+from pipeline.competitions.submission import check_answers
+from pipeline.competitions.task import SIDES, Competition
 from pipeline.errors import PodiumError, nearest
 from pipeline.validation import read_yaml, validated
 
 FOLDER = Path(__file__).parent
-OURS = ("id", "label", "model")
-"""Columns that stand beside those of the classes in the tables between two stages."""
+OURS = ("id", "label", "model", "fold", "group", "time")
+"""Columns that stand beside those of the answers and texts in the tables between two stages."""
+WRITTEN = {"classes": ("column", "one_hot"), "choice": ("column",), "ordered": ("column",)}
+"""Outcome -> the keys of `label` of which it needs one; the others need `columns`."""
+FIELD = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
 def load_competition(name: str) -> Competition:
@@ -27,57 +35,146 @@ def load_competition(name: str) -> Competition:
             f'params.yaml: data.competition: no competition "{name}"{nearest(name, known)}, '
             f"known are {', '.join(known)}, or a path to a YAML file"
         )
-    competition = validated(Competition, read_yaml(path), str(path))
-    _check(competition, str(path))
+    competition = validated(Competition, _as_texts(read_yaml(path)), str(path))
+    try:
+        _check(competition)
+    except PodiumError as error:
+        raise PodiumError(f"{path}: {error}") from None
     return competition
 
 
-def _check(competition: Competition, source: str) -> None:
-    fields, label = competition.kind.fields, competition.label
-    if competition.metric not in METRICS:
-        near = nearest(competition.metric, METRICS)
-        raise PodiumError(f'{source}: metric: expected one of {", ".join(METRICS)}, found "{competition.metric}"{near}')
-    if set(competition.texts) != set(fields):
+def _as_texts(given: Any) -> Any:
+    """Returns the YAML with the names of classes and label values as texts: `classes: [0, 1]` means "0" and "1"."""
+    if not isinstance(given, dict):
+        return given
+    found = dict(given)
+    if isinstance(found.get("classes"), list):
+        found["classes"] = [_text(each) for each in found["classes"]]
+    label = found.get("label")
+    if isinstance(label, dict) and isinstance(label.get("values"), list):
+        found["label"] = {**label, "values": [_text(each) for each in label["values"]]}
+    for key in ("group", "ignored"):  # one column may stand without brackets
+        if isinstance(found.get(key), str):
+            found[key] = [found[key]]
+    if found.get("task") == "choices":
+        found.setdefault("outcome", "choice")
+    return found
+
+
+def _text(value: Any) -> Any:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _check(competition: Competition) -> None:
+    _check_inputs(competition)
+    _check_outcome(competition)
+    _check_columns(competition)
+    metric = metric_named(competition.metric)
+    if competition.outcome not in metric.outcomes:
         raise PodiumError(
-            f"{source}: texts: a {competition.task} task needs exactly {', '.join(fields)}, "
-            f"found {', '.join(competition.texts)}"
+            f"metric: {competition.metric} is for the outcomes {', '.join(metric.outcomes)}, "
+            f"found outcome {competition.outcome}"
         )
-    if len(competition.classes) < 2 or len(set(competition.classes)) < len(competition.classes):
-        raise PodiumError(
-            f"{source}: classes: expected at least two different names, found {list(competition.classes)}"
-        )
-    for name in competition.classes:
-        if name in (*OURS, competition.id) or not name.strip():
-            raise PodiumError(
-                f'{source}: classes: no class can be named "{name}": expected a name that is neither empty, nor the id '
-                f"column's ({competition.id}), nor one of Podium's own columns ({', '.join(OURS)})"
-            )
-    if competition.kind.mirror and len(competition.classes) != len(competition.kind.mirror):
-        raise PodiumError(
-            f"{source}: classes: a {competition.task} task has {len(competition.kind.mirror)} "
-            f"(first side, second side, tie), found {len(competition.classes)}"
-        )
-    if (label.one_hot is None) == (label.column is None):
-        raise PodiumError(f"{source}: label: give either one_hot or column")
-    columns = {"id": competition.id}
-    columns |= {f"texts.{field}": column for field, column in competition.texts.items()}
-    columns |= {"label.column": label.column} if label.column is not None else {}
-    columns |= {f"label.one_hot.{place}": column for place, column in enumerate(label.one_hot or ())}
-    for key, column in columns.items():
-        first = next(other for other in columns if columns[other] == column)
-        if first != key:
-            raise PodiumError(f'{source}: {key}: expected a column of its own, found "{column}", which is {first} too')
-    named = label.one_hot or label.values or competition.classes
-    if len(named) != len(competition.classes):
-        raise PodiumError(f"{source}: label: {len(named)} entries for {len(competition.classes)} classes")
-    if len(set(named)) < len(named):
-        raise PodiumError(f"{source}: label: expected different entries, found {list(named)}")
+    if metric.grouped and not competition.group:
+        raise PodiumError(f"group: metric {competition.metric} needs the columns that make a group, found none")
+    check_answers(competition, metric)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", competition.name):
-        found = f'expected Kaggle\'s slug (letters, digits, hyphens), found "{competition.name}"'
-        raise PodiumError(f"{source}: name: {found}")
+        raise PodiumError(f'name: expected Kaggle\'s slug (letters, digits, hyphens), found "{competition.name}"')
     for key in ("train", "test", "sample_submission"):
         file = Path(getattr(competition, key))
         if not file.name or file.is_absolute() or ".." in file.parts:
-            raise PodiumError(f'{source}: {key}: expected a file of the data folder, found "{file}"')
+            raise PodiumError(f'{key}: expected a file of the data folder, found "{file}"')
     if competition.hidden_rows is not None and competition.hidden_rows < 1:
-        raise PodiumError(f"{source}: hidden_rows: expected a positive number, found {competition.hidden_rows}")
+        raise PodiumError(f"hidden_rows: expected a positive number, found {competition.hidden_rows}")
+    for medal in competition.medals:
+        if medal not in ("gold", "silver", "bronze"):
+            raise PodiumError(f'medals: expected gold, silver, bronze, found "{medal}"')
+    if competition.centre or competition.spread:
+        raise PodiumError("centre, spread: prepare fills them in; leave them out")
+
+
+def _check_inputs(competition: Competition) -> None:
+    """Which fields a row has, and which of them are sides or options."""
+    task, fields = competition.task, list(competition.texts)
+    if not fields:
+        raise PodiumError("texts: expected at least one field, found none")
+    for name in fields:
+        if not FIELD.fullmatch(name) or name in OURS:
+            raise PodiumError(
+                f'texts: a field is named by letters, digits and _, and not {", ".join(OURS)}; found "{name}"'
+            )
+    if task in ("pair", "preference"):
+        needed = [*(("prompt",) if task == "preference" else ()), *SIDES]
+        if not set(needed) <= set(fields):
+            raise PodiumError(f"texts: a {task} needs the fields {', '.join(needed)}, found {', '.join(fields)}")
+    if task == "choices":
+        if len(competition.options) < 2:
+            raise PodiumError(f"options: choices need at least two fields of texts, found {list(competition.options)}")
+        for name in competition.options:
+            if name not in fields:
+                raise PodiumError(f'options: no field "{name}" in texts{nearest(name, fields)}')
+        if len(competition.options) == len(fields):
+            raise PodiumError("texts: choices need a field beside the options: what is asked")
+    elif competition.options:
+        raise PodiumError(f"options: only choices have options, found task {task}")
+    if competition.symmetric and task != "pair":
+        raise PodiumError(f"symmetric: only a pair may be, found task {task}")
+
+
+def _check_outcome(competition: Competition) -> None:
+    """Which answers there are, and where train.csv has them."""
+    outcome, label, task = competition.outcome, competition.label, competition.task
+    if (outcome == "choice") != (task == "choices"):
+        raise PodiumError(f"outcome: choice goes with task choices, found {outcome} with task {task}")
+    if task == "preference" and outcome != "classes":
+        raise PodiumError(f"outcome: a preference has classes (first side, second side, tie), found {outcome}")
+    wanted = WRITTEN.get(outcome, ("columns",))
+    given = [key for key in ("column", "one_hot", "columns") if getattr(label, key) is not None]
+    if len(given) != 1 or given[0] not in wanted:
+        found = f", found {' and '.join(given)}" if given else ""
+        raise PodiumError(f"label: outcome {outcome}: give {'either ' if len(wanted) > 1 else ''}{' or '.join(wanted)}{found}")
+    if outcome != "classes" and competition.classes:
+        raise PodiumError(f"classes: only outcome classes has them, found outcome {outcome}")
+    if outcome == "classes":
+        _check_classes(competition)
+    if (outcome == "ordered") != (label.low is not None or label.high is not None):
+        raise PodiumError("label: low and high belong to outcome ordered, and it needs both")
+    if outcome == "ordered" and (label.low is None or label.high is None or label.low >= label.high):
+        raise PodiumError(f"label: expected low below high, found {label.low} and {label.high}")
+    for name in competition.outputs:
+        if name in (*OURS, competition.id) or not name.strip():
+            raise PodiumError(
+                f'{"classes" if outcome == "classes" else "label"}: no answer can be named "{name}": expected a name '
+                f"that is neither empty, nor the id column's ({competition.id}), nor one of Podium's own columns "
+                f"({', '.join(OURS)})"
+            )
+    if outcome in ("classes", "choice"):
+        values = label.one_hot or competition.label_values
+        if len(values) != len(competition.outputs):
+            raise PodiumError(f"label: {len(values)} entries for {len(competition.outputs)} {'classes' if outcome == 'classes' else 'options'}")
+        if len(set(values)) < len(values):
+            raise PodiumError(f"label: expected different entries, found {list(values)}")
+    elif label.values is not None:
+        raise PodiumError(f"label.values: only classes and choice have them, found outcome {outcome}")
+
+
+def _check_classes(competition: Competition) -> None:
+    names = competition.classes
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise PodiumError(f"classes: expected at least two different names, found {list(names)}")
+    if competition.task == "preference" and len(names) not in (2, 3):
+        raise PodiumError(f"classes: a preference task has 2 or 3 (first side, second side, tie), found {len(names)}")
+
+
+def _check_columns(competition: Competition) -> None:
+    """No column may be read as two things; but a group may be any of them."""
+    label = competition.label
+    columns = {"id": competition.id}
+    columns |= {f"texts.{field}": column for field, column in competition.texts.items()}
+    columns |= {"label.column": label.column} if label.column is not None else {}
+    for key in ("one_hot", "columns"):
+        columns |= {f"label.{key}.{place}": column for place, column in enumerate(getattr(label, key) or ())}
+    for key, column in columns.items():
+        first = next(other for other in columns if columns[other] == column)
+        if first != key:
+            raise PodiumError(f'{key}: expected a column of its own, found "{column}", which is {first} too')

@@ -1,73 +1,107 @@
-"""What a competition is: its columns, classes and task type. Needs NumPy alone, because the kernel ships it."""
+"""What a competition is: its columns, inputs, outcome and submission. Needs NumPy and SciPy alone: the kernel ships it.
+
+A competition is inputs x outcome: `task` says what a row consists of (one text or several, a pair, two answers to a
+prompt, a question with options), `outcome` what is to be said of it (classes, labels, scores, numbers, an option).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from pipeline.competitions.family import Bernoulli, Categorical, Family, Gaussian, Ordinal
 from pipeline.section import from_json
+
+SIDES = ("a", "b")
+"""Our names of the two texts of a pair, and of the two answers of a preference."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task type: which texts a row has, and how its classes move when the two sides change places."""
+    """What a row consists of, and how its answer moves when parts of it change places."""
 
     fields: tuple[str, ...]
-    """Our names of the text columns, in every parquet file."""
-    group: str
-    """The field whose first turn must not cross folds."""
-    sides: tuple[str, str] | None
-    """The two fields that can be swapped, or None."""
-    mirror: tuple[int, ...] | None
-    """Class order after a swap of the sides, or None."""
-    decisive: tuple[int, ...] | None
-    """Classes of rows that name a winner; scored on their own as well. None where the idea has no meaning."""
+    """Our names of the text columns, in every parquet file, in reading order."""
+    group: str | None
+    """The field whose first turn must not cross folds; None where train.parquet has a column `group` instead."""
+    sides: tuple[str, str] | None = None
+    """The two fields that stand beside one another, or None."""
+    options: tuple[str, ...] = ()
+    """The fields of which one is the answer; their order means nothing."""
+    mirror: tuple[int, ...] | None = None
+    """The order of the outputs after a swap of the sides; None where a swapped row is another row."""
+    decisive: tuple[int, ...] | None = None
+    """Outputs of rows that name a winner; scored on their own as well. None where the idea has no meaning."""
 
-
-TASKS = {
-    "preference": Task(("prompt", "a", "b"), "prompt", ("a", "b"), (1, 0, 2), (0, 1)),
-    "single": Task(("text",), "text", None, None, None),
-}
+    @property
+    def common(self) -> tuple[str, ...]:
+        """The fields that are neither a side nor an option: what these have in common."""
+        return tuple(name for name in self.fields if name not in (*(self.sides or ()), *self.options))
 
 
 @dataclass(frozen=True)
 class Label:
-    """Where train.csv keeps the answer: either `one_hot` columns of 0 and 1, or one `column` of class values."""
+    """Where train.csv keeps the answer."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
-    one_hot: tuple[str, ...] | None = None
-    """One column per class, in the order of `classes`."""
     column: str | None = None
-    """A column that holds one of `values`."""
+    """One column: of class values, scores, or an option's name."""
+    one_hot: tuple[str, ...] | None = None
+    """One column of 0 and 1 per class, in the order of `classes`; exactly one of them is 1."""
+    columns: tuple[str, ...] | None = None
+    """One column per label (0, 1, or a share between; empty where it is not known) or per number."""
     values: tuple[str, ...] | None = None
-    """What stands in `column`, in the order of `classes`; by default the class names themselves."""
+    """What stands in `column`, in the order of the classes or options; by default their own names."""
+    low: int | None = None
+    """The lowest score of an `ordered` outcome."""
+    high: int | None = None
+    """The highest."""
 
 
 @dataclass(frozen=True)
 class Competition:
-    """Schema, task, metric and submission format of one contest, as its YAML file states them."""
+    """Schema, inputs, outcome, metric and submission of one contest, as its YAML file states them."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     name: str
     """Kaggle's slug, which is also the folder name under /kaggle/input."""
-    task: Literal["preference", "single"]
+    task: Literal["text", "pair", "preference", "choices"]
     metric: str
-    """A name in metrics.METRICS."""
+    """A name that metrics.metric_named knows."""
     id: str
     """The id column of train, test and submission."""
     texts: dict[str, str]
-    """Our field name -> the column's name in the CSV files."""
-    classes: tuple[str, ...]
-    """The submission's columns after the id, in their order: one probability each."""
+    """Our field name -> the column's name in the files, in reading order."""
     label: Label
+    outcome: Literal["classes", "labels", "ordered", "numbers", "choice"] = "classes"
+    classes: tuple[str, ...] = ()
+    """The names of the classes (outcome `classes`): without `answers` the submission's columns after the id."""
+    options: tuple[str, ...] = ()
+    """Of `choices`: the fields of which one is the answer, as it is named in the submission."""
+    symmetric: bool = False
+    """Of a pair: the answer is the same when its two texts change places."""
+    group: tuple[str, ...] = ()
+    """Columns whose rows must not cross folds where they are equal; by default the first turn of the first field, and
+    of a pair whatever has a text in common."""
+    time: str | None = None
+    """A column by which folds are cut: each is a stretch of time, the holdout the last one."""
     turns: Literal["json", "plain"] = "plain"
     """`json`: a text cell is a JSON list of turns; `plain`: it is the text."""
     ignored: tuple[str, ...] = ()
-    """Columns that may stand in the files and are not read (model names, running numbers)."""
+    """Columns that may stand in the files and are not read (model names, running numbers); `*`: all that are not
+    named."""
     submission: Literal["code", "file"] = "code"
     """`code`: a kernel is submitted, and run by Kaggle on the hidden rows; `file`: a submission.csv is uploaded."""
+    answers: dict[str, str] = field(default_factory=dict)
+    """The submission's columns after the id -> what stands in each: `mean`, `label`, `top 3`, or an output's name for
+    its mean; by default each output's mean under the output's own name."""
+    join: str = " "
+    """Stands between the labels of a `top k`."""
+    medals: dict[str, float] = field(default_factory=dict)
+    """`gold`, `silver`, `bronze` -> the private score that won one, where known; the report compares."""
     hidden_rows: int | None = None
     """About how many rows the hidden test file has, where that is known."""
     separator: str = ","
@@ -77,15 +111,60 @@ class Competition:
     train: str = "train.csv"
     test: str = "test.csv"
     sample_submission: str = "sample_submission.csv"
+    centre: tuple[float, ...] = ()
+    """Of `numbers`: the training rows' means; `prepare` fills them in."""
+    spread: tuple[float, ...] = ()
+    """Of `numbers`: the training rows' standard deviations; `prepare` fills them in."""
 
     @property
-    def kind(self) -> Task:
-        """The task type's fixed facts."""
-        return TASKS[self.task]
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the numbers that an answer consists of: columns of every file of predictions."""
+        if self.outcome == "classes":
+            return self.classes
+        if self.outcome == "choice":
+            return self.options
+        if self.outcome == "ordered":
+            return tuple(f"{self.label.column}>{score}" for score in self.scores[:-1])
+        return self.label.columns or ()
 
-    def mirrored(self, probabilities: np.ndarray) -> np.ndarray:
-        """Returns (rows, classes) probabilities of the swapped rows in the original order of sides."""
-        return probabilities[:, list(self.kind.mirror or range(len(self.classes)))]
+    @property
+    def scores(self) -> range:
+        """The scores of an `ordered` outcome, the lowest first."""
+        assert self.label.low is not None and self.label.high is not None
+        return range(self.label.low, self.label.high + 1)
+
+    @property
+    def label_values(self) -> tuple[str, ...]:
+        """What stands in the label column of a class or option, in the order of the outputs."""
+        return self.label.values or self.outputs
+
+    @cached_property
+    def kind(self) -> Task:
+        """What a row consists of."""
+        fields = tuple(self.texts)
+        group = None if self.group or self.task == "pair" else fields[0]
+        sides = SIDES if self.task in ("pair", "preference") else None
+        mirror = None
+        if self.task == "preference":
+            mirror = (1, 0, 2)[: len(self.classes)]
+        elif self.symmetric:
+            mirror = tuple(range(len(self.outputs)))
+        return Task(fields, group, sides, self.options, mirror, (0, 1) if mirror == (1, 0, 2) else None)
+
+    @cached_property
+    def family(self) -> Family:
+        """What an answer is in numbers."""
+        if self.outcome == "numbers":
+            return Gaussian(self.centre, self.spread)
+        if self.outcome == "ordered":
+            return Ordinal(len(self.outputs), self.scores[0])
+        if self.outcome == "labels":
+            return Bernoulli(len(self.outputs))
+        return Categorical(len(self.outputs), exchangeable=self.outcome == "choice")
+
+    def mirrored(self, means: np.ndarray) -> np.ndarray:
+        """Returns (rows, outputs) means of the swapped rows in the original order of sides."""
+        return means[:, list(self.kind.mirror)] if self.kind.mirror else means
 
 
 def competition_from_json(value: dict[str, Any]) -> Competition:

@@ -36,7 +36,7 @@ def label_columns(competition: Competition) -> tuple[str, ...]:
 
 def label_values(competition: Competition) -> tuple[str, ...]:
     """Returns what stands in a label column that is not one-hot, in the order of the classes."""
-    return competition.label.values or competition.classes
+    return competition.label.values or competition.outputs
 
 
 def turns_of(cell: str) -> list[str | None]:

@@ -54,8 +54,8 @@ def prepare(source: Path, competition: Competition, target: Path) -> None:
 
     Raises: PodiumError in one line for the first thing that is wrong.
     """
-    if len(competition.classes) > MOST_CLASSES:
-        found = len(competition.classes)
+    if len(competition.outputs) > MOST_CLASSES:
+        found = len(competition.outputs)
         raise PodiumError(f"{competition.name}: classes: expected at most {MOST_CLASSES}, found {found}")
     train_csv, test_csv = source / competition.train, source / competition.test
     sample_csv, truth_csv = source / competition.sample_submission, source / "truth.csv"
@@ -220,7 +220,7 @@ def _labels(cells: pl.DataFrame, competition: Competition) -> pl.Series:
 
 
 def _sample_ids(path: Path, competition: Competition) -> pl.Series:
-    header, expected = diagnose.read_header(path, competition), [competition.id, *competition.classes]
+    header, expected = diagnose.read_header(path, competition), [competition.id, *competition.outputs]
     if sorted(header) != sorted(expected):  # in any order: the kernel writes the sample's
         raise PodiumError(f"{path}: expected the columns {', '.join(expected)}, found {', '.join(map(quoted, header))}")
     ids = scan_by_hand(path, header, [competition.id], competition, strict=True)
@@ -229,20 +229,20 @@ def _sample_ids(path: Path, competition: Competition) -> pl.Series:
 
 def _warn_of_empty_classes(train_csv: Path, train: Path, competition: Competition) -> None:
     present = pl.read_parquet(train, columns=["label"])["label"].unique().to_list()
-    for index, name in enumerate(competition.classes):
+    for index, name in enumerate(competition.outputs):
         if index not in present:
             print(f"warning: {train_csv}: no row is of class {quoted(name)}; it keeps its column", file=sys.stderr)
 
 
 def _truth(path: Path, competition: Competition, train_csv: Path, train_ids: pl.Series) -> pl.DataFrame:
     """Returns the generated demo's true class probabilities of the training rows, in their order."""
-    header, columns = diagnose.read_header(path, competition), [competition.id, *competition.classes]
+    header, columns = diagnose.read_header(path, competition), [competition.id, *competition.outputs]
     diagnose.check_columns(path, header, columns, ignored=header)
     cells = scan_by_hand(path, header, columns, competition, strict=True).collect(engine="streaming")
     ids = cells[competition.id].alias("id")
     diagnose.check_ids(path, ids)
     diagnose.check_holds(path, ids, train_csv, train_ids)
-    classes = cells.select(pl.col(competition.classes).cast(pl.Float64, strict=False))
+    classes = cells.select(pl.col(competition.outputs).cast(pl.Float64, strict=False))
     right = ((classes.sum_horizontal(ignore_nulls=False) - 1).abs() < 1e-6) & (classes.min_horizontal() >= 0)
     wrong = ids.filter(~right.fill_null(False))
     if len(wrong):

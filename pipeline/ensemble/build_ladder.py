@@ -67,7 +67,7 @@ def build_ladder(
     Each is fitted and calibrated on the rows that its members cover. What it is worth is measured on the rows that all
     members cover, by answers that were fitted on other rows. `costly`: members, the most expensive first.
     """
-    prior = np.bincount(oof.labels, minlength=len(competition.classes)) / len(oof.labels)
+    prior = np.bincount(oof.labels, minlength=len(competition.outputs)) / len(oof.labels)
     common = oof.covers(members)
     sizes = np.sum(list(field_characters(oof.rows, competition.kind.fields).values()), axis=0)[common]
     answers: dict[tuple[str, ...], np.ndarray] = {(): np.tile(prior, (int(common.sum()), 1))}

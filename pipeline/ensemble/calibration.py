@@ -66,7 +66,7 @@ def fit_calibration(
 
 
 def _fit(labels: np.ndarray, probabilities: np.ndarray, competition: Competition) -> Calibration:
-    form = scalar_form(len(competition.classes), competition.kind.mirror, 1 / TEMPERATURES[1], 1 / TEMPERATURES[0])
+    form = scalar_form(len(competition.outputs), competition.kind.mirror, 1 / TEMPERATURES[1], 1 / TEMPERATURES[0])
     logits = to_logits(probabilities)[:, None]
     weights, bias = fit_linear(logits, labels, replace(form, largest_bias=LARGEST_BIAS), np.ones(1), 0.0)
     return Calibration(float(1.0 / weights[0, 0, 0]), tuple(bias.tolist()))

@@ -163,7 +163,7 @@ def _fit_boosted(base: Fit, rows: SecondLevel, competition: Competition, threads
         table = np.concatenate([table, tree_inputs(inputs.mirrored_logits, inputs.mirrored_features)])
         start = np.concatenate([start, competition.mirrored(start)])
         classes, parts = np.concatenate([labels, np.asarray(mirror)[labels]]), np.tile(parts, 2)
-    settings = BOOSTING | {"num_class": len(competition.classes), "num_threads": threads, "seed": seed}
+    settings = BOOSTING | {"num_class": len(competition.outputs), "num_threads": threads, "seed": seed}
     data = lgb.Dataset(table, label=classes, init_score=start, params=settings, free_raw_data=False)
     folds = [(np.flatnonzero(parts != part), np.flatnonzero(parts == part)) for part in np.unique(parts)]
     stop = lgb.early_stopping(PATIENCE, verbose=False)

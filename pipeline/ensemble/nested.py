@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.competitions.metrics import METRICS
+from pipeline.competitions.metrics import metric_named
 from pipeline.competitions.task import Competition
 from pipeline.ensemble.fitting import Common, fit_stacker
 from pipeline.ensemble.stack_inputs import SecondLevel, stack_inputs
@@ -33,7 +33,7 @@ def nested_candidates(
     names: Sequence[str], rows: SecondLevel, competition: Competition, threads: int, seed: int
 ) -> dict[str, np.ndarray]:
     """Returns candidate -> (rows, classes) predictions of each part, from a fit and a calibration on the others."""
-    result = {name: np.empty((len(rows.labels), len(competition.classes))) for name in names}
+    result = {name: np.empty((len(rows.labels), len(competition.outputs))) for name in names}
     for part in np.unique(rows.parts):
         outside, common = rows.parts == part, Common()
         inside, asked = rows.take(~outside), rows.inputs.take(outside)
@@ -79,6 +79,6 @@ def compare_candidates(
     outer = len(np.unique(rows.parts))
     print(f"stack: {', '.join(candidates)} on {len(table.labels)} rows in {outer} outer folds", flush=True)
     nested = nested_candidates(candidates, rows, competition, threads, seed)
-    metric = METRICS[competition.metric]
+    metric = metric_named(competition.metric)
     losses = {name: -metric.sign * metric.per_row(table.labels, each) for name, each in nested.items()}
     return Comparison(table, rows, nested, simplest_of_the_best(losses, rows.groups))

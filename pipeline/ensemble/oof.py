@@ -49,7 +49,7 @@ def collect(artifacts: Artifacts, members: list[str], folds: list[int], competit
             own.append(_part(artifacts.oof_part(member, fold), receipt["parts"]["oof"], here))
             part = _part(artifacts.holdout_part(member, fold), receipt["parts"]["holdout"], there)
             others.append(part.with_columns(pl.lit(fold, pl.Int8).alias("model")))
-        names = {name: f"{member}/{name}" for name in competition.classes}
+        names = {name: f"{member}/{name}" for name in competition.outputs}
         oof = oof.join(pl.concat(own).rename(names), on="id", how="left", maintain_order="left")
         holdout = holdout.join(pl.concat(others).rename(names), on=["id", "model"], how="left", maintain_order="left")
     return Oof(oof, holdout)

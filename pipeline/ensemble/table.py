@@ -88,7 +88,7 @@ def read_truth(artifacts: Artifacts, table: Table, competition: Competition) -> 
         return None
     truth = pl.read_parquet(artifacts.truth_file)
     joined = table.rows.select("id").join(truth, on="id", how="left", maintain_order="left")
-    return joined.select(list(competition.classes)).to_numpy()
+    return joined.select(list(competition.outputs)).to_numpy()
 
 
 def _table(
@@ -98,7 +98,7 @@ def _table(
     texts = artifacts.train().drop("label").collect()
     rows = frame.select("id", fold).join(texts, on="id", how="left", maintain_order="left")
     probabilities = {
-        member: frame.select(f"{member}/{name}" for name in competition.classes).to_numpy().astype(np.float64)
+        member: frame.select(f"{member}/{name}" for name in competition.outputs).to_numpy().astype(np.float64)
         for member in members
     }
     return Table(rows, frame["label"].to_numpy(), probabilities)

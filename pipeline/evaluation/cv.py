@@ -64,7 +64,7 @@ def level2_frame(comparison: Comparison, competition: Competition) -> pl.DataFra
     nested = comparison.nested[comparison.chosen]
     return comparison.table.rows.select("id", "fold").with_columns(
         pl.Series("label", comparison.table.labels, dtype=pl.Int8),
-        *(pl.Series(name, nested[:, c]) for c, name in enumerate(competition.classes)),
+        *(pl.Series(name, nested[:, c]) for c, name in enumerate(competition.outputs)),
     )
 
 
@@ -112,7 +112,7 @@ def cv_scores(
         name: f"{entries[name].collapsed} of {len(training[name])} fold models are no better than the prior"
         for name in dropped
     }
-    classes = dict(zip(competition.classes, ladder.prior, strict=True))
+    classes = dict(zip(competition.outputs, ladder.prior, strict=True))
     everywhere = np.tile(np.asarray(ladder.prior), (len(oof.labels), 1))
     empty = [name for name, share in classes.items() if share == 0]
     prior, decisive = metric.score(oof.labels, everywhere), competition.kind.decisive

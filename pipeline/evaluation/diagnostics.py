@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.artifacts import Artifacts
-from pipeline.competitions.metrics import METRICS
+from pipeline.competitions.metrics import metric_named
 from pipeline.competitions.task import Competition
 from pipeline.ensemble.nested import nested_candidates, second_level
 from pipeline.ensemble.stack_inputs import SecondLevel
@@ -36,7 +36,7 @@ def stack_diagnostics(artifacts: Artifacts, scores: dict[str, Any], params: Para
     members = [name for name in scores["members"] if name not in scores.get("dropped", {})]
     table = read_oof(artifacts, members, competition).covered_by(members)
     rows = second_level(table, members, competition, False, seed)
-    stacked = pl.read_parquet(artifacts.level2_file).select(competition.classes).to_numpy()
+    stacked = pl.read_parquet(artifacts.level2_file).select(competition.outputs).to_numpy()
     receipts = {name: [read_json(artifacts.receipt(name, fold)) for fold in params.folds.ids] for name in members}
     return {
         "stacker": STACKER,
@@ -56,11 +56,11 @@ def marginal_gains(
     zero. The best member itself is measured against the class shares. Positive is better in either direction of the
     metric.
     """
-    metric = METRICS[competition.metric]
+    metric = metric_named(competition.metric)
 
     def gains(chosen: list[int]) -> np.ndarray:
         if not chosen:
-            shares = np.bincount(second.labels, minlength=len(competition.classes)) / len(second.labels)
+            shares = np.bincount(second.labels, minlength=len(competition.outputs)) / len(second.labels)
             return metric.sign * metric.per_row(second.labels, np.tile(shares, (len(second.labels), 1)))
         nested = nested_candidates([STACKER], second.members(chosen), competition, threads, seed)
         return metric.sign * metric.per_row(second.labels, nested[STACKER])
@@ -90,8 +90,8 @@ def slice_scores(
     The class shares are those of all rows, so a part's prior tells how its outcomes differ. The standard error is that
     of the paired gain over the best member.
     """
-    metric = METRICS[competition.metric]
-    shares = np.bincount(table.labels, minlength=len(competition.classes)) / len(table.labels)
+    metric = metric_named(competition.metric)
+    shares = np.bincount(table.labels, minlength=len(competition.outputs)) / len(table.labels)
     answers = np.tile(shares, (len(table.labels), 1)), table.probabilities[best], stacked
     found = []
     for family, parts in row_slices(table.rows, table.labels, competition).items():

@@ -81,7 +81,7 @@ class NetworkMember:
 
     def _long(self, rows: pl.DataFrame) -> np.ndarray:
         """Returns the answers to truncated rows, read at greater length, in both orders if asked; NaN for others."""
-        result = np.full((len(rows), len(self.competition.classes)), np.nan)
+        result = np.full((len(rows), len(self.competition.outputs)), np.nan)
         cut = self._encoded(rows, self.settings).cut
         assert self.settings.inference.long_tokens is not None
         inference = replace(self.settings.inference, long_tokens=None)
@@ -105,7 +105,7 @@ class NetworkMember:
         if not self._networks:
             raise ValueError(f"{self.folder}: asked after it was closed")
         assert self.tokens_per_batch is not None
-        pad_id, classes = int(self._tokenizer.pad_token_id), len(self.competition.classes)
+        pad_id, classes = int(self._tokenizer.pad_token_id), len(self.competition.outputs)
         answered = logits_of(encoded, self._networks, pad_id, self.tokens_per_batch, classes)
         self.rescued += answered.rescued
         self.tokens_per_batch = answered.budget

@@ -35,7 +35,7 @@ def parity_differences(
     Raises: PodiumError where they are larger than the precision allows, or not a number.
     """
     rows = parity.filter(pl.col("fold") == fold)
-    expected = rows.select(f"{member}/{name}" for name in competition.classes).to_numpy()
+    expected = rows.select(f"{member}/{name}" for name in competition.outputs).to_numpy()
     differences = np.abs(predicted - expected)
     exact = computes_exactly(precision)
     _within(differences.max(initial=0.0), EXACT if exact else ROUNDED, "a difference of", member, fold)

@@ -34,7 +34,7 @@ class Results:
     def add(self, step: Step, rows: np.ndarray, values: np.ndarray) -> None:
         """Adds a chunk: values (chunk rows, classes) of the row numbers `rows`."""
         if step not in self.values:
-            self.values[step] = np.full((len(self.rows), len(self.competition.classes)), np.nan)
+            self.values[step] = np.full((len(self.rows), len(self.competition.outputs)), np.nan)
         self.values[step][rows] = values
         self._averages.pop(step.member, None)
 
@@ -47,7 +47,7 @@ class Results:
                     self._averages[name] = self._average(name, len(member["folds"]))
                 available[name], averaged[name] = self._averages[name]
         if not available:
-            return np.full((len(self.rows), len(self.competition.classes)), np.nan), [PRIOR] * len(self.rows)
+            return np.full((len(self.rows), len(self.competition.outputs)), np.nan), [PRIOR] * len(self.rows)
         if self.ladder is None:
             mean = average(list(available.values()))
             return mean, np.where(np.isfinite(mean).all(axis=1), LAST_RESORT, PRIOR).tolist()

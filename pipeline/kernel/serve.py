@@ -37,7 +37,7 @@ def serve(inputs: KernelInputs, scratch: Path) -> None:
         loads = rehearsed_rows(loads, request)
     hardware = {device.name: device.hardware for device in devices}
     rungs = request.ladder.rungs if request.ladder else (Rung(PRIOR, (), None, loss=0.0),)
-    prior = np.array([[request.manifest["prior"][name] for name in request.competition.classes]])
+    prior = np.array([[request.manifest["prior"][name] for name in request.competition.outputs]])
     schedule = Schedule(
         loads,
         Costs(members, hardware, read_timings(inputs.package)),

@@ -39,7 +39,7 @@ def read_form(path: Path, competition: Competition) -> SubmissionForm:
     """Reads the form of the submission in `path`."""
     with _opened(path) as stream:
         header, *lines = csv.reader(stream)
-    places = [header.index(name) for name in competition.classes]
+    places = [header.index(name) for name in competition.outputs]
     ids = tuple(line[header.index(competition.id)] for line in lines)
     prior = np.array([[float(line[place]) for place in places] for line in lines]).reshape(-1, len(places))
     return SubmissionForm(tuple(header), ids, prior)
@@ -65,7 +65,7 @@ def write_submission(
         if row is not None and np.isfinite(probabilities[row]).all():
             chosen[place] = probabilities[row]
     columns: dict[str, list[str] | tuple[str, ...]] = {competition.id: form.ids}
-    for place, name in enumerate(competition.classes):
+    for place, name in enumerate(competition.outputs):
         columns[name] = [repr(value) for value in to_distribution(chosen)[:, place].tolist()]
     with atomic_file(path) as partial, _opened(partial, "w") as stream:
         writer = csv.writer(stream, lineterminator="\n")

@@ -25,7 +25,7 @@ def train(split: Split, start: Start, folder: Path, run: Run) -> dict[str, Any]:
 
     def build() -> nn.Module:
         adapted = adapted_base(opened.base, settings, opened.device.name)
-        network = decoder_network(adapted, settings, competition.kind, len(competition.classes))
+        network = decoder_network(adapted, settings, competition.kind, len(competition.outputs))
         return network.to(opened.device.name)
 
     network, record, voters = train_network(build, split, opened, run.checkpoint)

@@ -21,7 +21,7 @@ from pipeline.training.techniques.mixout import mix, unmix
 
 def train(split: Split, start: Start, folder: Path, run: Run) -> dict[str, Any]:
     """Fine-tunes the network that `start` describes, saves it into `folder`, and returns the run's record."""
-    settings, competition, classes = start.settings, start.competition, len(start.competition.classes)
+    settings, competition, classes = start.settings, start.competition, len(start.competition.outputs)
     assert isinstance(settings, Encoder)
     opened, source = open_run(split, start, settings, run), network_source(settings)
 

@@ -47,14 +47,14 @@ def read_predictions(file: Path, competition: Competition) -> pl.DataFrame:
         raise PodiumError(
             f"{file}: not readable as {file.suffix or 'CSV'}: {' '.join(str(error).split())[:120]}"
         ) from None
-    for column in (competition.id, *competition.classes):
+    for column in (competition.id, *competition.outputs):
         if column not in raw.columns:
             raise PodiumError(f'{file}: column "{column}" is missing{nearest(column, raw.columns)}')
     ids = raw[competition.id].cast(pl.String)
     repeated = ids.filter(ids.is_duplicated())
     if len(repeated):
         raise PodiumError(f'{file}: column "{competition.id}": id {repeated[0]} stands more than once')
-    numbers = raw.select(pl.col(list(competition.classes)).cast(pl.Float64, strict=False))
+    numbers = raw.select(pl.col(list(competition.outputs)).cast(pl.Float64, strict=False))
     total = numbers.sum_horizontal(ignore_nulls=False)
     sound = (
         numbers.select(pl.all_horizontal(pl.all().is_between(0, 1))).to_series()
@@ -62,6 +62,6 @@ def read_predictions(file: Path, competition: Competition) -> pl.DataFrame:
     ).fill_null(False)
     if not sound.all():
         row = int((~sound).arg_max() or 0)
-        found = [raw[name][row] for name in competition.classes]
+        found = [raw[name][row] for name in competition.outputs]
         raise PodiumError(f"{file}: id {ids[row]}: expected probabilities that sum to 1, found {found}")
     return numbers.select(pl.all() / total).insert_column(0, ids.alias("id"))

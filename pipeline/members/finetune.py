@@ -96,7 +96,7 @@ def train_network(
         judge,
         training,
         run.max_attempts,
-        len(run.competition.classes),
+        len(run.competition.outputs),
         run.device,
         checkpoint,
         run.label,
@@ -133,7 +133,7 @@ def _show(rows: pl.DataFrame, run: OpenRun) -> None:
     encoded = encoded_rows(rows.head(SHOWN), run.settings, run.tokenizer, run.competition)
     for number, ids in enumerate(encoded.ids):
         row = rows[number // encoded.views]
-        print(f"row {row['id'][0]}, class {run.competition.classes[row['label'][0]]}, {len(ids)} tokens:")
+        print(f"row {row['id'][0]}, class {run.competition.outputs[row['label'][0]]}, {len(ids)} tokens:")
         print(f"  ids {ids[:12].tolist()}{' ...' if len(ids) > 12 else ''}")
         print(f"  {run.tokenizer.decode(ids.tolist())[:SHOWN_CHARACTERS]!r}")
 

@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.artifacts import Artifacts
-from pipeline.competitions.metrics import METRICS
+from pipeline.competitions.metrics import metric_named
 from pipeline.competitions.task import Competition
 from pipeline.data.folds import Split
 from pipeline.data.rows import swapped
@@ -76,7 +76,7 @@ def train_fold(split: Split, start: Start, fold: int, artifacts: Artifacts) -> f
         _write(provenance | told, split, probabilities, start, artifacts)
     if not len(split.fold):
         return None
-    return METRICS[competition.metric].score(split.fold["label"].to_numpy(), probabilities[: len(split.fold)])
+    return metric_named(competition.metric).score(split.fold["label"].to_numpy(), probabilities[: len(split.fold)])
 
 
 def quick_look(split: Split, start: Start, rows: int, artifacts: Artifacts) -> float:
@@ -92,7 +92,7 @@ def quick_look(split: Split, start: Start, rows: int, artifacts: Artifacts) -> f
         probabilities = predict_member(folder, artifacts, asked, competition)
     if kind.knows_every_row:
         _refuse_gaps(probabilities, run.label)
-    return METRICS[competition.metric].score(asked["label"].to_numpy(), probabilities)
+    return metric_named(competition.metric).score(asked["label"].to_numpy(), probabilities)
 
 
 def _refuse_gaps(probabilities: np.ndarray, label: str) -> None:
@@ -116,7 +116,7 @@ def collapsed(split: Split, probabilities: np.ndarray, competition: Competition)
     labels = split.fold["label"].to_numpy()
     if not len(labels):
         return False
-    counts = np.bincount(split.train["label"].to_numpy(), minlength=len(competition.classes)) + UNSEEN
+    counts = np.bincount(split.train["label"].to_numpy(), minlength=len(competition.outputs)) + UNSEEN
     prior = np.tile(counts / counts.sum(), (len(labels), 1))
     log_loss = METRICS["log_loss"].score
     return not log_loss(labels, probabilities) < log_loss(labels, prior)
@@ -127,7 +127,7 @@ def _write(
 ) -> None:
     """Writes the OOF and holdout parts, and the receipt that names them; `probabilities` of fold and holdout, one below
     the other, None for a fold that is not trained."""
-    member, fold, classes = provenance["member"], provenance["fold"], start.competition.classes
+    member, fold, classes = provenance["member"], provenance["fold"], start.competition.outputs
     values = np.empty((0, len(classes))) if probabilities is None else probabilities
     files = {"oof": artifacts.oof_part(member, fold), "holdout": artifacts.holdout_part(member, fold)}
     each = zip(files.values(), (split.fold, split.holdout), np.split(values, [len(split.fold)]), strict=True)

@@ -55,8 +55,8 @@ def refit(start: Start, wanted: bool, artifacts: Artifacts) -> bool:
                 shutil.rmtree(model)
                 model.mkdir()
                 save_untrained(model, start.settings)
-            kept = np.empty((0, len(competition.classes))) if answers is None else answers[:PARITY_ROWS]
-            columns = (pl.Series(name, kept[:, c]) for c, name in enumerate(competition.classes))
+            kept = np.empty((0, len(competition.outputs))) if answers is None else answers[:PARITY_ROWS]
+            columns = (pl.Series(name, kept[:, c]) for c, name in enumerate(competition.outputs))
             write_parquet(
                 asked.head(len(kept)).select("id").with_columns(columns), partial / artifacts.refit_answers(member).name
             )

@@ -39,4 +39,4 @@ class ExternalModel:
 
 def load_external(folder: Path, competition: Competition) -> ExternalModel:
     """Returns what `save_external` wrote."""
-    return ExternalModel(pl.read_parquet(folder / PREDICTIONS), competition.classes)
+    return ExternalModel(pl.read_parquet(folder / PREDICTIONS), competition.outputs)

@@ -32,7 +32,7 @@ class SavedMember:
 
 def save_member(folder: Path, settings: MemberSettings, competition: Competition, **facts: Any) -> None:
     """Writes member.json for a model that was trained, with what its kind wants to keep."""
-    about = {"kind": settings.kind, "trained": True, "format": FORMAT, "classes": competition.classes}
+    about = {"kind": settings.kind, "trained": True, "format": FORMAT, "classes": competition.outputs}
     write_json(folder / MEMBER, about | {"settings": asdict(settings), "facts": facts})
 
 
@@ -52,7 +52,7 @@ def read_member(folder: Path, competition: Competition | None = None) -> SavedMe
         kind, trained = kind_of(about["kind"], f"{file}: kind"), about["trained"]
         if not trained:
             return SavedMember(kind, False, None, {})
-        expected = {"format": FORMAT} | ({"classes": list(competition.classes)} if competition else {})
+        expected = {"format": FORMAT} | ({"classes": list(competition.outputs)} if competition else {})
         for key, value in expected.items():
             if about.get(key) != value:
                 raise PodiumError(f"{file}: {key}: expected {value}, found {about.get(key)}")

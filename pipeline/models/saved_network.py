@@ -52,7 +52,7 @@ def load_encoder(folder: Path, about: SavedMember, base: Path, competition: Comp
     assert isinstance(settings, Encoder)
     source = (folder / SOURCE).read_text(encoding="utf-8") if settings.network else None
     backbone = fresh_backbone(base, "cpu", settings.attention)
-    network = encoder_network(backbone, settings, competition.kind, len(competition.classes), source)
+    network = encoder_network(backbone, settings, competition.kind, len(competition.outputs), source)
     network.to(DTYPES[settings.inference.precision])
     try:
         load_model(network, file, strict=True)
@@ -89,7 +89,7 @@ def load_decoder(folder: Path, about: SavedMember, base: Any, competition: Compe
     try:
         adapted = PeftModel.from_pretrained(base, folder / ADAPTER)
         tensors = load_file(file)
-        network = decoder_network(adapted, settings, competition.kind, len(competition.classes))
+        network = decoder_network(adapted, settings, competition.kind, len(competition.outputs))
         network.head.load_state_dict(tensors)
     except BROKEN as error:
         line = " ".join(str(error).split())[:200]

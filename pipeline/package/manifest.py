@@ -36,7 +36,7 @@ def write_manifest(
         {
             "format": MANIFEST_FORMAT,
             "competition": asdict(competition),
-            "prior": dict(zip(competition.classes, prior.tolist(), strict=True)),
+            "prior": dict(zip(competition.outputs, prior.tolist(), strict=True)),
             "members": members,
             "rungs": [
                 {"name": rung.name, "members": list(rung.members), "stacker": rung.stacker} for rung in ladder.rungs

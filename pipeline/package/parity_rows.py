@@ -23,7 +23,7 @@ def parity_rows(train: pl.DataFrame, oof: pl.DataFrame, members: list[str], comp
     `train` has id and the text fields; `oof` has id, fold and members' columns for every row outside the holdout.
     """
     fields = list(competition.kind.fields)
-    columns = [f"{member}/{name}" for member in members for name in competition.classes]
+    columns = [f"{member}/{name}" for member in members for name in competition.outputs]
     texts = train.select("id", *fields)
     rows = oof.select("id", "fold", *columns).join(texts, on="id", how="left", maintain_order="left")
     lengths = np.sum(list(field_characters(rows, competition.kind.fields).values()), axis=0)

@@ -50,7 +50,7 @@ class Evidence:
 
     def probabilities(self, member: str) -> np.ndarray:
         """Returns a member's OOF probabilities (rows, classes), NaN where it does not cover a row."""
-        columns = [f"{member}/{name}" for name in self.competition.classes]
+        columns = [f"{member}/{name}" for name in self.competition.outputs]
         if not set(columns) <= set(self.oof.columns):
             return np.full((self.oof.height, len(columns)), np.nan)
         return float_array(self.oof.select(columns))

@@ -122,7 +122,7 @@ def alike(evidence: Evidence) -> dict[str, Any] | None:
 
 def calibration(evidence: Evidence) -> dict[str, Any] | None:
     """Returns per class the plot of stack and best member, and the stack's bins as numbers."""
-    best, classes = evidence.cv["stack"]["best_member"], evidence.competition.classes
+    best, classes = evidence.cv["stack"]["best_member"], evidence.competition.outputs
     stack, member = float_array(evidence.level2.select(classes)), evidence.probabilities(best)
     hits = [frame["label"].to_numpy()[:, None] == np.arange(len(classes)) for frame in (evidence.level2, evidence.oof)]
     bins = [charts.reliability(hits[0][:, c], stack[:, c]) for c in range(len(classes))]

@@ -52,4 +52,4 @@ def disagreement_rows(competition: Competition, found: dict[str, Any]) -> dict[s
     rows = found["disagreements"]
     if not rows or len(rows[0]["members"]) < 2:
         return None
-    return {"rows": rows, "classes": competition.classes}
+    return {"rows": rows, "classes": competition.outputs}

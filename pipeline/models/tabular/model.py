@@ -112,7 +112,7 @@ def fit_tabular(
 ) -> TabularModel:
     """Fits a member on `rows` alone: vocabularies, reduction, scaling and the number of trees know no other rows.
 
-    labels (rows,): indices into `competition.classes`; Equal arguments give
+    labels (rows,): indices into `competition.outputs`; Equal arguments give
     equal bytes for a given number of threads.
     """
     task, labels = competition.kind, np.asarray(labels, dtype=np.int64)
@@ -143,7 +143,7 @@ def fit_tabular(
         first_wins = (labels[decisive] == (task.decisive or ())[0]).astype(np.int64)
         fit("winner", both, np.concatenate([first_wins, 1 - first_wins]), np.tile(groups[decisive], 2))
         fit("tie", inputs["tie"], (labels == _tie_class(task)).astype(np.int64), groups)
-    shares = np.bincount(labels, minlength=len(competition.classes)) / len(labels)
+    shares = np.bincount(labels, minlength=len(competition.outputs)) / len(labels)
     return TabularModel(competition, settings, shares, vocabularies, components, heads)
 
 
