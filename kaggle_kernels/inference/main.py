@@ -127,20 +127,20 @@ def find_competition(source: Path, competition: dict, rerun: bool) -> Path:
 
 
 def write_prior(data: Path, manifest: dict, target: Path, rerun: bool) -> None:
-    """Writes the class shares for every id in the sample's order, or in the test file's where their ids differ."""
-    competition, prior = manifest.get("competition", {}), manifest.get("prior", {})
+    """Writes the prior's cells for every id in the sample's order, or in the test file's where their ids differ."""
+    competition, cells = manifest.get("competition", {}), manifest.get("prior_cells", {})
     separator, identifier = competition.get("separator", ","), competition.get("id")
     sample = data / competition.get("sample_submission", "sample_submission.csv")
     header, ids = read_ids(sample, identifier, separator, rerun)
     _, tested = read_ids(data / competition.get("test", "test.csv"), identifier, separator, rerun)
-    if sorted(header) != sorted(expected := [identifier, *competition["classes"]] if competition else header):
+    if sorted(header) != sorted(expected := [identifier, *cells] if competition else header):
         report(f"{sample}: expected the columns {', '.join(expected)}, found {', '.join(header)}", rerun)
         header = expected
     if tested and sorted(tested) != sorted(ids):
         print(f"{sample}: its ids are not those of the test file, which are used", flush=True)
         ids = tested
     place = header.index(identifier) if competition else 0
-    shares = [str(prior.get(name, 1 / max(len(header) - 1, 1))) for name in header]
+    shares = [str(cells.get(name, 1 / max(len(header) - 1, 1))) for name in header]
     partial = target.with_name(".submission.csv.prior.partial")
     with partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
         lines = ([*shares[:place], row, *shares[place + 1 :]] for row in ids)

@@ -44,6 +44,9 @@ class Family(Protocol):
     def means(self, eta: np.ndarray) -> np.ndarray:
         """Returns the means of natural parameters."""
 
+    def potential(self, eta: np.ndarray) -> np.ndarray:
+        """Returns A, summed over the outputs, which are the first axis here. It may overwrite `eta`."""
+
     def loss_and_slope(self, eta: np.ndarray, statistic: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the loss (rows,) in nats, but for what no answer changes, and its derivative (rows, outputs).
 
@@ -91,6 +94,12 @@ class Categorical:
 
     def means(self, eta: np.ndarray) -> np.ndarray:
         return softmax(eta, axis=-1)
+
+    def potential(self, eta: np.ndarray) -> np.ndarray:
+        top = eta.max(axis=0)
+        eta -= top
+        top += np.log(np.exp(eta, out=eta).sum(axis=0))
+        return top
 
     def loss_and_slope(self, eta: np.ndarray, statistic: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         eta -= eta.max(axis=1, keepdims=True)
@@ -140,6 +149,9 @@ class Bernoulli:
 
     def means(self, eta: np.ndarray) -> np.ndarray:
         return expit(eta)
+
+    def potential(self, eta: np.ndarray) -> np.ndarray:
+        return np.logaddexp(np.zeros(1, eta.dtype), eta).sum(axis=0)
 
     def loss_and_slope(self, eta: np.ndarray, statistic: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         known = np.isfinite(statistic)
@@ -221,6 +233,9 @@ class Gaussian:
 
     def means(self, eta: np.ndarray) -> np.ndarray:
         return eta * np.array(self.spread) + np.array(self.centre)
+
+    def potential(self, eta: np.ndarray) -> np.ndarray:
+        return 0.5 * (eta**2).sum(axis=0)
 
     def loss_and_slope(self, eta: np.ndarray, statistic: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         away = np.where(np.isfinite(statistic), eta - statistic, 0.0)

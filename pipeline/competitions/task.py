@@ -6,7 +6,7 @@ prompt, a question with options), `outcome` what is to be said of it (classes, l
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
@@ -161,6 +161,14 @@ class Competition:
         if self.outcome == "labels":
             return Bernoulli(len(self.outputs))
         return Categorical(len(self.outputs), exchangeable=self.outcome == "choice")
+
+    def as_learned(self) -> Competition:
+        """Returns all of it that training reads: another metric or submission trains nothing anew."""
+        return replace(self, metric="", answers={}, join="", medals={}, hidden_rows=None, submission="code", quotes="doubled")
+
+    def mirrored_labels(self, labels: np.ndarray) -> np.ndarray:
+        """Returns the labels of the swapped rows."""
+        return np.asarray(self.kind.mirror)[labels] if self.kind.mirror and self.outcome == "classes" else labels
 
     def mirrored(self, means: np.ndarray) -> np.ndarray:
         """Returns (rows, outputs) means of the swapped rows in the original order of sides."""

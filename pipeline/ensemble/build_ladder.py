@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.competitions.metrics import log_losses
+from pipeline.competitions.decision import fit_decision
+from pipeline.competitions.family import Family
 from pipeline.competitions.task import Competition
 from pipeline.data.folds import assign_folds, group_keys
 from pipeline.data.rows import field_characters
@@ -67,32 +68,44 @@ def build_ladder(
     Each is fitted and calibrated on the rows that its members cover. What it is worth is measured on the rows that all
     members cover, by answers that were fitted on other rows. `costly`: members, the most expensive first.
     """
-    prior = np.bincount(oof.labels, minlength=len(competition.outputs)) / len(oof.labels)
+    family = competition.family
+    prior = family.prior(oof.labels)
     common = oof.covers(members)
     sizes = np.sum(list(field_characters(oof.rows, competition.kind.fields).values()), axis=0)[common]
     answers: dict[tuple[str, ...], np.ndarray] = {(): np.tile(prior, (int(common.sum()), 1))}
-    rungs = [Rung(PRIOR, (), None, loss=float(log_losses(oof.labels[common], answers[()]).mean()))]
+    everywhere = np.tile(prior, (len(oof.labels), 1))
+    rungs = [
+        Rung(
+            *(PRIOR, (), None),
+            loss=float(family.losses(oof.labels[common], answers[()]).mean()),
+            decision=fit_decision(oof.labels, everywhere, competition),
+        )
+    ]
     for here in rung_sets(members, costly or []):
         name = chosen if len(here) == len(members) else ON_THE_WAY
         covered = oof.covers(list(here))
         print(f"stack: rung {'+'.join(here)}, {name} on {int(covered.sum())} rows", flush=True)
         rows = second_level(oof.covered_by(list(here)), list(here), competition, name == "lightgbm", seed)
         fitted = fit_stacker(name, rows, competition, threads, seed)
-        answers[here] = fitted.calibration.apply(fitted.inner)[common[covered]]
-        loss = float(log_losses(oof.labels[common], answers[here]).mean())
+        inner = fitted.calibration.apply(fitted.inner, family)
+        decision = fit_decision(rows.labels, inner, competition)
+        answers[here] = inner[common[covered]]
+        loss = float(family.losses(oof.labels[common], answers[here]).mean())
         below = next(rung for rung in answering_order(rungs) if set(rung.members) < set(here))
-        priority = fit_priority(answers[here], answers[below.members], sizes)
-        rungs.append(Rung("+".join(here), here, fitted.model, fitted.calibration, loss, priority=priority))
+        priority = fit_priority(answers[here], answers[below.members], sizes, family)
+        rungs.append(Rung("+".join(here), here, fitted.model, fitted.calibration, loss, 0.0, priority, decision))
     return Ladder(tuple(rungs), tuple(prior.tolist()), competition)
 
 
-def with_averaging(rung: Rung, labels: np.ndarray, single: list[np.ndarray], average: np.ndarray) -> Rung:
+def with_averaging(
+    rung: Rung, labels: np.ndarray, single: list[np.ndarray], average: np.ndarray, family: Family
+) -> Rung:
     """Returns the rung with what the average of all fold models gains over one of them, on rows that nobody has seen.
 
-    single: (rows, classes) answers to single fold models; average (rows, classes): to the average, calibrated.
+    single: (rows, outputs) answers to single fold models; average (rows, outputs): to the average, calibrated.
     """
-    alone = np.mean([log_losses(labels, each).mean() for each in single])
-    return replace(rung, averaging=max(0.0, float(alone - log_losses(labels, average).mean())))
+    alone = np.mean([family.losses(labels, each).mean() for each in single])
+    return replace(rung, averaging=max(0.0, float(alone - family.losses(labels, average).mean())))
 
 
 @dataclass(frozen=True)
@@ -100,9 +113,9 @@ class HoldoutAnswers:
     """What the full set of members says about the holdout."""
 
     single: list[np.ndarray]
-    """(rows, classes) per fold that all members train: the stacker fed with single fold models."""
+    """(rows, outputs) per fold that all members train: the stacker fed with single fold models."""
     shifted: np.ndarray
-    """(rows, classes): fed with the average of all, each half under the shift that the other half gave, so that nothing
+    """(rows, outputs): fed with the average of all, each half under the shift that the other half gave, so that nothing
     was fitted on the row that it answers; without a shift where the holdout cannot be halved."""
 
 
@@ -114,12 +127,12 @@ def calibrate(ladder: Ladder, holdout: Holdout | None, seed: int) -> tuple[Ladde
     """
     if holdout is None:
         return ladder, None
-    competition, labels = ladder.competition, holdout.average.labels
+    competition, family, labels = ladder.competition, ladder.competition.family, holdout.average.labels
     halves = _halves(holdout.average, competition, seed)
     if halves is None:
-        prompts = len(np.unique(holdout.average.groups(competition)))
+        groups = len(np.unique(holdout.average.groups(competition)))
         print(
-            f"warning: the holdout has {len(labels)} rows with {prompts} different first prompts, too few for two "
+            f"warning: the holdout has {len(labels)} rows in {groups} groups, too few for two "
             "halves with a class in common: no shift from one fold model to their average is fitted",
             flush=True,
         )
@@ -131,18 +144,19 @@ def calibrate(ladder: Ladder, holdout: Holdout | None, seed: int) -> tuple[Ladde
         shifts = [1.0, 1.0, 1.0]
         if single and halves is not None:
             masks = (halves == 1, halves == 0, halves >= 0)
-            shifts = [fit_shift(labels[m], [each[m] for each in single], average[m]) for m in masks]
-        crossed = [Calibration(shift=shift).apply(average) for shift in shifts[:2]]
+            shifts = [fit_shift(labels[m], [each[m] for each in single], average[m], family) for m in masks]
+        crossed = [Calibration(shift=shift).apply(average, family) for shift in shifts[:2]]
         held = HoldoutAnswers(single, average if halves is None else np.where(halves[:, None] == 0, *crossed))
-        rung = with_averaging(rung, labels, single, held.shifted) if single else rung
+        rung = with_averaging(rung, labels, single, held.shifted, family) if single else rung
         rungs.append(replace(rung, calibration=replace(rung.calibration, shift=shifts[2])))
     return replace(ladder, rungs=tuple(rungs)), held
 
 
 def _halves(table: Table, competition: Competition, seed: int) -> np.ndarray | None:
     """Returns 0 or 1 per row (rows,), whole prompts together; None for one prompt, or where no class has two rows."""
-    groups, largest = group_keys(table.rows, competition.kind), np.bincount(table.labels).max()
-    return assign_folds(groups, table.labels, 2, 0.0, seed) if groups.n_unique() > 1 and largest > 1 else None
+    groups, strata = group_keys(table.rows, competition.kind), competition.family.strata(table.labels)
+    halved = groups.n_unique() > 1 and np.bincount(strata).max() > 1
+    return assign_folds(groups, strata, 2, 0.0, seed) if halved else None
 
 
 def _answer(rung: Rung, ladder: Ladder, table: Table) -> np.ndarray:

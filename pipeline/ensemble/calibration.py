@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.competitions.metrics import log_losses
+from pipeline.competitions.family import Family
 from pipeline.competitions.task import Competition
 from pipeline.ensemble.linear import LinearForm, fit_linear, scalar_form
-from pipeline.ensemble.logits import from_logits, to_logits
 from pipeline.ensemble.uncertainty import cluster_error
 
 TEMPERATURES = (0.5, 2.0)
@@ -24,68 +23,70 @@ LARGEST_BIAS = 1.0
 
 @dataclass(frozen=True)
 class Calibration:
-    """What is done to a stacker's answer: softmax(logits / temperature + bias)."""
+    """What is done to a stacker's answer: the mean of eta / temperature + bias, with eta its natural parameters."""
 
     temperature: float = 1.0
     """Above 1 makes the answer less sure, below 1 surer."""
     bias: tuple[float, ...] | None = None
-    """One number per class, or None."""
+    """One number per output, or None."""
     shift: float = 1.0
     """A second temperature, which the average of K fold models needs beside what a single one does."""
 
-    def apply(self, probabilities: np.ndarray, averaged: np.ndarray | float = 1.0) -> np.ndarray:
-        """Returns (rows, classes) probabilities calibrated, and as they are where there is nothing to do.
+    def apply(self, means: np.ndarray, family: Family, averaged: np.ndarray | float = 1.0) -> np.ndarray:
+        """Returns (rows, outputs) means calibrated, and as they are where there is nothing to do.
 
         averaged: how far each row is from one fold model (0) to all K of them (1), as a number or (rows,).
         """
         if self == UNCALIBRATED:
-            return probabilities
-        logits = to_logits(probabilities) / self.temperature + (0.0 if self.bias is None else np.array(self.bias))
-        return from_logits(logits / np.reshape(self.shift ** np.asarray(averaged), (-1, 1)))
+            return means
+        eta = family.link(means) / self.temperature + (0.0 if self.bias is None else np.array(self.bias))
+        return family.means(eta / np.reshape(self.shift ** np.asarray(averaged), (-1, 1)))
 
 
 UNCALIBRATED = Calibration()
 
 
 def fit_calibration(
-    labels: np.ndarray, probabilities: np.ndarray, parts: np.ndarray, groups: np.ndarray, competition: Competition
+    labels: np.ndarray, means: np.ndarray, parts: np.ndarray, groups: np.ndarray, competition: Competition
 ) -> Calibration:
-    """Returns temperature and bias, bounded, for (rows, classes) probabilities of rows that taught the stacker nothing.
+    """Returns temperature and bias, bounded, for (rows, outputs) means of rows that taught the stacker nothing.
 
     They are kept only where they help rows that did not teach them: each of `parts` (rows,) is calibrated by what the
     others say, and the gain must exceed one standard error, clustered by `groups` (rows,).
     """
-    plain = log_losses(labels, probabilities)
+    family = competition.family
+    plain = family.losses(labels, means)
     crossed = np.empty(len(labels))
     for part in np.unique(parts):
         inside, outside = parts != part, parts == part
-        learned = _fit(labels[inside], probabilities[inside], competition)
-        crossed[outside] = log_losses(labels[outside], learned.apply(probabilities[outside]))
+        learned = _fit(labels[inside], means[inside], competition)
+        crossed[outside] = family.losses(labels[outside], learned.apply(means[outside], family))
     gain = plain - crossed
-    return _fit(labels, probabilities, competition) if gain.mean() > cluster_error(gain, groups) else UNCALIBRATED
+    return _fit(labels, means, competition) if gain.mean() > cluster_error(gain, groups) else UNCALIBRATED
 
 
-def _fit(labels: np.ndarray, probabilities: np.ndarray, competition: Competition) -> Calibration:
-    form = scalar_form(len(competition.outputs), competition.kind.mirror, 1 / TEMPERATURES[1], 1 / TEMPERATURES[0])
-    logits = to_logits(probabilities)[:, None]
-    weights, bias = fit_linear(logits, labels, replace(form, largest_bias=LARGEST_BIAS), np.ones(1), 0.0)
+def _fit(labels: np.ndarray, means: np.ndarray, competition: Competition) -> Calibration:
+    family = competition.family
+    form = scalar_form(family, competition.kind.mirror, 1 / TEMPERATURES[1], 1 / TEMPERATURES[0])
+    form = replace(form, largest_bias=LARGEST_BIAS)
+    weights, bias = fit_linear(family.link(means)[:, None], labels, family, form, np.ones(1), 0.0)
     return Calibration(float(1.0 / weights[0, 0, 0]), tuple(bias.tolist()))
 
 
-def best_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Returns the temperature with the least log loss on (rows, classes) probabilities, within TEMPERATURES."""
-    classes = probabilities.shape[1]
-    form = LinearForm(np.eye(classes)[None], np.empty((0, classes)), 1 / TEMPERATURES[1], 1 / TEMPERATURES[0])
-    weights, _ = fit_linear(to_logits(probabilities)[:, None], labels, form, np.ones(1), 0.0)
+def best_temperature(labels: np.ndarray, means: np.ndarray, family: Family) -> float:
+    """Returns the temperature with the least loss on (rows, outputs) means, within TEMPERATURES."""
+    outputs = family.outputs
+    form = LinearForm(np.eye(outputs)[None], np.empty((0, outputs)), 1 / TEMPERATURES[1], 1 / TEMPERATURES[0])
+    weights, _ = fit_linear(family.link(means)[:, None], labels, family, form, np.ones(1), 0.0)
     return float(1.0 / weights[0, 0, 0])
 
 
-def fit_shift(labels: np.ndarray, single: list[np.ndarray], average: np.ndarray) -> float:
+def fit_shift(labels: np.ndarray, single: list[np.ndarray], average: np.ndarray, family: Family) -> float:
     """Returns how much less sure the stacker should be (below 1: surer) when fed the average of K fold models.
 
-    single: K times (rows, classes), its answers when fed one fold model at a time; average: its answer when fed all.
+    single: K times (rows, outputs), its answers when fed one fold model at a time; average: its answer when fed all.
     Both need nearly the same temperature on so few rows, so the ratio is known many times better than either: on 800
     rows of the arena its standard error is 0.003, that of the temperatures 0.065.
     """
-    alone = best_temperature(np.tile(labels, len(single)), np.concatenate(single))
-    return best_temperature(labels, average) / alone
+    alone = best_temperature(np.concatenate([labels] * len(single)), np.concatenate(single), family)
+    return best_temperature(labels, average, family) / alone

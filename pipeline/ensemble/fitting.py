@@ -15,13 +15,21 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from threadpoolctl import threadpool_limits
 
-from pipeline.competitions.metrics import log_losses
+from pipeline.competitions.family import Categorical, Family
 from pipeline.competitions.task import Competition
 from pipeline.ensemble.calibration import UNCALIBRATED, Calibration, fit_calibration
 from pipeline.ensemble.linear import LinearForm, fit_linear, full_form, scalar_form
-from pipeline.ensemble.logits import from_logits, to_logits
 from pipeline.ensemble.stack_inputs import SecondLevel
-from pipeline.ensemble.stackers import Boosted, Linear, Stacker, equal_mean, predict, scalar_weights, tree_inputs
+from pipeline.ensemble.stackers import (
+    Boosted,
+    Linear,
+    Stacker,
+    equal_mean,
+    predict,
+    raw_scores,
+    scalar_weights,
+    tree_inputs,
+)
 
 POWERS = (-3.0, 1.0)
 """Powers of ten between which the penalty's strength is sought. Below, weights grow on the fold models' offsets: each
@@ -34,7 +42,6 @@ ROUNDS = 20
 """How often greedy selection picks a member; repetitions make weights of 1/20, 2/20, ... of the picks."""
 
 BOOSTING: dict[str, Any] = {
-    "objective": "multiclass",
     "learning_rate": 0.05,
     "num_leaves": 5,
     "min_data_in_leaf": 80,
@@ -57,7 +64,7 @@ class Fit:
 
     model: Stacker
     inner: np.ndarray
-    """(rows, classes), not calibrated: each inner part predicted by the same settings, fitted on the other parts."""
+    """(rows, outputs), not calibrated: each inner part predicted by the same settings, fitted on the other parts."""
     calibration: Calibration = UNCALIBRATED
     """What `inner` asks for."""
 
@@ -70,11 +77,12 @@ class Common:
     """(members,) greedy weights: one array per inner part, fitted on the others, and one fitted on all rows."""
     logistic: Fit | None = None
 
-    def greedy_on(self, logits: np.ndarray, labels: np.ndarray, masks: list[np.ndarray]) -> list[np.ndarray]:
+    def greedy_on(self, rows: SecondLevel, family: Family, masks: list[np.ndarray]) -> list[np.ndarray]:
         """Returns `greedy`; `masks` hold the rows of each inner part."""
         if not self.greedy:
-            self.greedy = [greedy_weights(logits[~mask], labels[~mask]) for mask in masks]
-            self.greedy.append(greedy_weights(logits, labels))
+            logits, labels = rows.inputs.logits, rows.labels
+            self.greedy = [greedy_weights(logits[~mask], labels[~mask], family) for mask in masks]
+            self.greedy.append(greedy_weights(logits, labels, family))
         return self.greedy
 
 
@@ -92,62 +100,62 @@ def fit_stacker(
 
 
 def _fit(name: str, rows: SecondLevel, competition: Competition, threads: int, seed: int, common: Common) -> Fit:
-    (members, classes), mirror = rows.inputs.logits.shape[1:], competition.kind.mirror
+    (members, outputs), mirror, family = rows.inputs.logits.shape[1:], competition.kind.mirror, competition.family
     if name == "mean":
-        model = equal_mean(members, classes)
+        model = equal_mean(members, outputs)
         return Fit(model, predict(model, rows.inputs, competition))
     if name == "greedy":
-        return _fit_greedy(rows, common)
+        return _fit_greedy(rows, family, common)
     if name == "weights":
-        return _fit_linear(name, rows, scalar_form(classes, mirror), common)
+        return _fit_linear(name, rows, family, scalar_form(family, mirror), common)
     if common.logistic is None:
-        common.logistic = _fit_linear("logistic", rows, full_form(classes, mirror), common)
+        common.logistic = _fit_linear("logistic", rows, family, full_form(family, mirror), common)
     if name == "logistic":
         return common.logistic
     return _fit_boosted(common.logistic, rows, competition, threads, seed)
 
 
-def _fit_linear(name: str, rows: SecondLevel, form: LinearForm, common: Common) -> Fit:
+def _fit_linear(name: str, rows: SecondLevel, family: Family, form: LinearForm, common: Common) -> Fit:
     """Drawn to what greedy selection says, with a strength that the inner parts choose."""
     logits, labels, parts = rows.inputs.logits, rows.labels, rows.parts
     masks = [parts == part for part in np.unique(parts)]
-    *centres, centre = common.greedy_on(logits, labels, masks)
+    *centres, centre = common.greedy_on(rows, family, masks)
     tried: dict[float, np.ndarray] = {}
 
     def loss(power: float) -> float:
         tried[power] = np.empty((len(labels), logits.shape[2]))
         for mask, centre in zip(masks, centres, strict=True):
-            model = Linear(name, *fit_linear(logits[~mask], labels[~mask], form, centre, 10.0**power))
-            tried[power][mask] = from_logits(model.logits(logits[mask]))
-        return float(log_losses(labels, tried[power]).mean())
+            model = Linear(name, *fit_linear(logits[~mask], labels[~mask], family, form, centre, 10.0**power))
+            tried[power][mask] = family.means(model.logits(logits[mask]))
+        return float(family.losses(labels, tried[power]).mean())
 
     best = float(minimize_scalar(loss, bounds=POWERS, method="bounded", options={"xatol": XATOL}).x)
-    return Fit(Linear(name, *fit_linear(logits, labels, form, centre, 10.0**best)), tried[best])
+    return Fit(Linear(name, *fit_linear(logits, labels, family, form, centre, 10.0**best)), tried[best])
 
 
-def _fit_greedy(rows: SecondLevel, common: Common) -> Fit:
-    logits, labels, parts, classes = rows.inputs.logits, rows.labels, rows.parts, rows.inputs.logits.shape[2]
-    inner = np.empty((len(labels), classes))
+def _fit_greedy(rows: SecondLevel, family: Family, common: Common) -> Fit:
+    logits, parts, outputs = rows.inputs.logits, rows.parts, rows.inputs.logits.shape[2]
+    inner = np.empty((len(logits), outputs))
     masks = [parts == part for part in np.unique(parts)]
-    *shares, everywhere = common.greedy_on(logits, labels, masks)
+    *shares, everywhere = common.greedy_on(rows, family, masks)
     for mask, share in zip(masks, shares, strict=True):
-        inner[mask] = from_logits(scalar_weights("greedy", share, classes).logits(logits[mask]))
-    return Fit(scalar_weights("greedy", everywhere, classes), inner)
+        inner[mask] = family.means(scalar_weights("greedy", share, outputs).logits(logits[mask]))
+    return Fit(scalar_weights("greedy", everywhere, outputs), inner)
 
 
-def greedy_weights(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def greedy_weights(logits: np.ndarray, labels: np.ndarray, family: Family) -> np.ndarray:
     """Returns each member's share of ROUNDS picks, (members,); each pick most lowers the loss of the mean so far."""
     picks = np.zeros(logits.shape[1])
-    each = np.ascontiguousarray(logits.transpose(2, 1, 0), dtype=np.float32)  # (classes, members, rows)
+    truth = family.statistic(labels)
+    # Outputs first: sums over them are then sums of long rows. What is not known counts alike whatever is picked.
+    known = np.isfinite(truth).T[:, None]
+    each = np.where(known, logits.transpose(2, 1, 0), 0.0).astype(np.float32)  # (outputs, members, rows)
+    truth = np.nan_to_num(truth).T[:, None].astype(np.float32)
     total = np.zeros_like(each[:, 0])
-    everyone = np.arange(len(labels))
     for count in range(1, ROUNDS + 1):
         trials = (total[:, None] + each) / np.float32(count)
-        of_truth = trials[labels, :, everyone].mean(axis=0, dtype=np.float64)
-        top = trials.max(axis=0)
-        trials -= top
-        top += np.log(np.exp(trials, out=trials).sum(axis=0))
-        best = int((top.mean(axis=1, dtype=np.float64) - of_truth).argmin())
+        of_truth = (trials * truth).sum(axis=0).mean(axis=1, dtype=np.float64)
+        best = int((family.potential(trials).mean(axis=1, dtype=np.float64) - of_truth).argmin())
         picks[best] += 1
         total += each[:, best]
     return picks / ROUNDS
@@ -156,23 +164,46 @@ def greedy_weights(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def _fit_boosted(base: Fit, rows: SecondLevel, competition: Competition, threads: int, seed: int) -> Fit:
     """Trees that start from what `base` (`logistic`, fitted on the other inner parts) says about each row."""
     assert isinstance(base.model, Linear)
-    inputs, labels, parts = rows.inputs, rows.labels, rows.parts
-    table, start, classes = tree_inputs(inputs.logits, inputs.features), to_logits(base.inner), labels
+    inputs, labels, parts, family = rows.inputs, rows.labels, rows.parts, competition.family
+    table, start = tree_inputs(inputs.logits, inputs.features), family.link(base.inner)
     mirror = competition.kind.mirror
     if mirror:  # both orders of every row; a row and its mirror image stay in one part
         table = np.concatenate([table, tree_inputs(inputs.mirrored_logits, inputs.mirrored_features)])
         start = np.concatenate([start, competition.mirrored(start)])
-        classes, parts = np.concatenate([labels, np.asarray(mirror)[labels]]), np.tile(parts, 2)
-    settings = BOOSTING | {"num_class": len(competition.outputs), "num_threads": threads, "seed": seed}
-    data = lgb.Dataset(table, label=classes, init_score=start, params=settings, free_raw_data=False)
-    folds = [(np.flatnonzero(parts != part), np.flatnonzero(parts == part)) for part in np.unique(parts)]
+        labels, parts = np.concatenate([labels, competition.mirrored_labels(labels)]), np.tile(parts, 2)
+    settings = BOOSTING | {"num_threads": threads, "seed": seed}
+    if isinstance(family, Categorical):
+        settings |= {"objective": "multiclass", "num_class": family.outputs}
+        boosters, raw = _fit_trees(table, labels, start, parts, settings)
+    else:
+        settings |= {"objective": "cross_entropy" if family.bounded else "regression"}
+        truth, each = family.statistic(labels), []
+        for output in range(family.outputs):
+            # A row without that label is in no booster's rows, and gets its answer like any other.
+            each.append(_fit_trees(table, truth[:, output], start[:, output], parts, settings))
+        boosters, raw = [booster for (booster,), _ in each], np.concatenate([raw for _, raw in each], axis=1)
+    inner = family.means(start + raw)
+    if mirror:
+        inner = (inner[: len(rows.labels)] + competition.mirrored(inner[len(rows.labels) :])) / 2
+    return Fit(Boosted(base.model, tuple(boosters), threads), inner)
+
+
+def _fit_trees(
+    table: np.ndarray, targets: np.ndarray, start: np.ndarray, parts: np.ndarray, settings: dict[str, Any]
+) -> tuple[list[lgb.Booster], np.ndarray]:
+    """Returns a booster that corrects `start`, and what its like, fitted on the other parts, adds to each row."""
+    known = np.flatnonzero(np.isfinite(targets))
+    data = lgb.Dataset(
+        table[known], label=targets[known], init_score=start[known], params=settings, free_raw_data=False
+    )
+    inside = parts[known]
+    folds = [(np.flatnonzero(inside != part), np.flatnonzero(inside == part)) for part in np.unique(inside)]
     stop = lgb.early_stopping(PATIENCE, verbose=False)
     history: Any = lgb.cv(settings, data, MAX_TREES, folds=folds, callbacks=[stop], return_cvbooster=True)
-    trees = int(np.argmin(history["valid multi_logloss-mean"])) + 1
-    raw = np.empty_like(start)
-    for (_, outside), booster in zip(folds, history["cvbooster"].boosters, strict=True):
-        raw[outside] = booster.predict(table[outside], raw_score=True, num_iteration=trees, num_threads=threads)
-    inner = from_logits(start + raw)
-    if mirror:
-        inner = (inner[: len(labels)] + competition.mirrored(inner[len(labels) :])) / 2
-    return Fit(Boosted(base.model, lgb.train(settings, data, trees), threads), inner)
+    losses = next(values for name, values in history.items() if name.endswith("-mean"))
+    trees = int(np.argmin(losses)) + 1
+    raw = np.zeros((len(table), start.shape[1] if start.ndim == 2 else 1))
+    for part, booster in zip(np.unique(inside), history["cvbooster"].boosters, strict=True):
+        outside = parts == part
+        raw[outside] = raw_scores([booster], table[outside], settings["num_threads"], trees)
+    return [lgb.train(settings, data, trees)], raw

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from pipeline.competitions.decision import PLAIN, Decision
+from pipeline.competitions.family import average
 from pipeline.competitions.task import Competition
 from pipeline.ensemble import stackers
 from pipeline.ensemble.calibration import UNCALIBRATED, Calibration
-from pipeline.ensemble.logits import geometric_mean
 from pipeline.ensemble.stack_inputs import stack_inputs
 from pipeline.files import read_json, write_json
 from pipeline.section import from_json
@@ -41,11 +42,13 @@ class Rung:
     """None for the prior."""
     calibration: Calibration = UNCALIBRATED
     loss: float = math.inf
-    """Log loss that is expected of it where one fold model of each member has answered."""
+    """Loss that is expected of it where one fold model of each member has answered."""
     averaging: float = 0.0
     """What the average of all fold models takes from that."""
     priority: tuple[float, ...] = ()
     """Coefficients that tell which rows gain from this rung; see row_priority.py."""
+    decision: Decision = PLAIN
+    """From its means to labels."""
 
     @property
     def stacker(self) -> str:
@@ -64,7 +67,7 @@ class Ladder:
 
     rungs: tuple[Rung, ...]
     prior: tuple[float, ...]
-    """Class shares of the training rows, (classes,)."""
+    """The constant predictor's mean, (outputs,): of classes, their shares of the training rows."""
     competition: Competition
 
     def predict(
@@ -74,9 +77,9 @@ class Ladder:
         averaged: ByMember | None = None,
         features: pl.DataFrame | None = None,
     ) -> tuple[np.ndarray, list[str]]:
-        """Returns (rows, classes) probabilities, and the name of the rung that answered each row.
+        """Returns (rows, outputs) means, and the name of the rung that answered each row.
 
-        available: a (rows, classes) array per member that has run; a row that it lacks is NaN. averaged: per member
+        available: a (rows, outputs) array per member that has run; a row that it lacks is NaN. averaged: per member
         and row, (rows,), how far it is from one fold model (0) to the average of all (1); by default all have run.
         features: the rows' text features, where they are known already.
         """
@@ -95,10 +98,20 @@ class Ladder:
             rung = self.choice(have)
             if rung is None:
                 alone = [self._answer(self._alone(name), given, asked, shares, known) for name in sorted(have)]
-                result[mine], answered[mine] = geometric_mean(alone), LAST_RESORT
+                result[mine], answered[mine] = average(self.competition.family, alone), LAST_RESORT
             elif rung.model is not None:
                 result[mine], answered[mine] = self._answer(rung, given, asked, shares, known), rung.name
         return result, list(answered)
+
+    def decide(self, means: np.ndarray, names: Sequence[str]) -> np.ndarray:
+        """Returns the labels that (rows, outputs) means become, each row's by the rung of that name."""
+        full = self.rungs[-1].decision
+        by_name = {rung.name: rung.decision for rung in self.rungs}
+        decided, answered = full.apply(means, self.competition), np.asarray(names)
+        for name in set(names):
+            mine = answered == name
+            decided[mine] = by_name.get(name, full).apply(means[mine], self.competition)
+        return decided
 
     def choice(self, have: frozenset[str]) -> Rung | None:
         """Returns the rung for rows that exactly the members in `have` have answered; None for these members' mean.
@@ -117,12 +130,13 @@ class Ladder:
     def _answer(
         self, rung: Rung, given: ByMember, rows: pl.DataFrame, averaged: ByMember | None, features: pl.DataFrame | None
     ) -> np.ndarray:
-        """Returns the rung's calibrated answer, (rows, classes)."""
+        """Returns the rung's calibrated answer, (rows, outputs)."""
         assert rung.model is not None
-        probabilities = [given[name] for name in rung.members]
-        inputs = stack_inputs(probabilities, rows, self.competition, rung.wants_features, features)
+        means = [given[name] for name in rung.members]
+        inputs = stack_inputs(means, rows, self.competition, rung.wants_features, features)
         share = np.mean([averaged[name] for name in rung.members], axis=0) if averaged else 1.0
-        return rung.calibration.apply(stackers.predict(rung.model, inputs, self.competition), share)
+        predicted = stackers.predict(rung.model, inputs, self.competition)
+        return rung.calibration.apply(predicted, self.competition.family, share)
 
 
 def answering_order(rungs: Sequence[Rung]) -> list[Rung]:
@@ -138,9 +152,10 @@ def save_ladder(ladder: Ladder, folder: Path) -> None:
     for number, rung in enumerate(ladder.rungs):
         entry: dict[str, Any] = {"name": rung.name, "members": list(rung.members)}
         model = rung.model
-        entry |= stackers.save(model, folder, f"rung{number}.txt") if model else {"stacker": PRIOR}
+        entry |= stackers.save(model, folder, f"rung{number}") if model else {"stacker": PRIOR}
         worth = {"loss": rung.loss, "averaging": rung.averaging, "priority": list(rung.priority)}
-        saved.append(entry | {"calibration": asdict(rung.calibration), "worth": worth})
+        fitted = {"calibration": asdict(rung.calibration), "decision": asdict(rung.decision)}
+        saved.append(entry | fitted | {"worth": worth})
     write_json(folder / FILE, {"prior": list(ladder.prior), "rungs": saved})
 
 
@@ -153,6 +168,7 @@ def load_ladder(folder: Path, competition: Competition, threads: int = 2) -> Lad
             tuple(entry["members"]),
             None if entry["stacker"] == PRIOR else stackers.load(entry, folder, threads),
             from_json(Calibration, entry["calibration"]),
+            decision=from_json(Decision, entry["decision"]),
             **entry["worth"] | {"priority": tuple(entry["worth"]["priority"])},
         )
         for entry in saved["rungs"]

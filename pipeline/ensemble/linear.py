@@ -1,7 +1,7 @@
-"""Fits the linear stackers: softmax regression on the members' logits, its weights tied by the task's symmetry.
+"""Fits the linear stackers: regression on the members' natural parameters, its weights tied by the task's symmetry.
 
-A linear stacker says z_c = bias_c + sum over members m and classes k of weights[m, k, c] * logits[m, k], and the
-softmax of z. Its form tells which of these weights are free. Weights that change places when the two sides of a row do
+A linear stacker says z_c = bias_c + sum over members m and outputs k of weights[m, k, c] * eta[m, k], and the family's
+mean of z (the softmax, for classes). Its form tells which of these weights are free. Weights that change places when the two sides of a row do
 are one number, so mirrored rows get mirrored answers by construction, and the fit needs no mirrored copies of the rows.
 The loss is convex, so L-BFGS-B (Byrd, Lu, Nocedal and Zhu 1995) finds its only minimum from any start.
 """
@@ -14,15 +14,20 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import Bounds, minimize
 
+from pipeline.competitions.family import Categorical, Family
+
+WIDE = 12
+"""More outputs than that have a weight from each to itself alone: all pairs would be too many to learn, and slow."""
+
 
 @dataclass(frozen=True)
 class LinearForm:
     """The weights of a linear stacker that are free, and the bounds of the fit."""
 
     ties: np.ndarray
-    """(free, classes, classes): 1 at [f, k, c] where a member's f-th free number weighs its class k in the answer c."""
+    """(free, outputs, outputs): 1 at [f, k, c] where a member's f-th free number weighs its output k in the answer c."""
     bias_ties: np.ndarray
-    """(free, classes): 1 at [f, c] where the f-th free bias stands in the answer c."""
+    """(free, outputs): 1 at [f, c] where the f-th free bias stands in the answer c."""
     low: float = -np.inf
     high: float = np.inf
     """Bounds of every free weight."""
@@ -30,15 +35,30 @@ class LinearForm:
     """A class that never occurs would otherwise drive its bias to minus infinity."""
 
 
-def scalar_form(classes: int, mirror: tuple[int, ...] | None, low: float = 0.0, high: float = np.inf) -> LinearForm:
-    """Returns the form with one weight per member, non-negative by default, and a bias."""
-    return LinearForm(np.eye(classes)[None], _orbits(np.eye(classes), mirror), low, high)
+def scalar_form(
+    family: Family, mirror: tuple[int, ...] | None, low: float = 0.0, high: float = np.inf
+) -> LinearForm:
+    """Returns the form with one weight per member, non-negative by default, and a bias but for exchangeable outputs."""
+    each = np.eye(family.outputs)
+    return LinearForm(each[None], each[:0] if family.exchangeable else _orbits(each, mirror), low, high)
 
 
-def full_form(classes: int, mirror: tuple[int, ...] | None) -> LinearForm:
-    """Returns the form of multinomial logistic regression: a weight from every class of a member to every class."""
-    single = np.eye(classes * classes).reshape(-1, classes, classes)
-    return LinearForm(_orbits(single, mirror), _orbits(np.eye(classes), mirror))
+def full_form(family: Family, mirror: tuple[int, ...] | None) -> LinearForm:
+    """Returns the form of multinomial logistic regression: a weight from every output of a member to every output.
+
+    Many outputs have one each to themselves; exchangeable ones must share one.
+    """
+    outputs = family.outputs
+    if family.exchangeable:
+        return scalar_form(family, mirror, low=-np.inf)
+    single = np.eye(outputs * outputs).reshape(-1, outputs, outputs) if outputs <= WIDE else _diagonal(outputs)
+    return LinearForm(_orbits(single, mirror), _orbits(np.eye(outputs), mirror))
+
+
+def _diagonal(outputs: int) -> np.ndarray:
+    single = np.zeros((outputs, outputs, outputs))
+    single[(np.arange(outputs),) * 3] = 1.0
+    return single
 
 
 def _orbits(single: np.ndarray, mirror: tuple[int, ...] | None) -> np.ndarray:
@@ -54,44 +74,39 @@ def _orbits(single: np.ndarray, mirror: tuple[int, ...] | None) -> np.ndarray:
 
 
 def fit_linear(
-    logits: np.ndarray, labels: np.ndarray, form: LinearForm, centre: np.ndarray, strength: float
+    eta: np.ndarray, labels: np.ndarray, family: Family, form: LinearForm, centre: np.ndarray, strength: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the weights (members, classes, classes) and bias (classes,) with the least mean log loss plus penalty.
+    """Returns the weights (members, outputs, outputs) and bias (outputs,) with the least mean loss plus penalty.
 
-    logits (rows, members, classes), centre (members,). The penalty is `strength` / 2 times the squared distance of the
-    weights from those of the sum of logits weighted by `centre`, to which the fit falls back where the rows say little;
+    eta (rows, members, outputs), centre (members,). The penalty is `strength` / 2 times the squared distance of the
+    weights from those of the sum of `eta` weighted by `centre`, to which the fit falls back where the rows say little;
     the bias is free of it.
     """
-    rows, members, classes = logits.shape
-    table = np.ascontiguousarray(logits.reshape(rows, -1))
-    everyone, truth = np.arange(rows), np.eye(classes)[labels]
+    rows, members, outputs = eta.shape
+    table = np.ascontiguousarray(eta.reshape(rows, -1))
+    truth = family.statistic(labels)
     ties = form.ties.reshape(len(form.ties), -1)
     sizes = ties.sum(axis=1)
-    diagonal = (form.ties * np.eye(classes)).any(axis=(1, 2))
+    diagonal = (form.ties * np.eye(outputs)).any(axis=(1, 2))
     goal = np.where(diagonal, centre[:, None], 0.0)  # (members, free)
     split = goal.size
 
     def unfold(free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         weights = free[:split].reshape(goal.shape) @ ties
-        return weights.reshape(members, classes, classes), free[split:] @ form.bias_ties
+        return weights.reshape(members, outputs, outputs), free[split:] @ form.bias_ties
 
     def loss(free: np.ndarray) -> tuple[float, np.ndarray]:
         weights, bias = unfold(free)
-        answers = table @ weights.reshape(-1, classes) + bias
-        answers -= answers.max(axis=1, keepdims=True)
-        of_truth = answers[everyone, labels]
-        np.exp(answers, out=answers)
-        total = answers.sum(axis=1)
+        losses, slopes = family.loss_and_slope(table @ weights.reshape(-1, outputs) + bias, truth)
         away = free[:split].reshape(goal.shape) - goal
-        value = (np.log(total) - of_truth).mean() + 0.5 * strength * (sizes * away**2).sum()
-        answers /= total[:, None]
-        answers -= truth
-        slope = (table.T @ answers).reshape(members, -1) @ ties.T / rows + strength * sizes * away
-        return value, np.concatenate([slope.ravel(), form.bias_ties @ answers.mean(axis=0)])
+        value = losses.mean() + 0.5 * strength * (sizes * away**2).sum()
+        slope = (table.T @ slopes).reshape(members, -1) @ ties.T / rows + strength * sizes * away
+        return value, np.concatenate([slope.ravel(), form.bias_ties @ slopes.mean(axis=0)])
 
     found = _minimum(loss, np.concatenate([goal.ravel(), np.zeros(len(form.bias_ties))]), split, form)
     weights, bias = unfold(found)
-    return weights, bias - bias.mean()
+    # What is added to all logits of a softmax changes nothing.
+    return weights, bias - bias.mean() if isinstance(family, Categorical) else bias
 
 
 def _minimum(

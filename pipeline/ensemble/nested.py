@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.competitions.decision import fit_decision
 from pipeline.competitions.metrics import metric_named
 from pipeline.competitions.task import Competition
 from pipeline.ensemble.fitting import Common, fit_stacker
+from pipeline.ensemble.scoring import Answers, row_scores
 from pipeline.ensemble.stack_inputs import SecondLevel, stack_inputs
 from pipeline.ensemble.stackers import predict
 from pipeline.ensemble.table import Table
@@ -31,15 +33,18 @@ def second_level(
 
 def nested_candidates(
     names: Sequence[str], rows: SecondLevel, competition: Competition, threads: int, seed: int
-) -> dict[str, np.ndarray]:
-    """Returns candidate -> (rows, classes) predictions of each part, from a fit and a calibration on the others."""
-    result = {name: np.empty((len(rows.labels), len(competition.outputs))) for name in names}
+) -> dict[str, Answers]:
+    """Returns candidate -> answers to each part, from a fit, a calibration and a decision on the others."""
+    result = {name: Answers(np.empty((len(rows.labels), len(competition.outputs))), rows.labels.copy()) for name in names}
     for part in np.unique(rows.parts):
         outside, common = rows.parts == part, Common()
         inside, asked = rows.take(~outside), rows.inputs.take(outside)
         for name in names:
             fitted = fit_stacker(name, inside, competition, threads, seed, common)
-            result[name][outside] = fitted.calibration.apply(predict(fitted.model, asked, competition))
+            means = fitted.calibration.apply(predict(fitted.model, asked, competition), competition.family)
+            inner = fitted.calibration.apply(fitted.inner, competition.family)
+            result[name].means[outside] = means
+            result[name].decided[outside] = fit_decision(inside.labels, inner, competition).apply(means, competition)
     return result
 
 
@@ -60,8 +65,8 @@ class Comparison:
     table: Table
     second: SecondLevel
     """The same rows as the stackers saw them."""
-    nested: dict[str, np.ndarray]
-    """Candidate -> (rows, classes) level-2 nested predictions."""
+    nested: dict[str, Answers]
+    """Candidate -> level-2 nested answers."""
     chosen: str
 
 
@@ -75,10 +80,16 @@ def compare_candidates(
     table = oof.covered_by(members)
     if not len(table.labels):
         raise PodiumError(f"params.yaml: members {', '.join(members)} train no fold in common, nothing can be stacked")
+    if competition.family.exchangeable and len(candidates) > 1:
+        candidates = tuple(name for name in candidates if name != "lightgbm")  # it would tell one option from another
     rows = second_level(table, members, competition, "lightgbm" in candidates, seed)
     outer = len(np.unique(rows.parts))
     print(f"stack: {', '.join(candidates)} on {len(table.labels)} rows in {outer} outer folds", flush=True)
     nested = nested_candidates(candidates, rows, competition, threads, seed)
-    metric = metric_named(competition.metric)
-    losses = {name: -metric.sign * metric.per_row(table.labels, each) for name, each in nested.items()}
+    sign = metric_named(competition.metric).sign
+    losses = {
+        name: -sign * row_scores(table.labels, each, rows.groups, competition) for name, each in nested.items()
+    }
+    if not np.isfinite(list(losses.values())).all():  # a metric without a value here, such as the AUC of one class
+        losses = {name: competition.family.losses(table.labels, each.means) for name, each in nested.items()}
     return Comparison(table, rows, nested, simplest_of_the_best(losses, rows.groups))

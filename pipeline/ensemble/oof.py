@@ -22,7 +22,7 @@ class Oof:
     """Out-of-fold and holdout predictions of all members."""
 
     oof: pl.DataFrame
-    """id, fold, label, and a Float64 column "<member>/<class>"; null where a member did not train the row's fold."""
+    """id, fold, label, and a Float64 column "<member>/<output>"; null where a member did not train the row's fold."""
     holdout: pl.DataFrame
     """id, label, model (the fold of the fold model), and the same columns; one row per holdout row and fold model."""
 

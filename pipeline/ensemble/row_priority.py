@@ -1,6 +1,6 @@
 """Which rows gain most from one more member: predicted from how unsure the present answer is, and how long the row is.
 
-Where an answer p' that knows more is calibrated, going from p to p' lowers the log loss by KL(p' || p) in expectation,
+Where an answer p' that knows more is calibrated, going from p to p' lowers the loss by their divergence (for classes, KL(p' || p)) in expectation,
 whatever the label turns out to be. That is regressed here; unlike the loss itself it has no noise of labels in it. A
 plain "the unsure rows first" would send the rows about which people disagree, and which no model can settle.
 """
@@ -9,34 +9,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.ensemble.logits import SMALLEST
+from pipeline.competitions.family import Family
 
 
-def entropy(probabilities: np.ndarray) -> np.ndarray:
-    """Returns the entropy (rows,) of (rows, classes) probabilities, in nats."""
-    clipped = np.clip(probabilities, SMALLEST, 1.0)
-    return -(clipped * np.log(clipped)).sum(axis=1)
-
-
-def kl_divergence(better: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """Returns the Kullback-Leibler divergence KL(better || present), (rows,) in nats; both are (rows, classes)."""
-    better, present = np.clip(better, SMALLEST, 1.0), np.clip(present, SMALLEST, 1.0)
-    return (better * (np.log(better) - np.log(present))).sum(axis=1)
-
-
-def fit_priority(better: np.ndarray, present: np.ndarray, characters: np.ndarray) -> tuple[float, ...]:
+def fit_priority(
+    better: np.ndarray, present: np.ndarray, characters: np.ndarray, family: Family
+) -> tuple[float, ...]:
     """Returns coefficients for `row_gains`, by least squares on rows that neither answer was fitted on.
 
-    better, present (rows, classes): with and without the member; characters (rows,): length of the row's texts.
+    better, present (rows, outputs): with and without the member; characters (rows,): length of the row's texts.
     """
-    inputs = _inputs(entropy(present), characters)
-    return tuple(np.linalg.lstsq(inputs, kl_divergence(better, present), rcond=1.0e-8)[0].tolist())
+    inputs = _inputs(family.uncertainty(present), characters)
+    return tuple(np.linalg.lstsq(inputs, family.divergence(better, present), rcond=1.0e-8)[0].tolist())
 
 
 def row_gains(coefficients: tuple[float, ...], unsure: np.ndarray, characters: np.ndarray) -> np.ndarray:
     """Returns the expected gain of each row, (rows,), never negative; equal for all rows without coefficients.
 
-    unsure (rows,): entropy of the present answer, in nats.
+    unsure (rows,): how unsure the present answer is, in nats (for classes, its entropy).
     """
     if not coefficients:
         return np.ones(len(unsure))

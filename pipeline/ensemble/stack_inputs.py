@@ -9,7 +9,6 @@ import polars as pl
 
 from pipeline.competitions.task import Competition
 from pipeline.data.features import mirrored_features, text_features
-from pipeline.ensemble.logits import to_logits
 
 
 @dataclass(frozen=True)
@@ -17,7 +16,7 @@ class StackInputs:
     """Inputs of the second level for some rows, and the same rows with their sides exchanged."""
 
     logits: np.ndarray
-    """(rows, members, classes), centred."""
+    """(rows, members, outputs) natural parameters: centred logits, log odds, standardised numbers."""
     mirrored_logits: np.ndarray
     """`logits` of the swapped rows; equal to `logits` where the task has no sides."""
     features: np.ndarray
@@ -54,18 +53,18 @@ class SecondLevel:
 
 
 def stack_inputs(
-    probabilities: list[np.ndarray],
+    means: list[np.ndarray],
     rows: pl.DataFrame,
     competition: Competition,
     with_features: bool,
     features: pl.DataFrame | None = None,
 ) -> StackInputs:
-    """Returns the inputs from one (rows, classes) array per member and the rows' texts, or their text `features`.
+    """Returns the inputs from one (rows, outputs) array of means per member and the rows' texts, or their text `features`.
 
     What a member would say with the sides exchanged is taken to be the mirror image of what it said, as it is for all
     but networks that read both sides in one sequence; the report shows how far each member is from that.
     """
-    logits = np.stack([to_logits(each) for each in probabilities], axis=1)
+    logits = np.stack([competition.family.link(each) for each in means], axis=1)
     mirror = competition.kind.mirror
     mirrored = logits[:, :, list(mirror)] if mirror else logits
     none = np.empty((len(rows), 0), dtype=np.float32)

@@ -6,6 +6,7 @@ LightGBM answers with the mean over both orders of the sides.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ import lightgbm as lgb
 import numpy as np
 
 from pipeline.competitions.task import Competition
-from pipeline.ensemble.logits import from_logits
 from pipeline.ensemble.stack_inputs import StackInputs
 
 
@@ -24,9 +24,9 @@ class Linear:
 
     name: str
     weights: np.ndarray
-    """(members, classes, classes): how much the logit of a member's class (second axis) counts for a class (third)."""
+    """(members, outputs, outputs): how much the logit of a member's output (second axis) counts for an output (third)."""
     bias: np.ndarray
-    """(classes,)."""
+    """(outputs,)."""
 
     def logits(self, members: np.ndarray) -> np.ndarray:
         """Returns the answer's logits, (rows, classes), from the members', (rows, members, classes)."""
@@ -38,7 +38,8 @@ class Boosted:
     """LightGBM on the members' logits and the text features; its trees correct the answer of a linear stacker."""
 
     base: Linear
-    booster: lgb.Booster
+    boosters: tuple[lgb.Booster, ...]
+    """One for all classes together, or one per output."""
     threads: int
     name = "lightgbm"
 
@@ -57,32 +58,40 @@ def equal_mean(members: int, classes: int) -> Linear:
 
 
 def predict(stacker: Stacker, inputs: StackInputs, competition: Competition) -> np.ndarray:
-    """Returns the stacker's answer, (rows, classes) probabilities."""
+    """Returns the stacker's answer, (rows, outputs) means."""
+    family = competition.family
     if isinstance(stacker, Linear):
-        return from_logits(stacker.logits(inputs.logits))
-    straight = _boosted(stacker, inputs.logits, inputs.features)
+        return family.means(stacker.logits(inputs.logits))
+    straight = family.means(_boosted(stacker, inputs.logits, inputs.features))
     if not competition.kind.mirror:
         return straight
-    other = _boosted(stacker, inputs.mirrored_logits, inputs.mirrored_features)
+    other = family.means(_boosted(stacker, inputs.mirrored_logits, inputs.mirrored_features))
     return (straight + competition.mirrored(other)) / 2
 
 
 def _boosted(stacker: Boosted, logits: np.ndarray, features: np.ndarray) -> np.ndarray:
     table = tree_inputs(logits, features)
-    raw = stacker.booster.predict(table, raw_score=True, num_threads=stacker.threads)
-    return from_logits(stacker.base.logits(logits) + np.asarray(raw))
+    return stacker.base.logits(logits) + raw_scores(stacker.boosters, table, stacker.threads)
+
+
+def raw_scores(boosters: Sequence[lgb.Booster], table: np.ndarray, threads: int, trees: int | None = None) -> np.ndarray:
+    """Returns what the trees add, (rows, outputs), from a booster for all classes or one per output."""
+    each = [each.predict(table, raw_score=True, num_iteration=trees, num_threads=threads) for each in boosters]
+    return np.asarray(each[0]) if len(each) == 1 and np.ndim(each[0]) == 2 else np.stack(each, axis=1)
 
 
 def tree_inputs(logits: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """Returns what LightGBM splits on, (rows, members * classes + features) Float32."""
+    """Returns what LightGBM splits on, (rows, members * outputs + features) Float32."""
     return np.concatenate([logits.reshape(len(logits), -1).astype(np.float32), features], axis=1)
 
 
 def save(stacker: Stacker, folder: Path, file: str) -> dict[str, Any]:
-    """Returns the stacker as JSON; LightGBM's trees go to `folder / file` as text."""
+    """Returns the stacker as JSON; LightGBM's trees go to files of `folder` whose names begin with `file`."""
     if isinstance(stacker, Boosted):
-        (folder / file).write_text(stacker.booster.model_to_string(), encoding="utf-8")
-        return {"stacker": stacker.name, "file": file, "base": save(stacker.base, folder, file)}
+        files = [f"{file}.{number}.txt" for number in range(len(stacker.boosters))]
+        for name, booster in zip(files, stacker.boosters, strict=True):
+            (folder / name).write_text(booster.model_to_string(), encoding="utf-8")
+        return {"stacker": stacker.name, "files": files, "base": save(stacker.base, folder, file)}
     return {"stacker": stacker.name, "weights": readable(stacker), "bias": stacker.bias.tolist()}
 
 
@@ -98,7 +107,8 @@ def load(saved: dict[str, Any], folder: Path, threads: int) -> Stacker:
     if saved["stacker"] == Boosted.name:
         base = load(saved["base"], folder, threads)
         assert isinstance(base, Linear)
-        return Boosted(base, lgb.Booster(model_str=(folder / saved["file"]).read_text(encoding="utf-8")), threads)
+        trees = [(folder / file).read_text(encoding="utf-8") for file in saved["files"]]
+        return Boosted(base, tuple(lgb.Booster(model_str=each) for each in trees), threads)
     weights, bias = np.asarray(saved["weights"]), np.asarray(saved["bias"])
     if weights.ndim == 1:
         weights = scalar_weights("", weights, len(bias)).weights

@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 
 from pipeline.artifacts import Artifacts
+from pipeline.competitions.family import average
 from pipeline.competitions.task import Competition
 from pipeline.data.folds import assign_folds, group_keys
-from pipeline.ensemble.logits import geometric_mean
 
 FEWEST_PARTS = 3
 """Outer folds below this leave no inner folds to tune on; the rows are then parted anew."""
@@ -23,9 +23,9 @@ class Table:
     rows: pl.DataFrame
     """id, fold and the text fields."""
     labels: np.ndarray
-    """(rows,) class indices."""
+    """(rows,) class indices, or (rows, labels) numbers; NaN where a label is not known."""
     probabilities: dict[str, np.ndarray]
-    """Member -> (rows, classes); NaN where the member does not cover a row."""
+    """Member -> (rows, outputs) means; NaN where the member does not cover a row."""
 
     def covers(self, members: list[str]) -> np.ndarray:
         """Returns the mask (rows,) of the rows that every one of `members` covers."""
@@ -42,11 +42,14 @@ class Table:
         folds = self.rows["fold"].to_numpy()
         if len(np.unique(folds)) >= FEWEST_PARTS:
             return folds
-        return assign_folds(group_keys(self.rows, competition.kind), self.labels, FEWEST_PARTS + 1, 0.0, seed)
+        return assign_folds(self._keys(competition), competition.family.strata(self.labels), FEWEST_PARTS + 1, 0.0, seed)
 
     def groups(self, competition: Competition) -> np.ndarray:
-        """Returns integers (rows,), equal where two rows share their first prompt."""
-        return group_keys(self.rows, competition.kind).rank("dense").to_numpy()
+        """Returns integers (rows,), equal where two rows are of one group, as two answers to one prompt are."""
+        return self._keys(competition).rank("dense").to_numpy()
+
+    def _keys(self, competition: Competition) -> pl.Series:
+        return group_keys(self.rows, competition.kind)
 
 
 def read_oof(artifacts: Artifacts, members: list[str], competition: Competition) -> Table:
@@ -78,12 +81,12 @@ def read_holdout(artifacts: Artifacts, members: list[str], competition: Competit
     averages = {}
     for name in members:
         each = [table.probabilities[name] for table in single.values()]
-        averages[name] = geometric_mean([one for one in each if np.isfinite(one).all()] or each[:1])
+        averages[name] = average(competition.family, [one for one in each if np.isfinite(one).all()] or each[:1])
     return Holdout(Table(first.rows, first.labels, averages), single)
 
 
 def read_truth(artifacts: Artifacts, table: Table, competition: Competition) -> np.ndarray | None:
-    """Returns the table's true probabilities (rows, classes) where the data was generated, else None."""
+    """Returns the table's true means (rows, outputs) where the data was generated, else None."""
     if not artifacts.truth_file.exists():
         return None
     truth = pl.read_parquet(artifacts.truth_file)

@@ -12,12 +12,14 @@ import numpy as np
 import polars as pl
 
 from pipeline.artifacts import Artifacts
-from pipeline.competitions.metrics import METRICS, Metric, decisive_log_loss
+from pipeline.competitions.decision import fit_decision
+from pipeline.competitions.family import average
+from pipeline.competitions.metrics import Metric, decisive_log_loss, metric_named
 from pipeline.competitions.task import Competition
 from pipeline.ensemble.build_ladder import HoldoutAnswers, build_ladder, calibrate, cheap_first, costliest
 from pipeline.ensemble.ladder import Ladder, save_ladder
-from pipeline.ensemble.logits import geometric_mean
 from pipeline.ensemble.nested import Comparison, compare_candidates
+from pipeline.ensemble.scoring import Answers, constant, crossed, row_scores, score
 from pipeline.ensemble.table import Holdout, Table, read_holdout, read_oof, read_truth
 from pipeline.ensemble.uncertainty import Interval, bootstrap, cluster_error
 from pipeline.errors import PodiumError
@@ -52,7 +54,7 @@ def stack_and_score(artifacts: Artifacts, params: Params) -> CvScores:
     ladder, on_holdout = calibrate(ladder, holdout, seed)
     seconds = {name: seconds_of(f"finetune@{name}-") for name in everyone}
     truth = read_truth(artifacts, oof, competition)
-    scores = cv_scores(Stacked(oof, holdout, truth, comparison, ladder, on_holdout), training, seconds, seed)
+    scores = cv_scores(Stacked(oof, holdout, truth, comparison, ladder, on_holdout, seed), training, seconds)
     with atomic_folder(artifacts.stack) as folder:
         save_ladder(ladder, folder)
         write_parquet(level2_frame(comparison, competition), folder / artifacts.level2_file.name)
@@ -60,10 +62,10 @@ def stack_and_score(artifacts: Artifacts, params: Params) -> CvScores:
 
 
 def level2_frame(comparison: Comparison, competition: Competition) -> pl.DataFrame:
-    """Returns id, fold, label and the chosen stacker's nested probabilities, for the report."""
-    nested = comparison.nested[comparison.chosen]
+    """Returns id, fold, label and the chosen stacker's nested means, for the report."""
+    nested = comparison.nested[comparison.chosen].means
     return comparison.table.rows.select("id", "fold").with_columns(
-        pl.Series("label", comparison.table.labels, dtype=pl.Int8),
+        pl.Series("label", comparison.table.labels),
         *(pl.Series(name, nested[:, c]) for c, name in enumerate(competition.outputs)),
     )
 
@@ -76,15 +78,30 @@ class Stacked:
     """All members, those that are left out of the stack too."""
     holdout: Holdout | None
     truth: np.ndarray | None
-    """(rows, classes) true probabilities of the rows of `oof`, where the data was generated."""
+    """(rows, outputs) true means of the rows of `oof`, where the data was generated."""
     comparison: Comparison
     ladder: Ladder
     on_holdout: HoldoutAnswers | None
+    seed: int
+    """Draws bootstraps, and parts of rows where there are few folds."""
 
     @property
     def metric(self) -> Metric:
         """The competition's metric."""
-        return METRICS[self.ladder.competition.metric]
+        return metric_named(self.competition.metric)
+
+    @property
+    def competition(self) -> Competition:
+        """The competition."""
+        return self.ladder.competition
+
+    def crossed(self, table: Table, means: np.ndarray) -> Answers:
+        """Returns means of a table's rows with labels that other parts of these rows have decided."""
+        return crossed(table.labels, means, table.parts(self.competition, self.seed), self.competition)
+
+    def score(self, table: Table, answers: Answers) -> float:
+        """Returns the competition's score of answers to a table's rows."""
+        return score(table.labels, answers, table.groups(self.competition), self.competition)
 
     @property
     def members(self) -> list[str]:
@@ -93,13 +110,13 @@ class Stacked:
 
 
 def cv_scores(
-    stacked: Stacked, training: dict[str, collapse.Records], seconds: dict[str, float | None], seed: int
+    stacked: Stacked, training: dict[str, collapse.Records], seconds: dict[str, float | None]
 ) -> CvScores:
     """Returns everything that metrics/cv.json states.
 
-    `training` holds the records of each member's fold models, `seconds` what they took; `seed` draws the bootstraps.
+    `training` holds the records of each member's fold models, `seconds` what they took.
     """
-    oof, ladder, metric, members = stacked.oof, stacked.ladder, stacked.metric, stacked.members
+    oof, ladder, members = stacked.oof, stacked.ladder, stacked.members
     competition, comparison = ladder.competition, stacked.comparison
     gaps = leak_test(oof, stacked.holdout, members, competition)
     dropped = [name for name in oof.probabilities if name not in members]
@@ -113,27 +130,28 @@ def cv_scores(
         for name in dropped
     }
     classes = dict(zip(competition.outputs, ladder.prior, strict=True))
-    everywhere = np.tile(np.asarray(ladder.prior), (len(oof.labels), 1))
-    empty = [name for name, share in classes.items() if share == 0]
-    prior, decisive = metric.score(oof.labels, everywhere), competition.kind.decisive
+    everywhere = constant(np.asarray(ladder.prior), oof.labels, competition)
+    empty = [name for name, share in classes.items() if share == 0 and competition.outcome in ("classes", "labels")]
+    prior, decisive = stacked.score(oof, everywhere), competition.kind.decisive
+    kind = "class" if competition.outcome == "classes" else "label"
     return CvScores(
         competition=competition.name,
         metric=competition.metric,
         rows=len(oof.labels),
         classes=classes,
         prior=prior,
-        bayes=ABSENT if stacked.truth is None else metric.score(oof.labels, stacked.truth),
+        bayes=ABSENT if stacked.truth is None else stacked.score(oof, stacked.crossed(oof, stacked.truth)),
         members=entries,
-        stack=_stack_scores(stacked, seed),
+        stack=_stack_scores(stacked),
         decisive=DecisiveScores(
-            prior=decisive_log_loss(oof.labels, everywhere, decisive),
+            prior=decisive_log_loss(oof.labels, everywhere.means, decisive),
             members={n: decisive_log_loss(own[n].labels, own[n].probabilities[n], decisive) for n in members},
-            stack=decisive_log_loss(comparison.table.labels, comparison.nested[comparison.chosen], decisive),
+            stack=decisive_log_loss(comparison.table.labels, comparison.nested[comparison.chosen].means, decisive),
         )
         if decisive
         else ABSENT,
         warnings=[
-            *(f'class "{name}" never occurs in the training rows outside the holdout' for name in empty),
+            *(f'{kind} "{name}" never occurs in the training rows outside the holdout' for name in empty),
             *(line for name in members for line in _warnings(name, entries[name], prior, stacked)),
             *(f'member "{name}" is LEFT OUT of stack and package: {why}' for name, why in reasons.items()),
         ],
@@ -145,12 +163,19 @@ def _member_scores(
     stacked: Stacked, name: str, own: Table, records: collapse.Records, gap: LeakTest | None, seconds: float | None
 ) -> MemberScores:
     """The rows that the member covers are `own`."""
-    metric, holdout = stacked.metric, stacked.holdout
-    folds, answers = own.rows["fold"].to_numpy(), own.probabilities[name]
+    holdout, competition = stacked.holdout, stacked.competition
+    folds, groups = own.rows["fold"].to_numpy(), own.groups(competition)
+    answers = stacked.crossed(own, own.probabilities[name])
+    of_fold = [folds == k for k in np.unique(folds)]
+    held = None
+    if holdout:
+        means = holdout.average.probabilities[name]
+        decision = fit_decision(own.labels, answers.means, competition)
+        held = stacked.score(holdout.average, Answers(means, decision.apply(means, competition)))
     return MemberScores(
-        score=metric.score(own.labels, answers),
-        fold_scores=[metric.score(own.labels[folds == k], answers[folds == k]) for k in np.unique(folds)],
-        holdout=metric.score(holdout.average.labels, holdout.average.probabilities[name]) if holdout else None,
+        score=stacked.score(own, answers),
+        fold_scores=[score(own.labels[m], answers.take(m), groups[m], competition) for m in of_fold],
+        holdout=held,
         attempts=collapse.most_attempts(records),
         collapsed=sum(record["collapsed"] for record in records.values()),
         rows=len(own.labels),
@@ -162,41 +187,52 @@ def _member_scores(
     )
 
 
-def _stack_scores(stacked: Stacked, seed: int) -> StackScores:
-    table, nested, metric = stacked.comparison.table, stacked.comparison.nested, stacked.metric
-    chosen, calibration = stacked.comparison.chosen, stacked.ladder.rungs[-1].calibration
-    best = max(stacked.members, key=lambda name: metric.sign * metric.score(table.labels, table.probabilities[name]))
+def _stack_scores(stacked: Stacked) -> StackScores:
+    table, nested, sign = stacked.comparison.table, stacked.comparison.nested, stacked.metric.sign
+    full = stacked.ladder.rungs[-1]
+    chosen, calibration = stacked.comparison.chosen, full.calibration
+    alone = {name: stacked.crossed(table, table.probabilities[name]) for name in stacked.members}
+    best = max(stacked.members, key=lambda name: sign * stacked.score(table, alone[name]))
     holdout, single, holdout_gains = None, [], None
     if stacked.holdout and stacked.on_holdout:
-        average, answers = stacked.holdout.average, stacked.on_holdout
-        holdout = metric.score(average.labels, answers.shifted)
-        holdout_gains = _gains(stacked, average, answers.shifted, best, seed)
-        single = [metric.score(average.labels, each) for each in answers.single]
+        held, answers = stacked.holdout.average, stacked.on_holdout
+        decided = Answers(answers.shifted, full.decision.apply(answers.shifted, stacked.competition))
+        holdout = stacked.score(held, decided)
+        holdout_gains = _gains(stacked, held, decided, best)
+        single = [
+            stacked.score(held, Answers(each, full.decision.apply(each, stacked.competition)))
+            for each in answers.single
+        ]
     return StackScores(
         chosen=chosen,
-        score=metric.score(table.labels, nested[chosen]),
-        standard_error=cluster_error(metric.per_row(table.labels, nested[chosen]), stacked.comparison.second.groups),
+        score=stacked.score(table, nested[chosen]),
+        standard_error=cluster_error(_rows(stacked, table, nested[chosen]), stacked.comparison.second.groups),
         rows=len(table.labels),
         holdout=holdout,
         temperature=calibration.temperature * calibration.shift,
         calibration=calibration,
         single_on_holdout=float(np.mean(single)) if single else None,
-        candidates={name: metric.score(table.labels, each) for name, each in nested.items()},
+        candidates={name: stacked.score(table, each) for name, each in nested.items()},
         best_member=best,
-        gains={"nested": _gains(stacked, table, nested[chosen], best, seed), "holdout": holdout_gains},
+        gains={"nested": _gains(stacked, table, nested[chosen], best), "holdout": holdout_gains},
     )
 
 
-def _gains(stacked: Stacked, table: Table, answers: np.ndarray, best: str, seed: int) -> dict[str, Interval]:
+def _rows(stacked: Stacked, table: Table, answers: Answers) -> np.ndarray:
+    """Returns the metric's number for each row of `table`, (rows,)."""
+    return row_scores(table.labels, answers, table.groups(stacked.competition), stacked.competition)
+
+
+def _gains(stacked: Stacked, table: Table, answers: Answers, best: str) -> dict[str, Interval]:
     """Returns how much better the stack's `answers` are than the best member's, and than the plain equal mean.
 
-    The intervals hold 95 %, paired by row, with whole prompts drawn anew; positive is better in either direction.
+    The intervals hold 95 %, paired by row, with whole groups drawn anew; positive is better in either direction.
     """
-    metric, mean = stacked.metric, geometric_mean([table.probabilities[name] for name in stacked.members])
-    ours = metric.per_row(table.labels, answers)
-    others = [metric.per_row(table.labels, each) for each in (table.probabilities[best], mean)]
-    differences = np.stack([metric.sign * (ours - other) for other in others], axis=1)
-    found = bootstrap(differences, table.groups(stacked.ladder.competition), seed)
+    mean = average(stacked.competition.family, [table.probabilities[name] for name in stacked.members])
+    ours = _rows(stacked, table, answers)
+    others = [_rows(stacked, table, stacked.crossed(table, each)) for each in (table.probabilities[best], mean)]
+    differences = np.stack([stacked.metric.sign * (ours - other) for other in others], axis=1)
+    found = bootstrap(differences, table.groups(stacked.competition), stacked.seed)
     return dict(zip(("best_member", "equal_mean"), found, strict=True))
 
 

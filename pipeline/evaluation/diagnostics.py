@@ -15,6 +15,7 @@ from pipeline.artifacts import Artifacts
 from pipeline.competitions.metrics import metric_named
 from pipeline.competitions.task import Competition
 from pipeline.ensemble.nested import nested_candidates, second_level
+from pipeline.ensemble.scoring import constant, crossed, row_scores, score
 from pipeline.ensemble.stack_inputs import SecondLevel
 from pipeline.ensemble.table import Table, read_oof
 from pipeline.ensemble.uncertainty import bootstrap, cluster_error
@@ -41,7 +42,7 @@ def stack_diagnostics(artifacts: Artifacts, scores: dict[str, Any], params: Para
     return {
         "stacker": STACKER,
         "marginal": marginal_gains(table, rows, members, competition, threads, seed),
-        "slices": slice_scores(table, stacked, scores["stack"]["best_member"], rows.groups, competition),
+        "slices": slice_scores(table, stacked, scores["stack"]["best_member"], rows.groups, competition, seed),
         "disagreements": disputed_rows(table, stacked, members, competition),
         "swap": swap_consistency(table, members, receipts, competition),
     }
@@ -53,21 +54,22 @@ def marginal_gains(
     """Returns what the stack loses without each member, and what the best one gains by it, with 95 % intervals.
 
     The intervals are paired by row. All scores are level-2 nested, so a member that only adds noise comes out below
-    zero. The best member itself is measured against the class shares. Positive is better in either direction of the
+    zero. The best member itself is measured against the constant predictor. Positive is better in either direction of the
     metric.
     """
     metric = metric_named(competition.metric)
 
     def gains(chosen: list[int]) -> np.ndarray:
         if not chosen:
-            shares = np.bincount(second.labels, minlength=len(competition.outputs)) / len(second.labels)
-            return metric.sign * metric.per_row(second.labels, np.tile(shares, (len(second.labels), 1)))
-        nested = nested_candidates([STACKER], second.members(chosen), competition, threads, seed)
-        return metric.sign * metric.per_row(second.labels, nested[STACKER])
+            answers = constant(competition.family.prior(second.labels), second.labels, competition)
+        else:
+            answers = nested_candidates([STACKER], second.members(chosen), competition, threads, seed)[STACKER]
+        return metric.sign * row_scores(second.labels, answers, second.groups, competition)
 
     everyone = list(range(len(members)))
-    scores = [metric.sign * metric.score(table.labels, table.probabilities[name]) for name in members]
-    best = int(np.argmax(scores))
+    alone_answers = [crossed(table.labels, table.probabilities[name], second.parts, competition) for name in members]
+    scores = [metric.sign * score(table.labels, each, second.groups, competition) for each in alone_answers]
+    best = int(np.nanargmax(scores)) if np.isfinite(scores).any() else 0
     full, alone, nobody = gains(everyone), gains([best]), gains([])
     differences = []
     for m in everyone:
@@ -83,20 +85,27 @@ def marginal_gains(
 
 
 def slice_scores(
-    table: Table, stacked: np.ndarray, best: str, groups: np.ndarray, competition: Competition
+    table: Table, stacked: np.ndarray, best: str, groups: np.ndarray, competition: Competition, seed: int
 ) -> list[dict[str, Any]]:
-    """Returns the scores of class shares, best member and stack on every part of the rows, and the stack's gain there.
+    """Returns the scores of prior, best member and stack on every part of the rows, and the stack's gain there.
 
-    The class shares are those of all rows, so a part's prior tells how its outcomes differ. The standard error is that
+    The prior is that of all rows, so a part's prior tells how its outcomes differ. The standard error is that
     of the paired gain over the best member.
     """
     metric = metric_named(competition.metric)
-    shares = np.bincount(table.labels, minlength=len(competition.outputs)) / len(table.labels)
-    answers = np.tile(shares, (len(table.labels), 1)), table.probabilities[best], stacked
+    parted = table.parts(competition, seed)
+    answers = (
+        constant(competition.family.prior(table.labels), table.labels, competition),
+        *(crossed(table.labels, each, parted, competition) for each in (table.probabilities[best], stacked)),
+    )
     found = []
     for family, parts in row_slices(table.rows, table.labels, competition).items():
         for name, mask in parts.items():
-            prior, member, stack = (metric.per_row(table.labels[mask], each[mask]) for each in answers)
+            prior, member, stack = (
+                row_scores(table.labels[mask], each.take(mask), groups[mask], competition) for each in answers
+            )
+            if not np.isfinite([prior, member, stack]).all():
+                continue  # the metric has no value here, such as the AUC of one class
             means = (float(each.mean()) for each in (prior, member, stack))
             scores = dict(zip(("prior", "best_member", "stack"), means, strict=True))
             gain, error = float(metric.sign * (stack - member).mean()), cluster_error(stack - member, groups[mask])
@@ -110,22 +119,19 @@ def disputed_rows(
 ) -> list[dict[str, Any]]:
     """Returns the rows on which the members differ most, with the start of their texts and what everybody says.
 
-    The measure is the generalised Jensen-Shannon divergence (Lin 1991): entropy of the mean answer minus mean entropy.
+    The measure is the mean divergence of the members from their mean answer: of classes, the generalised Jensen-Shannon
+    divergence (Lin 1991).
     """
     answers = np.stack([table.probabilities[name] for name in members])
-    divergence = _entropy(answers.mean(axis=0)) - _entropy(answers).mean(axis=0)
+    divergence = np.mean([competition.family.divergence(each, answers.mean(axis=0)) for each in answers], axis=0)
     fields = list(competition.kind.fields)
     found = []
     for row in np.argsort(-divergence, kind="stable")[:DISAGREEMENTS]:
         texts = {field: _excerpt(table.rows[field][int(row)]) for field in fields}
         says = {name: each[row].tolist() for name, each in zip(members, answers, strict=True)}
-        about = {"id": table.rows["id"][int(row)], "label": int(table.labels[row]), "texts": texts}
+        about = {"id": table.rows["id"][int(row)], "label": table.labels[row].tolist(), "texts": texts}
         found.append(about | {"divergence": float(divergence[row]), "members": says, "stack": stacked[row].tolist()})
     return found
-
-
-def _entropy(probabilities: np.ndarray) -> np.ndarray:
-    return -(probabilities * np.log(np.clip(probabilities, 1.0e-15, 1.0))).sum(axis=-1)
 
 
 def _excerpt(turns: pl.Series | None) -> str:
@@ -139,11 +145,12 @@ def swap_consistency(
     """Returns how far each member's answer moves when the sides change places, and whether it leans to one side.
 
     `difference` is the largest one that training measured (null where a file of predictions cannot be asked again);
-    `lean` is how much more often the member expects the first side to win than it does. None for a task without sides.
+    `lean` is how much more often the member expects the first side to win than it does. None for a task whose
+    sides do not name a winner.
     """
-    if not competition.kind.mirror:
+    if competition.task != "preference":
         return None
-    first, second = competition.kind.decisive or (0, 1)
+    first, second = 0, 1
     won = (table.labels == first).astype(np.float64) - (table.labels == second)
     groups = table.groups(competition)
     found = []

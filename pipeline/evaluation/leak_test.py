@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.stats import norm
 
-from pipeline.competitions.metrics import log_losses
 from pipeline.competitions.task import Competition
 from pipeline.ensemble.table import Holdout, Table
 
@@ -22,12 +21,12 @@ FALSE_ALARMS = 0.01
 
 @dataclass(frozen=True)
 class LeakTest:
-    """A member's mean log loss on the holdout minus that on its own folds, single fold models on both."""
+    """A member's mean loss on the holdout minus that on its own folds, single fold models on both."""
 
     gap: float
-    """Log loss, positive where the out-of-fold rows look easier; classes in equal shares on both."""
+    """In the loss of its answers, positive where the out-of-fold rows look easier; classes in equal shares on both."""
     error: float
-    """The standard error of `gap`, clustered by first prompt."""
+    """The standard error of `gap`, clustered by group."""
     relative: float | None
     """`gap` of the member's loss minus the median of the other members' losses on the row, which takes away how
     hard the rows are and finds a single leak sooner; None for a single member."""
@@ -46,7 +45,7 @@ class LeakTest:
 def leak_test(oof: Table, holdout: Holdout | None, members: list[str], competition: Competition) -> dict[str, LeakTest]:
     """Returns the test of every member that has answered the holdout; nothing without one.
 
-    Errors are clustered by first prompt. The classes' shares, which are pure chance, are taken out by regression.
+    Errors are clustered by group. The classes' shares, which are pure chance, are taken out by regression.
     """
     if holdout is None:
         return {}
@@ -54,12 +53,12 @@ def leak_test(oof: Table, holdout: Holdout | None, members: list[str], competiti
     # model is scored alone, and their losses are averaged: the average of the models would lose less, which looks like
     # the opposite of a leak and would hide one. So with the other members' median, which is taken per fold model. It is
     # no mean, since one leaking member would pull that down, and clean ones would look worse out of fold than they are.
-    labels = np.concatenate([oof.labels, holdout.average.labels])
+    labels = competition.family.strata(np.concatenate([oof.labels, holdout.average.labels]))
     is_oof = np.arange(len(labels)) < len(oof.labels)
     own = oof.groups(competition)
     groups = np.concatenate([own, holdout.average.groups(competition) + own.max() + 1])
-    seen = {name: _losses(oof, name) for name in members}
-    unseen = {name: np.stack([_losses(table, name) for table in holdout.single.values()]) for name in members}
+    seen = {name: _losses(oof, name, competition) for name in members}
+    unseen = {name: np.stack([_losses(table, name, competition) for table in holdout.single.values()]) for name in members}
     # A member is compared up to twice and judged by the stronger of the two, and all comparisons share the false
     # alarms. The limit is one-sided: what looks harder out of fold than on new rows is no leak.
     comparisons = len(members) * (2 if len(members) > 1 else 1)
@@ -81,9 +80,9 @@ def leak_test(oof: Table, holdout: Holdout | None, members: list[str], competiti
     return found
 
 
-def _losses(table: Table, member: str) -> np.ndarray:
-    """Returns the log loss of each row, (rows,), NaN where the member does not cover it (the loss's clip keeps NaN)."""
-    return log_losses(table.labels, table.probabilities[member])
+def _losses(table: Table, member: str, competition: Competition) -> np.ndarray:
+    """Returns the loss of each row, (rows,), NaN where the member does not cover it."""
+    return competition.family.losses(table.labels, table.probabilities[member])
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
@@ -101,7 +100,7 @@ def _median(values: list[np.ndarray]) -> np.ndarray:
 def _compared(
     values: np.ndarray, labels: np.ndarray, is_oof: np.ndarray, groups: np.ndarray
 ) -> tuple[float, float] | None:
-    """Returns the mean on the holdout minus that on the out-of-fold rows at equal class shares, and its standard error;
+    """Returns the mean on the holdout minus that on the out-of-fold rows at equal shares of the strata `labels` (rows,), and its standard error;
     None where there is nothing to compare, or nothing that varies.
 
     Least squares on one column per class and one for the holdout; the error is the sandwich estimator's, clustered by

@@ -27,7 +27,7 @@ def row_slices(rows: pl.DataFrame, labels: np.ndarray, competition: Competition)
     fields = task.fields
     characters = features.select(pl.sum_horizontal(f"{field}_characters" for field in fields)).to_series().to_numpy()
     families = {"length": _lengths(characters), "script": _scripts(features, fields)}
-    turns = rows[task.group].list.len().fill_null(0).to_numpy()
+    turns = rows[fields[0]].list.len().fill_null(0).to_numpy()
     families["turns"] = {"one turn": turns <= 1, "two turns": turns == 2, "three turns or more": turns > 2}
     if task.sides:
         first, second = (features[f"{side}_characters"].to_numpy() for side in task.sides)

@@ -12,11 +12,10 @@ from pipeline.competitions.task import Competition
 from pipeline.errors import PodiumError
 
 EXACT, ROUNDED = 1.0e-4, 2.0e-2
-"""Largest absolute difference of a probability, for fp32 and for what computes in half precision or int8."""
+"""Largest absolute difference of a probability (of a number, in units of the training rows' spread), for fp32 and for what computes in half precision or int8."""
 ROUNDED_MEAN, ROUNDED_LOSS = 2.0e-3, 1.0e-4
-"""In half precision also: largest mean difference, and largest loss: of log loss, were the labels drawn from the
-out-of-fold probabilities (their Kullback-Leibler divergence). The true labels do not travel with the package."""
-TINY = 1.0e-15
+"""In half precision also: largest mean difference, and largest expected loss, were the labels drawn from the
+out-of-fold answers (their divergence). The true labels do not travel with the package."""
 
 
 def parity_part(parity: pl.DataFrame, fold: int, competition: Competition) -> pl.DataFrame:
@@ -27,22 +26,23 @@ def parity_part(parity: pl.DataFrame, fold: int, competition: Competition) -> pl
 def parity_differences(
     predicted: np.ndarray, member: str, fold: int, parity: pl.DataFrame, precision: str, competition: Competition
 ) -> np.ndarray:
-    """Returns (rows, classes) absolute differences between `predicted` and the out-of-fold probabilities of `fold`.
+    """Returns (rows, outputs) absolute differences between `predicted` and the out-of-fold means of `fold`.
 
-    predicted (rows, classes): what the fold model says now about `parity_part`. `parity` has id, fold, the text fields,
-    and "<member>/<class>" columns.
+    predicted (rows, outputs): what the fold model says now about `parity_part`. `parity` has id, fold, the text fields,
+    and "<member>/<output>" columns.
 
     Raises: PodiumError where they are larger than the precision allows, or not a number.
     """
     rows = parity.filter(pl.col("fold") == fold)
     expected = rows.select(f"{member}/{name}" for name in competition.outputs).to_numpy()
-    differences = np.abs(predicted - expected)
+    family = competition.family
+    differences = np.abs(predicted - expected if family.bounded else family.link(predicted) - family.link(expected))
     exact = computes_exactly(precision)
     _within(differences.max(initial=0.0), EXACT if exact else ROUNDED, "a difference of", member, fold)
     if not exact and len(rows):
         _within(differences.mean(), ROUNDED_MEAN, "a mean difference of", member, fold)
-        odds = np.log(np.clip(expected, TINY, 1)) - np.log(np.clip(predicted, TINY, 1))
-        _within((expected * odds).sum(axis=1).mean(), ROUNDED_LOSS, "an expected log loss higher by", member, fold)
+        loss = family.divergence(expected, predicted).mean()
+        _within(loss, ROUNDED_LOSS, "an expected loss higher by", member, fold)
     return differences
 
 

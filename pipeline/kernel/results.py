@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
+from pipeline.competitions.family import average
+from pipeline.competitions.decision import PLAIN
 from pipeline.competitions.task import Competition
 from pipeline.data.features import text_features
 from pipeline.ensemble.ladder import LAST_RESORT, PRIOR, Ladder
-from pipeline.ensemble.logits import geometric_mean
 from pipeline.inference.passes import combined
 from pipeline.planning.gain import averaged_share
 from pipeline.planning.steps import Members, Step
@@ -18,7 +19,7 @@ from pipeline.planning.steps import Members, Step
 
 @dataclass
 class Results:
-    """All predictions of fold models so far, and the submission's probabilities that follow from them."""
+    """All predictions of fold models so far, and the submission's means that follow from them."""
 
     rows: pl.DataFrame
     """id and text fields of the rows to predict."""
@@ -27,19 +28,23 @@ class Results:
     ladder: Ladder | None
     """Where it is None, the equal mean of all members is used."""
     values: dict[Step, np.ndarray] = field(default_factory=dict)
-    """Step -> (rows, classes) probabilities; NaN where it has not answered."""
+    """Step -> (rows, outputs) means; NaN where it has not answered."""
     _averages: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, init=False)
     _features: pl.DataFrame | None = field(default=None, init=False)
 
     def add(self, step: Step, rows: np.ndarray, values: np.ndarray) -> None:
-        """Adds a chunk: values (chunk rows, classes) of the row numbers `rows`."""
+        """Adds a chunk: values (chunk rows, outputs) of the row numbers `rows`."""
         if step not in self.values:
             self.values[step] = np.full((len(self.rows), len(self.competition.outputs)), np.nan)
         self.values[step][rows] = values
         self._averages.pop(step.member, None)
 
-    def probabilities(self) -> tuple[np.ndarray, list[str]]:
-        """Returns (rows, classes) probabilities, NaN where nothing has answered, and the name of each row's rung."""
+    def decided(self, means: np.ndarray, names: list[str]) -> np.ndarray:
+        """Returns the labels that `means` become, each row's by the rung of that name."""
+        return self.ladder.decide(means, names) if self.ladder else PLAIN.apply(means, self.competition)
+
+    def means(self) -> tuple[np.ndarray, list[str]]:
+        """Returns (rows, outputs) means, NaN where nothing has answered, and the name of each row's rung."""
         available, averaged = {}, {}
         for name, member in self.members.items():
             if any(step.member == name for step in self.values):
@@ -49,7 +54,7 @@ class Results:
         if not available:
             return np.full((len(self.rows), len(self.competition.outputs)), np.nan), [PRIOR] * len(self.rows)
         if self.ladder is None:
-            mean = average(list(available.values()))
+            mean = self._averaged(list(available.values()))
             return mean, np.where(np.isfinite(mean).all(axis=1), LAST_RESORT, PRIOR).tolist()
         return self.ladder.predict(available, self.rows, averaged, self._features)
 
@@ -59,7 +64,7 @@ class Results:
             self._features = text_features(self.rows, self.competition.kind)
 
     def _average(self, name: str, folds: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns a member's (rows, classes) average, and (rows,) how far it is from one fold model (0) to all (1)."""
+        """Returns a member's (rows, outputs) average, and (rows,) how far it is from one fold model (0) to all (1)."""
         parts: dict[int, dict[str, np.ndarray]] = {}
         for step, values in self.values.items():
             if step.member == name:
@@ -67,15 +72,15 @@ class Results:
         each = [combined(parts[fold]) for fold in sorted(parts)]
         counts = np.sum([np.isfinite(one).all(axis=1) for one in each], axis=0)
         shares = np.array([averaged_share(count, folds) for count in range(len(each) + 1)])
-        return average(each), shares[counts]
+        return self._averaged(each), shares[counts]
 
-
-def average(parts: list[np.ndarray]) -> np.ndarray:
-    """Returns the geometric mean of (rows, classes) predictions, for each row over those that are finite there."""
-    finite = np.stack([np.isfinite(part).all(axis=1) for part in parts], axis=1)
-    result = np.full_like(parts[0], np.nan)
-    for pattern in np.unique(finite, axis=0):
-        rows = (finite == pattern).all(axis=1)
-        if pattern.any():
-            result[rows] = geometric_mean([part[rows] for part, has in zip(parts, pattern, strict=True) if has])
-    return result
+    def _averaged(self, parts: list[np.ndarray]) -> np.ndarray:
+        """Returns the average of (rows, outputs) means, for each row over those that are finite there."""
+        finite = np.stack([np.isfinite(part).all(axis=1) for part in parts], axis=1)
+        result = np.full_like(parts[0], np.nan)
+        for pattern in np.unique(finite, axis=0):
+            rows = (finite == pattern).all(axis=1)
+            if pattern.any():
+                chosen = [part[rows] for part, has in zip(parts, pattern, strict=True) if has]
+                result[rows] = average(self.competition.family, chosen)
+        return result

@@ -41,7 +41,7 @@ def serve(inputs: KernelInputs, scratch: Path) -> None:
     schedule = Schedule(
         loads,
         Costs(members, hardware, read_timings(inputs.package)),
-        expected_gain(rungs, members),
+        expected_gain(rungs, members, request.competition.family),
         inputs.deadline,
         np.sum(list(sizes.values()), axis=0),
         prior.repeat(len(rows.frame), axis=0),

@@ -1,7 +1,8 @@
-"""The submission file: it is written whole or not at all, and checked against the competition's own files.
+"""The submission file: it is written whole or not at all, and checked as strictly as a grader does.
 
-The writer's form (columns, ids, their order) is the prior's file, which the kernel has written before anything else.
-The check shares no code with the writer.
+The writer's form (columns, ids, their order) and the rows that nothing has answered come from the prior's file, which
+the kernel has written before anything else. The check shares no code with the writer; rehearsal, `publish` and `submit`
+use it too.
 """
 
 from __future__ import annotations
@@ -15,91 +16,121 @@ from typing import IO
 
 import numpy as np
 
+from pipeline.competitions.submission import LABEL, MEAN, TOP, submission_cells, submission_columns
 from pipeline.competitions.task import Competition
 from pipeline.errors import PodiumError
 from pipeline.files import atomic_file
 
-SMALLEST_PROBABILITY = 1.0e-7
-"""No class is ruled out: a zero would cost a log loss without bound."""
-SUM_TOLERANCE = 1.0e-9
+SUM_TOLERANCE = 1.0e-6
+"""As graders allow for rounded probabilities."""
 
 
 @dataclass(frozen=True)
 class SubmissionForm:
-    """The columns and ids of the submission, and the prior that its file holds first."""
+    """The submission as its file holds it first: the prior for every id."""
 
     columns: tuple[str, ...]
     """The header, in the sample's order."""
-    ids: tuple[str, ...]
-    prior: np.ndarray
-    """(ids, classes) probabilities, classes in the competition's order."""
+    rows: tuple[tuple[str, ...], ...]
+    """The cells of each line, the id among them."""
+    place: int
+    """Where in a line the id stands."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids, in the file's order."""
+        return tuple(row[self.place] for row in self.rows)
 
 
 def read_form(path: Path, competition: Competition) -> SubmissionForm:
-    """Reads the form of the submission in `path`."""
+    """Returns the form of the submission in `path`."""
     with _opened(path) as stream:
         header, *lines = csv.reader(stream)
-    places = [header.index(name) for name in competition.outputs]
-    ids = tuple(line[header.index(competition.id)] for line in lines)
-    prior = np.array([[float(line[place]) for place in places] for line in lines]).reshape(-1, len(places))
-    return SubmissionForm(tuple(header), ids, prior)
-
-
-def to_distribution(probabilities: np.ndarray) -> np.ndarray:
-    """Returns (rows, classes) probabilities clipped from below, whose rows sum to 1."""
-    clipped = np.clip(probabilities, SMALLEST_PROBABILITY, 1.0)
-    return clipped / clipped.sum(axis=1, keepdims=True)
+    return SubmissionForm(tuple(header), tuple(map(tuple, lines)), header.index(competition.id))
 
 
 def write_submission(
-    path: Path, form: SubmissionForm, ids: list[str], probabilities: np.ndarray, competition: Competition
+    path: Path,
+    form: SubmissionForm,
+    ids: list[str],
+    means: np.ndarray,
+    decided: np.ndarray,
+    competition: Competition,
 ) -> None:
-    """Replaces `path` at once: every id of the form, with its (classes,) row of `probabilities`.
+    """Replaces `path` at once: every line of the form, with the cells of its id's row of `means` (rows, outputs).
 
-    An id without a row, or whose row is not finite, keeps the form's prior. Numbers are written with all their digits.
+    An id without a row, or whose row is not finite, keeps the form's cells. `decided` holds the rows' labels.
     """
-    row_of = {id_: row for row, id_ in enumerate(ids)}
-    chosen = form.prior.copy()
-    for place, id_ in enumerate(form.ids):
-        row = row_of.get(id_)
-        if row is not None and np.isfinite(probabilities[row]).all():
-            chosen[place] = probabilities[row]
-    columns: dict[str, list[str] | tuple[str, ...]] = {competition.id: form.ids}
-    for place, name in enumerate(competition.outputs):
-        columns[name] = [repr(value) for value in to_distribution(chosen)[:, place].tolist()]
+    finite = np.isfinite(means[: len(ids)]).all(axis=1)
+    row_of = {id_: row for row, id_ in enumerate(ids) if finite[row]}
+    cells = submission_cells(means[: len(ids)], decided[: len(ids)], competition)
+    columns = [None if place == form.place else cells[name] for place, name in enumerate(form.columns)]
     with atomic_file(path) as partial, _opened(partial, "w") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(form.columns)
-        writer.writerows(zip(*(columns[name] for name in form.columns), strict=True))
+        for line in form.rows:
+            row = row_of.get(line[form.place])
+            answered = (
+                old if row is None or column is None else column[row]
+                for old, column in zip(line, columns, strict=True)
+            )
+            writer.writerow(answered)
 
 
 def validate_submission(path: Path, sample: Path, competition: Competition) -> int:
     """Returns the number of rows of the submission `path`, which has the sample's columns, ids and order.
 
-    Raises: PodiumError naming the line where it has not, or where the numbers are no probabilities that sum to 1.
+    Raises: PodiumError naming the line where it has not, or where a cell is not what its column must hold.
     """
     found, expected = _table(path), _table(sample)
     if found[0] != expected[0]:
         raise PodiumError(f"{path}: expected the columns {expected[0]}, found {found[0]}")
     if len(found) != len(expected):
         raise PodiumError(f"{path}: expected {len(expected) - 1} rows, found {len(found) - 1}")
-    place = expected[0].index(competition.id)
+    place, what = expected[0].index(competition.id), submission_columns(competition)
+    # Probabilities of all classes must sum to 1; single ones of them need not.
+    summing = competition.outcome in ("classes", "choice") and set(what.values()) == set(competition.outputs)
     for number, (line, wanted) in enumerate(zip(found[1:], expected[1:], strict=True), start=2):
+        where = f"{path}: line {number}"
         if len(line) != len(wanted) or line[place] != wanted[place]:
-            raise PodiumError(f"{path}: line {number}: expected id {wanted[place]}, found {','.join(line)[:80]}")
-        _check_numbers([cell for column, cell in enumerate(line) if column != place], f"{path}: line {number}")
+            raise PodiumError(f"{where}: expected id {wanted[place]}, found {','.join(line)[:80]}")
+        numbers = []
+        for name, cell in zip(found[0], line, strict=True):
+            if name != competition.id:
+                numbers.append(_checked(cell, what[name], f"{where}: column {name}", competition))
+        if summing and not abs(math.fsum(numbers) - 1.0) <= SUM_TOLERANCE:
+            raise PodiumError(f"{where}: expected a sum of 1, found {math.fsum(numbers)!r}")
     return len(found) - 1
 
 
-def _check_numbers(cells: list[str], where: str) -> None:
+def _checked(cell: str, what: str, where: str, competition: Competition) -> float:
+    """Returns a cell as a number, 0 for labels. Raises: PodiumError where it is not what the column must hold."""
+    told = f"found {cell[:60]!r}"
+    if what.startswith(TOP):
+        labels, most = cell.split(competition.join), int(what.removeprefix(TOP))
+        if not 1 <= len(labels) <= most or len(set(labels)) < len(labels):
+            raise PodiumError(f"{where}: expected up to {most} different labels, {told}")
+        if unknown := set(labels) - set(competition.label_values):
+            raise PodiumError(f"{where}: expected labels of the training rows, found {min(unknown)[:60]!r}")
+        return 0.0
+    if what == LABEL:
+        known = competition.label_values if competition.outcome in ("classes", "choice") else ("0", "1")
+        if competition.outcome == "ordered":
+            known = tuple(map(str, competition.scores))
+        if cell not in known:
+            raise PodiumError(f"{where}: expected one of {', '.join(known[:10])}, {told}")
+        return 0.0
     try:
-        numbers = [float(cell) for cell in cells]
+        number = float(cell)
     except ValueError:
-        numbers = [math.nan]
-    if not all(0.0 <= number <= 1.0 for number in numbers):
-        raise PodiumError(f"{where}: expected probabilities, found {','.join(cells)[:80]}")
-    if abs(math.fsum(numbers) - 1.0) > SUM_TOLERANCE:
-        raise PodiumError(f"{where}: expected a sum of 1, found {math.fsum(numbers)!r}")
+        number = math.nan
+    low, high = (0.0, 1.0) if competition.family.bounded else (-math.inf, math.inf)
+    if what == MEAN and competition.outcome == "ordered":
+        low, high = float(competition.scores[0]), float(competition.scores[-1])
+    if not (math.isfinite(number) and low <= number <= high):
+        kind = "a probability" if (low, high) == (0.0, 1.0) else "a finite number" if high == math.inf else "a score"
+        raise PodiumError(f"{where}: expected {kind}, {told}")
+    return number
 
 
 def _table(path: Path) -> list[list[str]]:

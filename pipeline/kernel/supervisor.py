@@ -223,22 +223,23 @@ class Supervisor:
         """Writes the best submission that the results so far allow, and notes how long that took."""
         began, count = time.monotonic(), self.request.rows.test_count
         try:
-            probabilities, names = self.results.probabilities()
+            means, names = self.results.means()
         except Exception as error:
             if self.rehearsal:
                 raise
             print(f"problem: the stackers failed, the members' equal mean is used: {message_of(error)}", flush=True)
             self.results.ladder = None
-            probabilities, names = self.results.probabilities()
+            means, names = self.results.means()
         self.rungs, ids = Counter(names[:count]), self.request.rows.frame["id"][:count].to_list()
         try:
             file, form = self.inputs.working / "submission.csv", self.request.form
-            write_submission(file, form, ids, probabilities, self.request.competition)
+            decided = self.results.decided(means, names)
+            write_submission(file, form, ids, means, decided, self.request.competition)
         except OSError as error:
             if self.rehearsal:
                 raise
             print(f"problem: submission.csv stays as it was: {error}", flush=True)
-        self.schedule.present = np.where(np.isfinite(probabilities), probabilities, self.schedule.present)
+        self.schedule.present = np.where(np.isfinite(means), means, self.schedule.present)
         self.written_at, self.unwritten = time.monotonic(), False
         self._reserve(self.written_at - began)
 

@@ -22,7 +22,7 @@ def train(split: Split, start: Start, folder: Path, run: Run) -> None:
 
     The out-of-fold promise is the teammate's: their models must have used the folds of artifacts/folds.parquet.
 
-    Raises: PodiumError for missing columns, missing or repeated ids, and values that are no probabilities.
+    Raises: PodiumError for missing columns, missing or repeated ids, and values that are no answers.
     """
     assert isinstance(start.settings, External)
     file = Path(start.settings.file)
@@ -37,7 +37,7 @@ def train(split: Split, start: Start, folder: Path, run: Run) -> None:
 
 
 def read_predictions(file: Path, competition: Competition) -> pl.DataFrame:
-    """Returns the file's id column as String `id`, and one Float64 column per class whose rows sum to 1.
+    """Returns the file's id column as String `id`, and one Float64 column per output: means as an answer has them.
 
     Raises: PodiumError naming the column or the id that is wrong.
     """
@@ -54,14 +54,19 @@ def read_predictions(file: Path, competition: Competition) -> pl.DataFrame:
     repeated = ids.filter(ids.is_duplicated())
     if len(repeated):
         raise PodiumError(f'{file}: column "{competition.id}": id {repeated[0]} stands more than once')
-    numbers = raw.select(pl.col(list(competition.outputs)).cast(pl.Float64, strict=False))
-    total = numbers.sum_horizontal(ignore_nulls=False)
-    sound = (
-        numbers.select(pl.all_horizontal(pl.all().is_between(0, 1))).to_series()
-        & (total - 1).abs().is_between(0, TOLERANCE)
-    ).fill_null(False)
+    columns = list(competition.outputs)
+    numbers = raw.select(columns).with_columns(pl.col(pl.String).str.strip_chars()).cast(pl.Float64, strict=False)
+    sound, expected = numbers.select(pl.all_horizontal(pl.all().is_finite())).to_series(), "finite numbers"
+    if competition.family.bounded:
+        sound &= numbers.select(pl.all_horizontal(pl.all().is_between(0, 1))).to_series()
+        expected = "probabilities"
+    if summing := competition.outcome in ("classes", "choice"):
+        total = numbers.sum_horizontal(ignore_nulls=False)
+        sound &= (total - 1).abs().is_between(0, TOLERANCE)
+        expected = "probabilities that sum to 1"
+    sound = sound.fill_null(False)
     if not sound.all():
         row = int((~sound).arg_max() or 0)
-        found = [raw[name][row] for name in competition.outputs]
-        raise PodiumError(f"{file}: id {ids[row]}: expected probabilities that sum to 1, found {found}")
-    return numbers.select(pl.all() / total).insert_column(0, ids.alias("id"))
+        found = [raw[name][row] for name in columns]
+        raise PodiumError(f"{file}: id {ids[row]}: expected {expected}, found {found}")
+    return numbers.select(pl.all() / total if summing else pl.all()).insert_column(0, ids.alias("id"))

@@ -17,10 +17,11 @@ import numpy as np
 import polars as pl
 
 from pipeline.artifacts import Artifacts
-from pipeline.competitions.metrics import metric_named
+from pipeline.competitions.decision import PLAIN
 from pipeline.competitions.task import Competition
-from pipeline.data.folds import Split
+from pipeline.data.folds import Split, group_keys
 from pipeline.data.rows import swapped
+from pipeline.ensemble.scoring import Answers, score
 from pipeline.errors import PodiumError
 from pipeline.files import atomic_folder, remove_partials, sha256_file, write_json, write_parquet
 from pipeline.inference.predict import predict_member
@@ -28,9 +29,6 @@ from pipeline.kinds import KINDS
 from pipeline.members.context import Run, Start
 from pipeline.models.saved import save_untrained
 from pipeline.training.checkpoint import Checkpoint, checkpoint
-
-UNSEEN = 1.0e-6
-"""Rows added to each class of the prior, so that one that never occurred has a finite log loss."""
 
 SWAPPED_ROWS = 64
 """So many rows of the fold are asked in both orders of their sides."""
@@ -62,21 +60,19 @@ def train_fold(split: Split, start: Start, fold: int, artifacts: Artifacts) -> f
         turned = swapped(split.fold.head(SWAPPED_ROWS), competition.kind) if mirrors else split.fold.head(0)
         asked = pl.concat([split.fold, split.holdout, turned])
         answers = predict_member(folder, artifacts, asked, competition, run.token_cache)
-        probabilities, mirrored = np.split(answers, [len(asked) - len(turned)])
+        means, mirrored = np.split(answers, [len(asked) - len(turned)])
         if kind.knows_every_row:
-            _refuse_gaps(probabilities, label)
+            _refuse_gaps(means, label)
         print(f"{label}: {len(asked)} rows predicted in {time.monotonic() - began:.1f} s", flush=True)
         if training is not None:
-            unlearned = collapsed(split, probabilities[: len(split.fold)], competition)
+            unlearned = collapsed(split, means[: len(split.fold)], competition)
             training["collapsed"] = unlearned or training["failed"] is not None
             if training["collapsed"]:
                 why = "no better than the prior" if unlearned else training["failed"]
                 print(f"warning: {label}: COLLAPSED, {why}", flush=True)
-        told = {"training": training, "swap": swap_difference(probabilities, mirrored, competition)}
-        _write(provenance | told, split, probabilities, start, artifacts)
-    if not len(split.fold):
-        return None
-    return metric_named(competition.metric).score(split.fold["label"].to_numpy(), probabilities[: len(split.fold)])
+        told = {"training": training, "swap": swap_difference(means, mirrored, competition)}
+        _write(provenance | told, split, means, start, artifacts)
+    return fold_score(split.fold, means[: len(split.fold)], artifacts.competition()) if len(split.fold) else None
 
 
 def quick_look(split: Split, start: Start, rows: int, artifacts: Artifacts) -> float:
@@ -89,21 +85,28 @@ def quick_look(split: Split, start: Start, rows: int, artifacts: Artifacts) -> f
         state = Checkpoint(Path(temporary) / "checkpoint")
         run = Run(f"{start.member} quick look", artifacts, state, quick=True)
         kind.train()(Split(split.train.head(rows), asked, split.holdout), start, folder, run)
-        probabilities = predict_member(folder, artifacts, asked, competition)
+        means = predict_member(folder, artifacts, asked, competition)
     if kind.knows_every_row:
-        _refuse_gaps(probabilities, run.label)
-    return metric_named(competition.metric).score(asked["label"].to_numpy(), probabilities)
+        _refuse_gaps(means, run.label)
+    return fold_score(asked, means, artifacts.competition())
 
 
-def _refuse_gaps(probabilities: np.ndarray, label: str) -> None:
-    if lacking := int((~np.isfinite(probabilities).all(axis=1)).sum()):
-        raise PodiumError(f"{label}: expected finite probabilities, found {lacking} rows without")
+def fold_score(rows: pl.DataFrame, means: np.ndarray, competition: Competition) -> float:
+    """Returns the competition's score of a fold model's answers to `rows`; what is decided is decided plainly."""
+    groups = group_keys(rows, competition.kind).rank("dense").to_numpy()
+    answers = Answers(means, PLAIN.apply(means, competition))
+    return score(rows["label"].to_numpy(), answers, groups, competition)
+
+
+def _refuse_gaps(means: np.ndarray, label: str) -> None:
+    if lacking := int((~np.isfinite(means).all(axis=1)).sum()):
+        raise PodiumError(f"{label}: expected finite numbers, found {lacking} rows without")
 
 
 def swap_difference(answers: np.ndarray, mirrored: np.ndarray, competition: Competition) -> float | None:
     """Returns the largest difference between what a model says of mirrored rows, brought back, and of the rows.
 
-    answers (rows, classes) of at least the rows that `mirrored` (turned rows, classes) answers, in the same order. None
+    answers (rows, outputs) of at least the rows that `mirrored` (turned rows, outputs) answers, in the same order. None
     where none was asked.
     """
     if not len(mirrored):
@@ -111,31 +114,29 @@ def swap_difference(answers: np.ndarray, mirrored: np.ndarray, competition: Comp
     return float(np.abs(competition.mirrored(mirrored) - answers[: len(mirrored)]).max())
 
 
-def collapsed(split: Split, probabilities: np.ndarray, competition: Competition) -> bool:
-    """Returns whether the fold model is no better on its fold than the shares of the classes that it learned from."""
-    labels = split.fold["label"].to_numpy()
+def collapsed(split: Split, means: np.ndarray, competition: Competition) -> bool:
+    """Returns whether the fold model is no better on its fold than the constant predictor of what it learned from."""
+    labels, family = split.fold["label"].to_numpy(), competition.family
     if not len(labels):
         return False
-    counts = np.bincount(split.train["label"].to_numpy(), minlength=len(competition.outputs)) + UNSEEN
-    prior = np.tile(counts / counts.sum(), (len(labels), 1))
-    log_loss = METRICS["log_loss"].score
-    return not log_loss(labels, probabilities) < log_loss(labels, prior)
+    prior = family.means(family.link(family.prior(split.train["label"].to_numpy())[None]))  # nothing is ruled out
+    return not family.losses(labels, means).mean() < family.losses(labels, np.tile(prior, (len(labels), 1))).mean()
 
 
 def _write(
-    provenance: dict[str, Any], split: Split, probabilities: np.ndarray | None, start: Start, artifacts: Artifacts
+    provenance: dict[str, Any], split: Split, means: np.ndarray | None, start: Start, artifacts: Artifacts
 ) -> None:
-    """Writes the OOF and holdout parts, and the receipt that names them; `probabilities` of fold and holdout, one below
+    """Writes the OOF and holdout parts, and the receipt that names them; `means` of fold and holdout, one below
     the other, None for a fold that is not trained."""
-    member, fold, classes = provenance["member"], provenance["fold"], start.competition.outputs
-    values = np.empty((0, len(classes))) if probabilities is None else probabilities
+    member, fold, outputs = provenance["member"], provenance["fold"], start.competition.outputs
+    values = np.empty((0, len(outputs))) if means is None else means
     files = {"oof": artifacts.oof_part(member, fold), "holdout": artifacts.holdout_part(member, fold)}
     each = zip(files.values(), (split.fold, split.holdout), np.split(values, [len(split.fold)]), strict=True)
     for file, rows, part in each:
-        columns = (pl.Series(name, part[:, c]) for c, name in enumerate(classes))
+        columns = (pl.Series(name, part[:, c]) for c, name in enumerate(outputs))
         write_parquet(rows.select("id").with_columns(columns), file)
     hashes = {name: sha256_file(file) for name, file in files.items()}
-    receipt = provenance | {"trained": probabilities is not None, "parts": hashes}
+    receipt = provenance | {"trained": means is not None, "parts": hashes}
     write_json(artifacts.receipt(member, fold), receipt)
 
 

@@ -15,7 +15,6 @@ import numpy as np
 import polars as pl
 
 from pipeline.artifacts import Artifacts
-from pipeline.competitions.metrics import log_losses
 from pipeline.competitions.task import Competition
 from pipeline.config import Stack, member_settings
 from pipeline.data.folds import group_keys, split_rows
@@ -49,11 +48,11 @@ def shuffled(rows: pl.DataFrame, folds: pl.DataFrame, competition: Competition, 
     turns = rng.permutation(prompts.max() + 1)[prompts]
     last = np.sort(turns)[min(MOST_ROWS, len(rows)) - 1]
     chosen = rows.with_columns(folds["fold"]).filter(pl.Series(turns <= last))
-    labels = chosen["label"].to_numpy().copy()
+    order = np.arange(len(chosen))
     for fold in np.unique(chosen["fold"]):
         places = np.flatnonzero(chosen["fold"] == fold)
-        labels[places] = labels[rng.permutation(places)]
-    return chosen.with_columns(pl.Series("label", labels, dtype=pl.Int8))
+        order[places] = rng.permutation(places)
+    return chosen.with_columns(chosen["label"].gather(order))
 
 
 def run_probe(
@@ -61,7 +60,7 @@ def run_probe(
 ) -> dict[str, Any]:
     """Builds members and stack on shuffled labels in `copy` (a temporary folder) and says what they gain.
 
-    Returns metrics/probe.json: rows, prior, score (level-2 nested, both log losses), gain, standard_error, leak.
+    Returns metrics/probe.json: rows, prior, score (level-2 nested, both in the loss of the answers), gain, standard_error, leak.
     """
     noise = shuffled(artifacts.train().collect(), artifacts.folds(), competition, stack.seed)
     assigned = noise.select("id", "fold")
@@ -80,13 +79,15 @@ def run_probe(
     oof = read_oof(copy, list(MEMBERS), competition)
     with redirect_stdout(io.StringIO()):
         comparison = compare_candidates(oof, list(MEMBERS), stack.candidates, competition, threads, stack.seed)
-    return verdict(oof.labels, comparison.nested[comparison.chosen], comparison.second.groups)
+    means = comparison.nested[comparison.chosen].means
+    return verdict(comparison.table.labels, means, comparison.second.groups, competition)
 
 
-def verdict(labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
-    """Returns what (rows, classes) probabilities gain over the rows' class shares, and whether by more than chance."""
-    shares = np.bincount(labels, minlength=probabilities.shape[1]) / len(labels)
-    prior, score = (log_losses(labels, each) for each in (np.tile(shares, (len(labels), 1)), probabilities))
+def verdict(labels: np.ndarray, means: np.ndarray, groups: np.ndarray, competition: Competition) -> dict[str, Any]:
+    """Returns what (rows, outputs) means gain over the constant predictor, and whether by more than chance."""
+    family = competition.family
+    constant = np.tile(family.prior(labels), (len(labels), 1))
+    prior, score = (family.losses(labels, each) for each in (constant, means))
     gain, error = float((prior - score).mean()), cluster_error(prior - score, groups)
     return {
         "rows": len(labels),

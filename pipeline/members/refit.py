@@ -64,7 +64,7 @@ def refit(start: Start, wanted: bool, artifacts: Artifacts) -> bool:
 
 
 def _train(split: Split, start: Start, folder: Path, run: Run) -> np.ndarray | None:
-    """Trains into `folder`; returns the model's (rows, classes) answers to `split.fold`, None where it collapsed."""
+    """Trains into `folder`; returns the model's (rows, outputs) answers to `split.fold`, None where it collapsed."""
     KINDS[start.settings.kind].train()(split, start, folder, run)
     gc.collect()  # networks refer to themselves; the prediction is about to load another
     answers = predict_member(folder, run.artifacts, split.fold, start.competition, run.token_cache)

@@ -53,7 +53,7 @@ def resolve(name: str, params: Params, competition: Competition, artifacts: Arti
     return {
         "member": name,
         "settings": asdict(settings),
-        "competition": asdict(competition),
+        "competition": asdict(competition.as_learned()),
         "threads": params.threads,
         "code": fingerprint(module, alone=SHARED, without=UNCOUNTED),
         "kind": {key: getattr(kind, key) for key in DECIDES},

@@ -17,7 +17,7 @@ PREDICTIONS = "predictions.parquet"
 
 
 def save_external(predictions: pl.DataFrame, settings: External, competition: Competition, folder: Path) -> None:
-    """Writes `predictions` (id and one Float64 column per class) as a member's fold model."""
+    """Writes `predictions` (id and one Float64 column per output) as a member's fold model."""
     folder.mkdir(parents=True, exist_ok=True)
     write_parquet(predictions, folder / PREDICTIONS)
     save_member(folder, settings, competition)
@@ -28,13 +28,13 @@ class ExternalModel:
     """What somebody else's model says, by id."""
 
     known: pl.DataFrame
-    """id and one column per class."""
-    classes: tuple[str, ...]
+    """id and one column per output."""
+    outputs: tuple[str, ...]
 
     def predict(self, rows: pl.DataFrame) -> np.ndarray:
-        """Returns (rows, classes) probabilities by id; a row whose id is unknown is NaN."""
+        """Returns (rows, outputs) means by id; a row whose id is unknown is NaN."""
         joined = rows.select("id").join(self.known, on="id", how="left", maintain_order="left")
-        return joined.select(self.classes).to_numpy().astype(np.float64)
+        return joined.select(self.outputs).to_numpy().astype(np.float64)
 
 
 def load_external(folder: Path, competition: Competition) -> ExternalModel:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.artifacts import DATASET_METADATA, Artifacts
+from pipeline.competitions.submission import as_submitted, submission_cells
 from pipeline.competitions.task import Competition
 from pipeline.config import Package
 from pipeline.files import sha256_file, write_json
-from pipeline.kernel.submission import to_distribution
 
 if TYPE_CHECKING:
     from pipeline.ensemble.ladder import Ladder  # the room kaggle writes metadata, and needs no models
@@ -30,13 +30,16 @@ def write_manifest(
     """
     files = sorted(path for path in package.root.rglob("*") if path.is_file())
     names = {path: path.relative_to(package.root).as_posix() for path in files}
-    prior = to_distribution(np.array([ladder.prior]))[0]  # a class that never occurred keeps a small share
+    prior = as_submitted(np.array([ladder.prior]), competition)  # a class that never occurred keeps a small share
+    cells = submission_cells(prior, ladder.rungs[0].decision.apply(prior, competition), competition)
     write_json(
         package.manifest_file,
         {
             "format": MANIFEST_FORMAT,
             "competition": asdict(competition),
-            "prior": dict(zip(competition.outputs, prior.tolist(), strict=True)),
+            "prior": dict(zip(competition.outputs, prior[0].tolist(), strict=True)),
+            # What the kernel writes before anything else, with the standard library alone.
+            "prior_cells": {column: cell for column, (cell,) in cells.items()},
             "members": members,
             "rungs": [
                 {"name": rung.name, "members": list(rung.members), "stacker": rung.stacker} for rung in ladder.rungs

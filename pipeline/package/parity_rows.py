@@ -18,7 +18,7 @@ PARITY_SEED = 41
 
 
 def parity_rows(train: pl.DataFrame, oof: pl.DataFrame, members: list[str], competition: Competition) -> pl.DataFrame:
-    """Returns up to 32 rows of each fold, its longest among them: id, fold, texts, "<member>/<class>" out-of-fold.
+    """Returns up to 32 rows of each fold, its longest among them: id, fold, texts, "<member>/<output>" out-of-fold.
 
     `train` has id and the text fields; `oof` has id, fold and members' columns for every row outside the holdout.
     """
@@ -42,7 +42,7 @@ def parity_rows(train: pl.DataFrame, oof: pl.DataFrame, members: list[str], comp
 def refit_rows(train: pl.DataFrame, answers: dict[str, pl.DataFrame], fold: int, parity: pl.DataFrame) -> pl.DataFrame:
     """Returns rows in the form of `parity`, with what the members' final refits said of them when they were trained.
 
-    `answers`: member -> id and one column per class, as pipeline/members/refit.py wrote them, for the same ids each.
+    `answers`: member -> id and one column per output, as pipeline/members/refit.py wrote them, for the same ids each.
     Members without a refit are null. `fold` is the number under which the kernel runs the refits.
     """
     columns = [

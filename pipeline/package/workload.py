@@ -15,7 +15,6 @@ import polars as pl
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.data.rows import field_characters
-from pipeline.ensemble.row_priority import kl_divergence
 from pipeline.files import read_json
 from pipeline.inference.passes import FIRST, combined, passes_of
 from pipeline.inference.predict import open_member
@@ -28,7 +27,7 @@ def member_workload(
 ) -> dict[str, Any]:
     """Returns `passes`, `gains` and `work` for a member's entry in the manifest; its files lie in `package` already.
 
-    gains: pass beyond the first -> expected gain in log loss of the member alone, on the rows of `parity`. work, for
+    gains: pass beyond the first -> expected gain of the member alone, on the rows of `parity`. work, for
     networks: parameters of the layers, their number and width, bytes to load, sequences and their longest length.
     """
     model = package.model(name, member["folds"][0])
@@ -80,6 +79,6 @@ def _gains(
     gains, known = {}, {FIRST: parts[FIRST]}
     for which in passes[1:]:
         more = known | {which: parts[which]}
-        gains[which] = round(float(kl_divergence(combined(more), combined(known)).mean()), 6)
+        gains[which] = round(float(competition.family.divergence(combined(more), combined(known)).mean()), 6)
         known = more
     return gains

@@ -46,7 +46,7 @@ class Forecast:
     steps: list[dict[str, Any]]
     """Step, rows and seconds, in the expected order."""
     expected_loss: float
-    """Log loss that is expected of the rows whose steps are complete."""
+    """Loss that is expected of the rows whose steps are complete."""
     end_seconds: float
     """When the run is expected to end."""
     seconds: float
@@ -59,7 +59,7 @@ class Forecast:
         lines = [f"{self.rows} rows within {self.budget_seconds:g} s would be:"]
         lines.append(f"  {'step':<32} {'rows':>8} {'seconds':>9}")
         lines += [f"  {each['step']:<32} {each['rows']:>8} {each['seconds']:>9.1f}" for each in self.steps]
-        end = f"over after {self.end_seconds:.0f} s, with an expected log loss of {self.expected_loss:.4f}"
+        end = f"over after {self.end_seconds:.0f} s, with an expected loss of {self.expected_loss:.4f}"
         return [*lines, f"{end}; everything would take {self.seconds:.0f} s, at most {self.upper_seconds:.0f} s"]
 
 
@@ -77,7 +77,7 @@ def forecast_kernel(
     draw = np.random.default_rng(DRAW_SEED).integers(len(known), size=rows)
     characters = {name: each[draw] for name, each in field_characters(known, task.fields).items()}
     loads = loads_of(members, characters, task)
-    expected = expected_gain(ladder.rungs, members)
+    expected = expected_gain(ladder.rungs, members, ladder.competition.family)
     present, sizes = np.tile(np.asarray(ladder.prior), (rows, 1)), np.sum(list(characters.values()), axis=0)
     hardware = {device.name: device.hardware for device in devices}
     may = who_may(members, set(hardware))

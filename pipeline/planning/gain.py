@@ -1,4 +1,4 @@
-"""What a step gains: the log loss that a set of members is expected to reach, as the `stack` stage measured it."""
+"""What a step gains: the loss that a set of members is expected to reach, as the `stack` stage measured it."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ from functools import cached_property
 
 import numpy as np
 
+from pipeline.competitions.family import Family
 from pipeline.ensemble.ladder import Rung, answering_order
-from pipeline.ensemble.row_priority import entropy, row_gains
+from pipeline.ensemble.row_priority import row_gains
 from pipeline.planning.steps import Members
 
 
 @dataclass(frozen=True)
 class ExpectedGain:
-    """Expected log losses of sets of members, and what more work takes from them; no test row is needed."""
+    """Expected losses of sets of members, and what more work takes from them; no test row is needed."""
 
     rungs: tuple[Rung, ...]
     """The prior first, the full set last."""
     folds: Mapping[str, int]
     """Member -> how many fold models the package holds."""
     passes: Mapping[str, Mapping[str, float]]
-    """Member -> pass beyond the first -> expected gain in log loss of that member alone."""
+    """Member -> pass beyond the first -> expected gain of that member alone."""
+    family: Family
 
     def rung(self, have: frozenset[str]) -> Rung:
         """Returns the rung with the least expected loss if the members in `have` have run; the full one if all have."""
@@ -33,7 +35,7 @@ class ExpectedGain:
         return [(frozenset(rung.members), rung) for rung in answering_order(self.rungs)]
 
     def loss(self, counts: Mapping[str, int]) -> float:
-        """Returns the expected log loss if `counts` fold models of each member have run.
+        """Returns the expected loss if `counts` fold models of each member have run.
 
         The average of n fold models lies between one and all K by the variance that averaging leaves, 1/n.
         """
@@ -48,9 +50,9 @@ class ExpectedGain:
             return 0.0
         return self.passes.get(member, {}).get(which, 0.0) / len(rung.members) ** 2 / max(counts[member], 1)
 
-    def row_gains(self, rung: Rung, probabilities: np.ndarray, characters: np.ndarray) -> np.ndarray:
-        """Returns (rows,) the expected gain of answers by `rung` in place of `probabilities` (rows, classes)."""
-        return row_gains(rung.priority, entropy(probabilities), characters)
+    def row_gains(self, rung: Rung, means: np.ndarray, characters: np.ndarray) -> np.ndarray:
+        """Returns (rows,) the expected gain of answers by `rung` in place of `means` (rows, outputs)."""
+        return row_gains(rung.priority, self.family.uncertainty(means), characters)
 
 
 def averaged_share(count: int, folds: int) -> float:
@@ -58,7 +60,8 @@ def averaged_share(count: int, folds: int) -> float:
     return 0.0 if folds < 2 or count < 2 else (1.0 - 1.0 / min(count, folds)) / (1.0 - 1.0 / folds)
 
 
-def expected_gain(rungs: tuple[Rung, ...], members: Members) -> ExpectedGain:
+def expected_gain(rungs: tuple[Rung, ...], members: Members, family: Family) -> ExpectedGain:
     """Returns the gains of a ladder and the manifest's `members`; a rung or pass without figures gains nothing."""
     folds = {name: len(member["folds"]) for name, member in members.items()}
-    return ExpectedGain(rungs, folds, {name: member.get("gains", {}) for name, member in members.items()})
+    gains = {name: member.get("gains", {}) for name, member in members.items()}
+    return ExpectedGain(rungs, folds, gains, family)

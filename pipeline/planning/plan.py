@@ -61,7 +61,7 @@ class Situation:
     """(member, device) -> whether the member may run there."""
     chunk_seconds: float
     present: np.ndarray
-    """(rows, classes) the present probabilities."""
+    """(rows, outputs) the present means."""
     characters: np.ndarray
     """(rows,) length of the row's texts."""
 

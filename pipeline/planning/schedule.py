@@ -56,7 +56,7 @@ class Schedule:
     """The moment after which no chunk may end."""
     characters: np.ndarray
     present: np.ndarray
-    """(rows, classes) the present probabilities."""
+    """(rows, outputs) the present means."""
     may: Callable[[str, str], bool] = lambda member, device: True
     everything: bool = False
     """Whether to run every row of every step, whatever it gains, as far as time allows: the dress rehearsal."""

@@ -89,7 +89,7 @@ def test_an_inconsistent_file_is_refused(change: dict, expected: str, tmp_path: 
 def test_a_name_that_is_ours_is_refused(change: dict, expected: str, tmp_path: Path) -> None:
     sound = {
         "name": "human-or-model",
-        "task": "single",
+        "task": "text",
         "metric": "log_loss",
         "id": "row_id",
         "texts": {"text": "text"},

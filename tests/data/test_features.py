@@ -13,7 +13,7 @@ from pipeline.competitions.task import TASKS, Task
 from pipeline.data.features import BATCH, mirrored_features, text_features
 from pipeline.data.rows import swapped
 
-PREFERENCE, SINGLE = TASKS["preference"], TASKS["single"]
+PREFERENCE, SINGLE = TASKS["preference"], TASKS["text"]
 TURNS = pl.List(pl.String)
 
 texts = (

@@ -296,7 +296,7 @@ def test_real_sentences_with_tabs_and_a_running_number(tmp_path):
     shutil.copy(folder / "ids-sst-train.csv", tmp_path / "train.csv")
     description = {
         "name": "sentiment",
-        "task": "single",
+        "task": "text",
         "metric": "accuracy",
         "id": "id",
         "texts": {"text": "sentence"},

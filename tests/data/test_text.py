@@ -27,7 +27,7 @@ from pipeline.data.text import (
 )
 from pipeline.models.backbones.tokenizer import load_tokenizer
 
-PREFERENCE, SINGLE = TASKS["preference"], TASKS["single"]
+PREFERENCE, SINGLE = TASKS["preference"], TASKS["text"]
 FAMILIES = {"encoder": "bert", "decoder": "llama"}
 turn = st.none() | st.text("ab \n[SEP]é", max_size=60) | st.just("word " * 40)
 field = st.lists(turn, max_size=4)

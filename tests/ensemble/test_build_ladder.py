@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import preference_rows, probabilities
+from support import geometric_mean, preference_rows, probabilities
 
 from pipeline.competitions.metrics import log_losses
 from pipeline.competitions.task import Competition
@@ -25,7 +25,6 @@ from pipeline.ensemble.build_ladder import (
 )
 from pipeline.ensemble.calibration import Calibration
 from pipeline.ensemble.ladder import LAST_RESORT, PRIOR, Ladder, Rung, answering_order
-from pipeline.ensemble.logits import geometric_mean
 from pipeline.ensemble.row_priority import entropy, fit_priority, kl_divergence, row_gains
 from pipeline.ensemble.stackers import equal_mean
 from pipeline.ensemble.table import Holdout, Table

@@ -19,7 +19,6 @@ from pipeline.ensemble.calibration import (
     fit_calibration,
     fit_shift,
 )
-from pipeline.ensemble.logits import from_logits, geometric_mean, to_logits
 from pipeline.section import from_json
 
 LOG_LOSS = METRICS["log_loss"]

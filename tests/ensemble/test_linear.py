@@ -8,7 +8,6 @@ from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 
 from pipeline.ensemble.linear import fit_linear, full_form, scalar_form
-from pipeline.ensemble.logits import from_logits
 
 MIRROR = (1, 0, 2)
 

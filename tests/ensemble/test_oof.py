@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from support import preference_rows, write_artifacts, write_external
+from support import geometric_mean, preference_rows, write_artifacts, write_external
 
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.metrics import METRICS
@@ -19,7 +19,6 @@ from pipeline.competitions.task import Competition
 from pipeline.data.folds import split_rows
 from pipeline.ensemble.build_ladder import build_ladder, calibrate
 from pipeline.ensemble.ladder import PRIOR, load_ladder, save_ladder
-from pipeline.ensemble.logits import geometric_mean
 from pipeline.ensemble.nested import compare_candidates
 from pipeline.ensemble.oof import collect
 from pipeline.ensemble.table import read_holdout, read_oof

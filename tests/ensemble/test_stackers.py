@@ -5,14 +5,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from support import preference_rows, probabilities
+from support import geometric_mean, preference_rows, probabilities, to_logits
 
 from pipeline.competitions.metrics import METRICS
 from pipeline.competitions.task import Competition
 from pipeline.data.rows import swapped
 from pipeline.ensemble import stackers
 from pipeline.ensemble.fitting import fit_stacker, greedy_weights
-from pipeline.ensemble.logits import geometric_mean, to_logits
 from pipeline.ensemble.nested import nested_candidates, simplest_of_the_best
 from pipeline.ensemble.stack_inputs import SecondLevel, StackInputs, stack_inputs
 

@@ -5,11 +5,10 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
-from support import preference_rows, probabilities
+from support import geometric_mean, preference_rows, probabilities
 
 from pipeline.competitions.metrics import METRICS, Metric
 from pipeline.competitions.task import Competition
-from pipeline.ensemble.logits import geometric_mean
 from pipeline.ensemble.nested import nested_candidates, second_level
 from pipeline.ensemble.table import Table
 from pipeline.evaluation.diagnostics import (

@@ -5,7 +5,6 @@ import polars as pl
 import pytest
 
 from pipeline.competitions.task import Competition
-from pipeline.ensemble.logits import from_logits
 from pipeline.ensemble.table import Holdout, Table
 from pipeline.evaluation.leak_test import leak_test
 

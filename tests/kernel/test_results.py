@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import preference_rows
+from support import geometric_mean, preference_rows
 
 from pipeline.competitions.task import Competition
 from pipeline.ensemble.calibration import Calibration
 from pipeline.ensemble.ladder import LAST_RESORT, PRIOR, Ladder, Rung
-from pipeline.ensemble.logits import geometric_mean
 from pipeline.ensemble.stackers import equal_mean
 from pipeline.kernel.results import Results, average
 from pipeline.planning.steps import Step

@@ -19,7 +19,6 @@ from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.data.ingest import read_test
 from pipeline.ensemble.ladder import load_ladder
-from pipeline.ensemble.logits import geometric_mean
 from pipeline.files import read_json
 from pipeline.inference.predict import predict_member
 from pipeline.kernel.submission import to_distribution, validate_submission
