@@ -25,11 +25,11 @@ import polars as pl
 
 from benchmarks.result import command_line, write
 from pipeline.artifacts import Artifacts
+from pipeline.competitions.family import average
 from pipeline.competitions.task import competition_from_json
 from pipeline.config import load_params
 from pipeline.data.ingest import read_test
 from pipeline.ensemble.ladder import load_ladder
-from pipeline.ensemble.logits import geometric_mean
 from pipeline.errors import PodiumError
 from pipeline.files import read_json
 from pipeline.inference.predict import predict_member
@@ -137,8 +137,9 @@ def compared(package: Path, data: Path, ran: Ran) -> float:
     competition = competition_from_json(manifest["competition"])
     rows = read_test(data / competition.test, competition, strict=True)
     averages = {
-        name: geometric_mean(
-            [predict_member(artifacts.model(name, k), artifacts, rows, competition) for k in member["folds"]]
+        name: average(
+            competition.family,
+            [predict_member(artifacts.model(name, k), artifacts, rows, competition) for k in member["folds"]],
         )
         for name, member in manifest["members"].items()
     }

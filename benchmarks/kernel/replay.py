@@ -138,11 +138,11 @@ def replay(case: Case, draw: Draw, budget: float) -> Result:
     def finished(chunk: StepChunk) -> None:
         results.add(chunk.step, chunk.rows, case.predictions[chunk.step][chunk.rows])
         if schedule.complete(chunk.step):
-            schedule.present = np.where(np.isfinite(found := results.probabilities()[0]), found, present)
+            schedule.present = np.where(np.isfinite(found := results.means()[0]), found, present)
 
     installing = machine.random.uniform(20, 60)
     end = simulate(schedule, list(DEVICES), installing, machine.outcome, finished) if installing < stop else 0.0
-    final = np.where(np.isfinite(found := results.probabilities()[0]), found, present)
+    final = np.where(np.isfinite(found := results.means()[0]), found, present)
     last = stacking * float(np.exp(machine.random.normal(0, 0.3)))
     return Result(
         end + (last if results.values else 0.0), log_losses(case.labels, to_distribution(final)), written(case, final)
@@ -175,7 +175,7 @@ def usual(case: Case, draw: Draw, budget: float) -> Result:
             results.add(step, np.arange(len(case.rows)), case.predictions[step])
     real += stacking
     present = np.tile(np.asarray(case.ladder.prior), (len(case.rows), 1))
-    final = present if real > budget else np.where(np.isfinite(found := results.probabilities()[0]), found, present)
+    final = present if real > budget else np.where(np.isfinite(found := results.means()[0]), found, present)
     return Result(real, log_losses(case.labels, to_distribution(final)), real <= budget)
 
 
@@ -199,7 +199,7 @@ def cheap_losses(case: Case, draw: Draw) -> np.ndarray:
     for step, values in case.predictions.items():
         if members[step.member]["kind"] == "tabular":
             results.add(step, np.arange(len(case.rows)), values)
-    return log_losses(case.labels, to_distribution(results.probabilities()[0]))
+    return log_losses(case.labels, to_distribution(results.means()[0]))
 
 
 def written(case: Case, probabilities: np.ndarray) -> bool:

@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
-from pipeline.competitions.task import TASKS
+from pipeline.competitions.registry import load_competition
 from pipeline.config import member_settings
 from pipeline.data.text import Encoded
 from pipeline.inference.forward import batch_logits
@@ -42,7 +42,7 @@ from pipeline.validation import read_yaml
 
 TIMED = 2
 """Steps and batches; the faster one counts, for the first pays for what is set up once."""
-TASK, CLASSES = TASKS["preference"], 3
+TASK, CLASSES = load_competition("lmsys").kind, 3
 
 
 def main(asked: dict[str, Any]) -> dict[str, Any]:

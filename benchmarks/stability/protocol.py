@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 from sklearn.model_selection import StratifiedShuffleSplit
 
-from pipeline.competitions.task import TASKS, Task
+from pipeline.competitions.task import Task
 from pipeline.errors import PodiumError
 
 DATA = Path("../shared/data/cs224n")
@@ -67,12 +67,12 @@ class DataSet:
     task: Task
 
 
-PAIR = Task(("a", "b"), "a", ("a", "b"), (0, 1), None)
+PAIR = Task(("a", "b"), "a", ("a", "b"), mirror=(0, 1))
 """Two texts whose order does not matter, through one encoder."""
 SETS = {
     each.name: each
     for each in (
-        DataSet("sentiment", "ids-sst-{}.csv", {"text": "sentence"}, "sentiment", 5, TASKS["single"]),
+        DataSet("sentiment", "ids-sst-{}.csv", {"text": "sentence"}, "sentiment", 5, Task(("text",), "text")),
         DataSet("paraphrase", "quora-subset-{}.csv", {"a": "sentence1", "b": "sentence2"}, "is_duplicate", 2, PAIR),
     )
 }

@@ -16,10 +16,10 @@ from sklearn.model_selection import cross_val_predict
 
 from benchmarks.stack.cheap_members import COMPETITION, KINDS, Member, Rows, draw_rows
 from pipeline.artifacts import HOLDOUT
+from pipeline.competitions.family import Categorical, average
 from pipeline.competitions.metrics import log_losses
 from pipeline.data.folds import assign_folds, group_keys
 from pipeline.ensemble.build_ladder import build_ladder, calibrate
-from pipeline.ensemble.logits import geometric_mean
 from pipeline.ensemble.nested import compare_candidates
 from pipeline.ensemble.table import Holdout, Table
 from pipeline.evaluation.leak_test import leak_test
@@ -27,6 +27,8 @@ from pipeline.members.probe import verdict
 
 CANDIDATES = ("mean", "greedy", "weights", "logistic", "lightgbm")
 FOLDS, HELD_OUT = 4, 0.15
+
+CLASSES = Categorical(3)
 
 
 def one_draw(seed: int, labels: str, count: int, fresh: Rows, with_rivals: bool) -> dict[str, Any]:
@@ -88,13 +90,13 @@ def _ours(rows: Rows, folds: np.ndarray, fresh: Rows, seed: int) -> dict[str, An
 
     asked = {kind: [model.ask(fresh.inputs, fresh.mirrored) for model in trained] for kind, trained in models.items()}
     top = replace(ladder, rungs=(ladder.rungs[-1],))
-    averages = {kind: geometric_mean(each) for kind, each in asked.items()}
+    averages = {kind: average(CLASSES, each) for kind, each in asked.items()}
     deployed = top.predict(averages, fresh.frame)[0]
     calibration = top.rungs[0].calibration
     alone = replace(top, rungs=(replace(top.rungs[0], calibration=replace(calibration, shift=1.0)),))
     fed_single = [alone.predict({kind: each[k] for kind, each in asked.items()}, fresh.frame)[0] for k in range(FOLDS)]
 
-    equal_mean = geometric_mean([each for trained in asked.values() for each in trained])
+    equal_mean = average(CLASSES, [each for trained in asked.values() for each in trained])
     scores = {
         "entropy": _expected(fresh, fresh.truth),
         "best member": min(_expected(fresh, each) for each in averages.values()),
@@ -103,7 +105,7 @@ def _ours(rows: Rows, folds: np.ndarray, fresh: Rows, seed: int) -> dict[str, An
         "stack": _expected(fresh, deployed),
         "stack fed single fold models": float(np.mean([_expected(fresh, each) for each in fed_single])),
     }
-    nested = comparison.nested[comparison.chosen]
+    nested = comparison.nested[comparison.chosen].means
     claimed = float(log_losses(table.labels, nested).mean())
     held_score = float(log_losses(holdout.average.labels, answers.shifted).mean())
     claims = {
@@ -117,8 +119,8 @@ def _ours(rows: Rows, folds: np.ndarray, fresh: Rows, seed: int) -> dict[str, An
 
 def _holdout(frame: pl.DataFrame, labels: np.ndarray, single: dict[int, dict[str, np.ndarray]]) -> Holdout:
     tables = {k: Table(frame, labels, each) for k, each in single.items()}
-    average = {kind: geometric_mean([each[kind] for each in single.values()]) for kind in single[0]}
-    return Holdout(Table(frame, labels, average), tables)
+    averages = {kind: average(CLASSES, [each[kind] for each in single.values()]) for kind in single[0]}
+    return Holdout(Table(frame, labels, averages), tables)
 
 
 def _detections(
@@ -140,7 +142,7 @@ def _detections(
         kept = _holdout(holdout.average.rows, holdout.average.labels, single)
         gaps = leak_test(leaky, kept, members, COMPETITION)
         before, after = (log_losses(each.labels, each.probabilities[kind]).mean() for each in (table, leaky))
-        stack = compare_candidates(leaky, members, ("weights",), COMPETITION, 1, seed).nested["weights"]
+        stack = compare_candidates(leaky, members, ("weights",), COMPETITION, 1, seed).nested["weights"].means
         planted[kind] = {
             "flattery": float(before - after),
             "caught": gaps[kind].leak,
@@ -149,7 +151,7 @@ def _detections(
         }
     return {
         "gap": {"accused": any(gap.leak for gap in clean.values()), "planted": planted},
-        "probe": verdict(table.labels, nested, groups),
+        "probe": verdict(table.labels, nested, groups, COMPETITION),
     }
 
 

@@ -23,15 +23,17 @@ import yaml
 from benchmarks.process import run
 from benchmarks.result import ROOT, command_line, write
 from pipeline.artifacts import HOLDOUT
+from pipeline.competitions.family import Categorical
 from pipeline.competitions.registry import load_competition
 from pipeline.data import demo
 from pipeline.data.folds import assign_folds, group_keys
 from pipeline.data.ingest import prepare
-from pipeline.ensemble.logits import from_logits, to_logits
 from pipeline.files import write_json, write_parquet
 
 GOAL = {"seconds": 480, "peak_mb": 3000}
 THREADS, FOLDS = 2, 5
+
+CLASSES = Categorical(3)
 
 
 def write_run(folder: Path, count: int, members: int) -> None:
@@ -47,13 +49,13 @@ def write_run(folder: Path, count: int, members: int) -> None:
     inside, held = rows.filter(folds != HOLDOUT), rows.filter(folds == HOLDOUT).drop("fold")
     models = pl.DataFrame({"model": range(FOLDS)}, schema={"model": pl.Int8})
     held = held.join(models, how="cross", maintain_order="left_right")
-    logits, rng = to_logits(truth), np.random.default_rng(0)
+    logits, rng = CLASSES.link(truth), np.random.default_rng(0)
     for name, frame, true in (
         ("oof", inside, logits[folds != HOLDOUT]),
         ("holdout", held, np.repeat(logits[folds == HOLDOUT], FOLDS, axis=0)),
     ):
         for m in range(members):
-            answers = from_logits((0.9 - 0.05 * m) * true + (0.5 + 0.08 * m) * rng.normal(size=true.shape))
+            answers = CLASSES.means((0.9 - 0.05 * m) * true + (0.5 + 0.08 * m) * rng.normal(size=true.shape))
             frame = frame.with_columns(pl.Series(f"m{m}/{c}", answers[:, i]) for i, c in enumerate(competition.outputs))
         write_parquet(frame, artifacts / "oof" / f"{name}.parquet")
     for m, fold in product(range(members), range(FOLDS)):

@@ -2,8 +2,8 @@
 
 Members and stackers compute with natural parameters (logits, log odds, standardised numbers); files, teammates and
 people see means (probabilities, numbers). Everything between them is a function of one potential A: the loss is
-A(eta) - eta . t for the statistic t of a label, and the mean is A's derivative (Barndorff-Nielsen 1978, "Information and
-Exponential Families"). Needs NumPy and SciPy alone, because the kernel ships it.
+A(eta) - eta . t for the statistic t of a label, and the mean is A's derivative (Barndorff-Nielsen 1978,
+"Information and Exponential Families"). Needs NumPy and SciPy alone, because the kernel ships it.
 """
 
 from __future__ import annotations

@@ -132,7 +132,9 @@ def _check_outcome(competition: Competition) -> None:
     given = [key for key in ("column", "one_hot", "columns") if getattr(label, key) is not None]
     if len(given) != 1 or given[0] not in wanted:
         found = f", found {' and '.join(given)}" if given else ""
-        raise PodiumError(f"label: outcome {outcome}: give {'either ' if len(wanted) > 1 else ''}{' or '.join(wanted)}{found}")
+        raise PodiumError(
+            f"label: outcome {outcome}: give {'either ' if len(wanted) > 1 else ''}{' or '.join(wanted)}{found}"
+        )
     if outcome != "classes" and competition.classes:
         raise PodiumError(f"classes: only outcome classes has them, found outcome {outcome}")
     if outcome == "classes":
@@ -151,7 +153,8 @@ def _check_outcome(competition: Competition) -> None:
     if outcome in ("classes", "choice"):
         values = label.one_hot or competition.label_values
         if len(values) != len(competition.outputs):
-            raise PodiumError(f"label: {len(values)} entries for {len(competition.outputs)} {'classes' if outcome == 'classes' else 'options'}")
+            what = "classes" if outcome == "classes" else "options"
+            raise PodiumError(f"label: {len(values)} entries for {len(competition.outputs)} {what}")
         if len(set(values)) < len(values):
             raise PodiumError(f"label: expected different entries, found {list(values)}")
     elif label.values is not None:

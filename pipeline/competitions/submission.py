@@ -57,7 +57,7 @@ def check_answers(competition: Competition, metric: Metric) -> None:
 
 
 def as_submitted(means: np.ndarray, competition: Competition) -> np.ndarray:
-    """Returns (rows, outputs) means as a submission may hold them: probabilities of classes are clipped and sum to 1."""
+    """Returns (rows, outputs) means as a submission may hold them: those of classes are clipped and sum to 1."""
     if competition.outcome not in ("classes", "choice"):
         return np.clip(means, 0.0, 1.0) if competition.family.bounded else means
     clipped = np.clip(means, SMALLEST_PROBABILITY, 1.0)
@@ -88,8 +88,7 @@ def _cells(column: str, what: str, means: np.ndarray, decided: np.ndarray, compe
         place = outputs.index(column) if column in outputs else 0
         return [str(int(value)) for value in decided[:, place].tolist()]
     if what == MEAN:
-        values = competition.family.expected(means)
-        column_values = values[:, outputs.index(column) if column in outputs else 0]
+        column_values = competition.family.expected(means)[:, outputs.index(column) if column in outputs else 0]
     else:
         column_values = means[:, outputs.index(what)]
     return [repr(value) for value in column_values.tolist()]

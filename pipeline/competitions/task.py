@@ -164,7 +164,9 @@ class Competition:
 
     def as_learned(self) -> Competition:
         """Returns all of it that training reads: another metric or submission trains nothing anew."""
-        return replace(self, metric="", answers={}, join="", medals={}, hidden_rows=None, submission="code", quotes="doubled")
+        return replace(
+            self, metric="", answers={}, join="", medals={}, hidden_rows=None, submission="code", quotes="doubled"
+        )
 
     def mirrored_labels(self, labels: np.ndarray) -> np.ndarray:
         """Returns the labels of the swapped rows."""

@@ -1,9 +1,10 @@
 """Fits the linear stackers: regression on the members' natural parameters, its weights tied by the task's symmetry.
 
-A linear stacker says z_c = bias_c + sum over members m and outputs k of weights[m, k, c] * eta[m, k], and the family's
-mean of z (the softmax, for classes). Its form tells which of these weights are free. Weights that change places when the two sides of a row do
-are one number, so mirrored rows get mirrored answers by construction, and the fit needs no mirrored copies of the rows.
-The loss is convex, so L-BFGS-B (Byrd, Lu, Nocedal and Zhu 1995) finds its only minimum from any start.
+A linear stacker says z_c = bias_c + sum over members m and outputs k of weights[m, k, c] * eta[m, k], and the
+family's mean of z (the softmax, for classes). Its form tells which of these weights are free.
+Weights that change places when the two sides of a row do are one number, so mirrored rows get mirrored answers by
+construction, and the fit needs no mirrored copies of the rows. The loss is convex, so L-BFGS-B (Byrd, Lu, Nocedal and
+Zhu 1995) finds its only minimum from any start.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class LinearForm:
     """The weights of a linear stacker that are free, and the bounds of the fit."""
 
     ties: np.ndarray
-    """(free, outputs, outputs): 1 at [f, k, c] where a member's f-th free number weighs its output k in the answer c."""
+    """(free, outputs, outputs): 1 at [f, k, c] where a member's f-th free number weighs its output k in output c."""
     bias_ties: np.ndarray
     """(free, outputs): 1 at [f, c] where the f-th free bias stands in the answer c."""
     low: float = -np.inf
@@ -35,9 +36,7 @@ class LinearForm:
     """A class that never occurs would otherwise drive its bias to minus infinity."""
 
 
-def scalar_form(
-    family: Family, mirror: tuple[int, ...] | None, low: float = 0.0, high: float = np.inf
-) -> LinearForm:
+def scalar_form(family: Family, mirror: tuple[int, ...] | None, low: float = 0.0, high: float = np.inf) -> LinearForm:
     """Returns the form with one weight per member, non-negative by default, and a bias but for exchangeable outputs."""
     each = np.eye(family.outputs)
     return LinearForm(each[None], each[:0] if family.exchangeable else _orbits(each, mirror), low, high)

@@ -35,7 +35,9 @@ def nested_candidates(
     names: Sequence[str], rows: SecondLevel, competition: Competition, threads: int, seed: int
 ) -> dict[str, Answers]:
     """Returns candidate -> answers to each part, from a fit, a calibration and a decision on the others."""
-    result = {name: Answers(np.empty((len(rows.labels), len(competition.outputs))), rows.labels.copy()) for name in names}
+    result = {
+        name: Answers(np.empty((len(rows.labels), len(competition.outputs))), rows.labels.copy()) for name in names
+    }
     for part in np.unique(rows.parts):
         outside, common = rows.parts == part, Common()
         inside, asked = rows.take(~outside), rows.inputs.take(outside)
@@ -87,9 +89,7 @@ def compare_candidates(
     print(f"stack: {', '.join(candidates)} on {len(table.labels)} rows in {outer} outer folds", flush=True)
     nested = nested_candidates(candidates, rows, competition, threads, seed)
     sign = metric_named(competition.metric).sign
-    losses = {
-        name: -sign * row_scores(table.labels, each, rows.groups, competition) for name, each in nested.items()
-    }
+    losses = {name: -sign * row_scores(table.labels, each, rows.groups, competition) for name, each in nested.items()}
     if not np.isfinite(list(losses.values())).all():  # a metric without a value here, such as the AUC of one class
         losses = {name: competition.family.losses(table.labels, each.means) for name, each in nested.items()}
     return Comparison(table, rows, nested, simplest_of_the_best(losses, rows.groups))

@@ -1,8 +1,9 @@
 """Which rows gain most from one more member: predicted from how unsure the present answer is, and how long the row is.
 
-Where an answer p' that knows more is calibrated, going from p to p' lowers the loss by their divergence (for classes, KL(p' || p)) in expectation,
-whatever the label turns out to be. That is regressed here; unlike the loss itself it has no noise of labels in it. A
-plain "the unsure rows first" would send the rows about which people disagree, and which no model can settle.
+Where an answer p' that knows more is calibrated, going from p to p' lowers the loss by their divergence (for classes,
+KL(p' || p)) in expectation, whatever the label turns out to be. That is regressed here; unlike the loss itself it has
+no noise of labels in it. A plain "the unsure rows first" would send the rows about which people disagree, and which no
+model can settle.
 """
 
 from __future__ import annotations
@@ -12,9 +13,7 @@ import numpy as np
 from pipeline.competitions.family import Family
 
 
-def fit_priority(
-    better: np.ndarray, present: np.ndarray, characters: np.ndarray, family: Family
-) -> tuple[float, ...]:
+def fit_priority(better: np.ndarray, present: np.ndarray, characters: np.ndarray, family: Family) -> tuple[float, ...]:
     """Returns coefficients for `row_gains`, by least squares on rows that neither answer was fitted on.
 
     better, present (rows, outputs): with and without the member; characters (rows,): length of the row's texts.

@@ -59,7 +59,7 @@ def stack_inputs(
     with_features: bool,
     features: pl.DataFrame | None = None,
 ) -> StackInputs:
-    """Returns the inputs from one (rows, outputs) array of means per member and the rows' texts, or their text `features`.
+    """Returns the inputs from (rows, outputs) means per member and the rows' texts, or their text `features`.
 
     What a member would say with the sides exchanged is taken to be the mirror image of what it said, as it is for all
     but networks that read both sides in one sequence; the report shows how far each member is from that.

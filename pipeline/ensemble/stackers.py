@@ -24,7 +24,7 @@ class Linear:
 
     name: str
     weights: np.ndarray
-    """(members, outputs, outputs): how much the logit of a member's output (second axis) counts for an output (third)."""
+    """(members, outputs, outputs): how much a member's output (second axis) counts for an output (third)."""
     bias: np.ndarray
     """(outputs,)."""
 
@@ -74,7 +74,9 @@ def _boosted(stacker: Boosted, logits: np.ndarray, features: np.ndarray) -> np.n
     return stacker.base.logits(logits) + raw_scores(stacker.boosters, table, stacker.threads)
 
 
-def raw_scores(boosters: Sequence[lgb.Booster], table: np.ndarray, threads: int, trees: int | None = None) -> np.ndarray:
+def raw_scores(
+    boosters: Sequence[lgb.Booster], table: np.ndarray, threads: int, trees: int | None = None
+) -> np.ndarray:
     """Returns what the trees add, (rows, outputs), from a booster for all classes or one per output."""
     each = [each.predict(table, raw_score=True, num_iteration=trees, num_threads=threads) for each in boosters]
     return np.asarray(each[0]) if len(each) == 1 and np.ndim(each[0]) == 2 else np.stack(each, axis=1)

@@ -109,9 +109,7 @@ class Stacked:
         return list(self.ladder.rungs[-1].members)
 
 
-def cv_scores(
-    stacked: Stacked, training: dict[str, collapse.Records], seconds: dict[str, float | None]
-) -> CvScores:
+def cv_scores(stacked: Stacked, training: dict[str, collapse.Records], seconds: dict[str, float | None]) -> CvScores:
     """Returns everything that metrics/cv.json states.
 
     `training` holds the records of each member's fold models, `seconds` what they took.

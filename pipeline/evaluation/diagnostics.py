@@ -54,8 +54,8 @@ def marginal_gains(
     """Returns what the stack loses without each member, and what the best one gains by it, with 95 % intervals.
 
     The intervals are paired by row. All scores are level-2 nested, so a member that only adds noise comes out below
-    zero. The best member itself is measured against the constant predictor. Positive is better in either direction of the
-    metric.
+    zero. The best member itself is measured against the constant predictor. Positive is better in either direction of
+    the metric.
     """
     metric = metric_named(competition.metric)
 

@@ -58,7 +58,9 @@ def leak_test(oof: Table, holdout: Holdout | None, members: list[str], competiti
     own = oof.groups(competition)
     groups = np.concatenate([own, holdout.average.groups(competition) + own.max() + 1])
     seen = {name: _losses(oof, name, competition) for name in members}
-    unseen = {name: np.stack([_losses(table, name, competition) for table in holdout.single.values()]) for name in members}
+    unseen = {
+        name: np.stack([_losses(table, name, competition) for table in holdout.single.values()]) for name in members
+    }
     # A member is compared up to twice and judged by the stronger of the two, and all comparisons share the false
     # alarms. The limit is one-sided: what looks harder out of fold than on new rows is no leak.
     comparisons = len(members) * (2 if len(members) > 1 else 1)
@@ -100,8 +102,8 @@ def _median(values: list[np.ndarray]) -> np.ndarray:
 def _compared(
     values: np.ndarray, labels: np.ndarray, is_oof: np.ndarray, groups: np.ndarray
 ) -> tuple[float, float] | None:
-    """Returns the mean on the holdout minus that on the out-of-fold rows at equal shares of the strata `labels` (rows,), and its standard error;
-    None where there is nothing to compare, or nothing that varies.
+    """Returns the mean on the holdout minus that on the out-of-fold rows, and its standard error; None where there is
+    nothing to compare, or nothing that varies. `labels` (rows,) are strata, whose shares are taken to be equal on both.
 
     Least squares on one column per class and one for the holdout; the error is the sandwich estimator's, clustered by
     `groups` (Liang and Zeger 1986).

@@ -12,7 +12,8 @@ from pipeline.competitions.task import Competition
 from pipeline.errors import PodiumError
 
 EXACT, ROUNDED = 1.0e-4, 2.0e-2
-"""Largest absolute difference of a probability (of a number, in units of the training rows' spread), for fp32 and for what computes in half precision or int8."""
+"""Largest absolute difference of a probability, or of a number in units of the training rows' spread: for fp32, and for
+what computes in half precision or int8."""
 ROUNDED_MEAN, ROUNDED_LOSS = 2.0e-3, 1.0e-4
 """In half precision also: largest mean difference, and largest expected loss, were the labels drawn from the
 out-of-fold answers (their divergence). The true labels do not travel with the package."""

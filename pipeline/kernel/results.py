@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
-from pipeline.competitions.family import average
 from pipeline.competitions.decision import PLAIN
+from pipeline.competitions.family import Family, average
 from pipeline.competitions.task import Competition
 from pipeline.data.features import text_features
 from pipeline.ensemble.ladder import LAST_RESORT, PRIOR, Ladder
@@ -54,7 +54,7 @@ class Results:
         if not available:
             return np.full((len(self.rows), len(self.competition.outputs)), np.nan), [PRIOR] * len(self.rows)
         if self.ladder is None:
-            mean = self._averaged(list(available.values()))
+            mean = average_answered(list(available.values()), self.competition.family)
             return mean, np.where(np.isfinite(mean).all(axis=1), LAST_RESORT, PRIOR).tolist()
         return self.ladder.predict(available, self.rows, averaged, self._features)
 
@@ -72,15 +72,15 @@ class Results:
         each = [combined(parts[fold]) for fold in sorted(parts)]
         counts = np.sum([np.isfinite(one).all(axis=1) for one in each], axis=0)
         shares = np.array([averaged_share(count, folds) for count in range(len(each) + 1)])
-        return self._averaged(each), shares[counts]
+        return average_answered(each, self.competition.family), shares[counts]
 
-    def _averaged(self, parts: list[np.ndarray]) -> np.ndarray:
-        """Returns the average of (rows, outputs) means, for each row over those that are finite there."""
-        finite = np.stack([np.isfinite(part).all(axis=1) for part in parts], axis=1)
-        result = np.full_like(parts[0], np.nan)
-        for pattern in np.unique(finite, axis=0):
-            rows = (finite == pattern).all(axis=1)
-            if pattern.any():
-                chosen = [part[rows] for part, has in zip(parts, pattern, strict=True) if has]
-                result[rows] = average(self.competition.family, chosen)
-        return result
+
+def average_answered(parts: list[np.ndarray], family: Family) -> np.ndarray:
+    """Returns the average of (rows, outputs) means, for each row over those that are finite there."""
+    finite = np.stack([np.isfinite(part).all(axis=1) for part in parts], axis=1)
+    result = np.full_like(parts[0], np.nan)
+    for pattern in np.unique(finite, axis=0):
+        rows = (finite == pattern).all(axis=1)
+        if pattern.any():
+            result[rows] = average(family, [part[rows] for part, has in zip(parts, pattern, strict=True) if has])
+    return result

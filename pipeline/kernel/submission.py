@@ -71,8 +71,7 @@ def write_submission(
         for line in form.rows:
             row = row_of.get(line[form.place])
             answered = (
-                old if row is None or column is None else column[row]
-                for old, column in zip(line, columns, strict=True)
+                old if row is None or column is None else column[row] for old, column in zip(line, columns, strict=True)
             )
             writer.writerow(answered)
 

@@ -60,7 +60,8 @@ def run_probe(
 ) -> dict[str, Any]:
     """Builds members and stack on shuffled labels in `copy` (a temporary folder) and says what they gain.
 
-    Returns metrics/probe.json: rows, prior, score (level-2 nested, both in the loss of the answers), gain, standard_error, leak.
+    Returns metrics/probe.json: rows, prior, score (level-2 nested, both losses of the answers), gain, standard_error,
+    leak.
     """
     noise = shuffled(artifacts.train().collect(), artifacts.folds(), competition, stack.seed)
     assigned = noise.select("id", "fold")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from pipeline.ensemble.logits import to_logits
+from pipeline.competitions.family import Family
 from pipeline.ledger.ledger import clock
 
 MOST_BINS = 10
@@ -65,15 +65,15 @@ def time_text(value: float | None) -> str:
     return clock(value) if value >= 9.95 else f"{value:.1f} s" if value >= 0.995 else f"{value:.2f} s"
 
 
-def correlations(members: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns Pearson correlations of members' centred log-probabilities, and the number of rows that each is over.
+def correlations(members: Iterable[np.ndarray], family: Family) -> tuple[np.ndarray, np.ndarray]:
+    """Returns Pearson correlations of members' natural parameters, and the number of rows that each is over.
 
-    members: (rows, classes) probabilities each, NaN where a row is not covered. Logs are centred per row (a softmax
-    ignores that constant) and per class (or two members would look alike for knowing the same class shares). Both
+    members: (rows, outputs) means each, NaN where a row is not covered. Logits are centred per row (a softmax ignores
+    that constant) and all per output (or two members would look alike for knowing the same class shares). Both
     results are (members, members), over the rows that both cover; a correlation is NaN where one is constant or fewer
     than two rows are shared.
     """
-    centred = [to_logits(one) for one in members]
+    centred = [family.link(one) for one in members]
     covered = [np.isfinite(one).all(axis=1) for one in centred]
     result = np.full((len(centred), len(centred)), np.nan)
     shared = np.zeros(result.shape, dtype=np.int64)

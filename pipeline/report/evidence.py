@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.artifacts import CV_METRICS, PROBE_METRICS, REHEARSAL_METRICS, Artifacts
-from pipeline.competitions.metrics import METRICS, Metric
+from pipeline.competitions.metrics import Metric, metric_named
 from pipeline.competitions.task import Competition, competition_from_json
 from pipeline.errors import PodiumError
 from pipeline.files import read_json
@@ -46,10 +46,10 @@ class Evidence:
 
     @property
     def metric(self) -> Metric:
-        return METRICS[self.competition.metric]
+        return metric_named(self.competition.metric)
 
     def probabilities(self, member: str) -> np.ndarray:
-        """Returns a member's OOF probabilities (rows, classes), NaN where it does not cover a row."""
+        """Returns a member's OOF means (rows, outputs), NaN where it does not cover a row."""
         columns = [f"{member}/{name}" for name in self.competition.outputs]
         if not set(columns) <= set(self.oof.columns):
             return np.full((self.oof.height, len(columns)), np.nan)

@@ -24,6 +24,9 @@ STAGES = (
     *("finetune", "refit", "probe", "oof", "stack", "diagnostics", "package", "rehearse"),
 )
 
+MOST_PLOTS = 12
+"""So many outputs get a plot of their calibration; with hundreds of classes nobody would look at the others."""
+
 
 def render(evidence: Evidence) -> str:
     """Returns the whole page as HTML; the same evidence gives the same bytes."""
@@ -68,7 +71,7 @@ def head(evidence: Evidence) -> dict[str, Any]:
         "bayes": bayes,
         "best_score": members.get(stack["best_member"]),
     }
-    rungs = [("prior", "class shares (prior)", prior)]
+    rungs = [("prior", "constant answer (prior)", prior)]
     others = {name: finite(value) for name, value in stack["candidates"].items() if name != stack["chosen"]}
     for kind, scores in (("member", members), ("candidate", others)):
         rising = sorted(scores.items(), key=lambda item: _worst_first(evidence, item[1]))
@@ -111,7 +114,7 @@ def _folds(evidence: Evidence, member: str) -> dict[int, float]:
 def alike(evidence: Evidence) -> dict[str, Any] | None:
     """Returns the members' correlations, the rows behind each, and a tint from 0 (at `floor`) to 1 (if identical)."""
     names = list(evidence.cv["members"])
-    values, shared = charts.correlations(evidence.probabilities(name) for name in names)
+    values, shared = charts.correlations((evidence.probabilities(name) for name in names), evidence.competition.family)
     if not np.isfinite(values).any():
         return None
     floor = min(math.floor(10 * np.nanmin(values)) / 10, 0.9)
@@ -121,10 +124,15 @@ def alike(evidence: Evidence) -> dict[str, Any] | None:
 
 
 def calibration(evidence: Evidence) -> dict[str, Any] | None:
-    """Returns per class the plot of stack and best member, and the stack's bins as numbers."""
-    best, classes = evidence.cv["stack"]["best_member"], evidence.competition.outputs
-    stack, member = float_array(evidence.level2.select(classes)), evidence.probabilities(best)
-    hits = [frame["label"].to_numpy()[:, None] == np.arange(len(classes)) for frame in (evidence.level2, evidence.oof)]
+    """Returns the plot of stack and best member for each probability, and the stack's bins as numbers; None without."""
+    family, best = evidence.competition.family, evidence.cv["stack"]["best_member"]
+    if not family.bounded:
+        return None
+    stack, member = float_array(evidence.level2.select(evidence.competition.outputs)), evidence.probabilities(best)
+    classes = evidence.competition.outputs[:MOST_PLOTS]
+    hits = [family.statistic(frame["label"].to_numpy()) for frame in (evidence.level2, evidence.oof)]
+    for hit, each in zip(hits, (stack, member), strict=True):
+        each[~np.isfinite(hit)] = np.nan  # nobody knows whether that was right
     bins = [charts.reliability(hits[0][:, c], stack[:, c]) for c in range(len(classes))]
     faint = [charts.reliability(hits[1][:, c], member[:, c]) for c in range(len(classes))]
     plots = [charts.reliability_plot(*each) for each in zip(classes, bins, faint, strict=True)]

@@ -52,4 +52,7 @@ def disagreement_rows(competition: Competition, found: dict[str, Any]) -> dict[s
     rows = found["disagreements"]
     if not rows or len(rows[0]["members"]) < 2:
         return None
+    by_class = competition.outcome in ("classes", "choice")
+    for row in rows:
+        row["truth"] = None if by_class else ", ".join(f"{value:g}" for value in row["label"])
     return {"rows": rows, "classes": competition.outputs}

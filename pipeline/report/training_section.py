@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from pipeline.ensemble.row_priority import entropy
 from pipeline.report.charts import finite, plot
 from pipeline.report.evidence import Evidence
 from pipeline.report.stability_section import panels, ticks
@@ -42,7 +41,7 @@ def training(evidence: Evidence) -> dict[str, Any] | None:
     """Returns curves and runs by member, and the backbones' pretraining; None where no network was trained."""
     if not (evidence.receipts or evidence.pretraining):
         return None
-    level = prior_entropy(evidence.cv.get("classes") or {})
+    level = prior_loss(evidence)
     plots = [
         (member, curve_plot(f"Learning curves of {member}", [_line(each) for each in folds], level))
         for member, folds in _by_member(evidence)
@@ -76,14 +75,18 @@ def failures(evidence: Evidence) -> list[str]:
         if count := max(counted, len(numbers)):
             which = f" (fold {', '.join(map(str, numbers))})" if numbers else ""
             models = "1 fold model" if count == 1 else f"{count} fold models"
-            lines.append(f'member "{member}": {models} COLLAPSED{which}, no better than the class shares')
+            lines.append(f'member "{member}": {models} COLLAPSED{which}, no better than the prior')
     dropped = evidence.cv.get("dropped") or {}
     return lines + [f'member "{name}" was LEFT OUT of stack and package: {why}' for name, why in dropped.items()]
 
 
-def prior_entropy(shares: dict[str, float]) -> float | None:
-    """Returns the cross entropy of always answering with these class shares, in nats; None where they are not known."""
-    return finite(entropy(np.array([list(shares.values())]))[0]) if shares else None
+def prior_loss(evidence: Evidence) -> float | None:
+    """Returns the training loss of the constant predictor, in nats; None where it is not known."""
+    prior, family = evidence.cv.get("classes") or {}, evidence.competition.family
+    if not prior:
+        return None
+    # Numbers are standardised, and half their variance is left to learn.
+    return finite(family.uncertainty(np.array([list(prior.values())]))[0]) if family.bounded else 0.5
 
 
 def _by_member(evidence: Evidence) -> list[tuple[str, list[dict[str, Any]]]]:

@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import SHARED
+from support import SHARED, TASKS
 
-from pipeline.competitions.task import TASKS, Task
+from pipeline.competitions.task import Task
 from pipeline.data.features import BATCH, mirrored_features, text_features
 from pipeline.data.rows import swapped
 

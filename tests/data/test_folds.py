@@ -12,10 +12,10 @@ from competition_files import LMSYS, preference, train_row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
-from support import ROOT, preference_rows, run_module, write_artifacts
+from support import ROOT, TASKS, preference_rows, run_module, write_artifacts
 
 from pipeline.artifacts import HOLDOUT, Artifacts
-from pipeline.competitions.task import TASKS, Competition
+from pipeline.competitions.task import Competition
 from pipeline.data.folds import assign_folds, group_keys, split_rows
 from pipeline.data.ingest import prepare
 from pipeline.errors import PodiumError

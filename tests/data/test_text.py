@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support import TASKS
 
-from pipeline.competitions.task import TASKS
 from pipeline.data.rows import swapped
 from pipeline.data.text import (
     CUT,

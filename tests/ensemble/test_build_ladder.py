@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import geometric_mean, preference_rows, probabilities
+from support import CLASSES, geometric_mean, preference_rows, probabilities
 
 from pipeline.competitions.metrics import log_losses
 from pipeline.competitions.task import Competition
@@ -25,7 +25,7 @@ from pipeline.ensemble.build_ladder import (
 )
 from pipeline.ensemble.calibration import Calibration
 from pipeline.ensemble.ladder import LAST_RESORT, PRIOR, Ladder, Rung, answering_order
-from pipeline.ensemble.row_priority import entropy, fit_priority, kl_divergence, row_gains
+from pipeline.ensemble.row_priority import fit_priority, row_gains
 from pipeline.ensemble.stackers import equal_mean
 from pipeline.ensemble.table import Holdout, Table
 from pipeline.kinds import KINDS
@@ -117,7 +117,7 @@ def test_the_last_resort_is_the_mean_of_calibrated_members(lmsys: Competition, t
     spoken = dict(zip(names, list(table.probabilities.values())[:3], strict=True))
     found, by = ladder.predict(spoken, table.rows)
     assert set(by) == {LAST_RESORT}
-    assert np.allclose(found, geometric_mean([single.apply(each) for each in spoken.values()]), atol=1e-12)
+    assert np.allclose(found, geometric_mean([single.apply(each, CLASSES) for each in spoken.values()]), atol=1e-12)
     # Two of two are no last resort: half of the members that spoke make up a rung.
     found, by = ladder.predict({name: spoken[name] for name in names[:2]}, table.rows)
     assert set(by) == {"a"}
@@ -146,11 +146,11 @@ def test_averaging_counts_only_where_it_gains(ladder: Ladder, table: Table) -> N
     rung, labels = ladder.rungs[1], table.labels
     noisy = [probabilities(labels, 3, 0.6, seed) for seed in range(4)]
     mean = geometric_mean(noisy)
-    gained = with_averaging(rung, labels, noisy, mean).averaging
+    gained = with_averaging(rung, labels, noisy, mean, CLASSES).averaging
     assert gained == pytest.approx(
         np.mean([log_losses(labels, each).mean() for each in noisy]) - log_losses(labels, mean).mean()
     )
-    assert with_averaging(rung, labels, [mean], noisy[0]).averaging == 0.0
+    assert with_averaging(rung, labels, [mean], noisy[0], CLASSES).averaging == 0.0
 
 
 def held_out(table: Table, prompts: int, labels: np.ndarray) -> Holdout:
@@ -175,7 +175,7 @@ def test_a_holdout_that_cannot_be_halved_gives_no_shift(
     holdout = held_out(table, prompts, labels)
     found, answers = calibrate(ladder, holdout, 0)
     assert capsys.readouterr().out.startswith(
-        f"warning: the holdout has {len(labels)} rows with {prompts} different first prompts, too few for two halves"
+        f"warning: the holdout has {len(labels)} rows in {prompts} groups, too few for two halves"
     )
     assert {rung.calibration.shift for rung in found.rungs[1:]} == {1.0}
     assert answers is not None
@@ -202,24 +202,26 @@ def test_the_shift_goes_from_one_fold_model_to_all(share: float, shift: float) -
     rng = np.random.default_rng(0)
     each = rng.dirichlet(np.ones(3), size=5)
     calibration = Calibration(temperature=1.2, shift=shift)
-    assert np.allclose(calibration.apply(each, 0.0), Calibration(temperature=1.2).apply(each))
-    assert np.allclose(calibration.apply(each, 1.0), calibration.apply(each))
-    between = calibration.apply(each, np.array([0.0, share, 1.0, share, share]))
-    assert np.allclose(between[0], calibration.apply(each, 0.0)[0])
-    assert np.allclose(between[2], calibration.apply(each)[2])
-    assert np.allclose(between[1], Calibration(temperature=1.2, shift=shift**share).apply(each)[1])
+    assert np.allclose(calibration.apply(each, CLASSES, 0.0), Calibration(temperature=1.2).apply(each, CLASSES))
+    assert np.allclose(calibration.apply(each, CLASSES, 1.0), calibration.apply(each, CLASSES))
+    between = calibration.apply(each, CLASSES, np.array([0.0, share, 1.0, share, share]))
+    assert np.allclose(between[0], calibration.apply(each, CLASSES, 0.0)[0])
+    assert np.allclose(between[2], calibration.apply(each, CLASSES)[2])
+    assert np.allclose(between[1], Calibration(temperature=1.2, shift=shift**share).apply(each, CLASSES)[1])
 
 
 def test_rows_that_gain_are_found_by_what_is_known_before() -> None:
     rng = np.random.default_rng(0)
     present = rng.dirichlet(np.ones(3), size=2000)
-    unsure = entropy(present)
+    unsure = CLASSES.uncertainty(present)
     # The better answer differs more where the present one is unsure.
     better = present * np.exp(rng.normal(size=present.shape) * unsure[:, None])
     better /= better.sum(axis=1, keepdims=True)
     characters = rng.integers(10, 5000, size=2000).astype(float)
-    gains = row_gains(fit_priority(better[:1000], present[:1000], characters[:1000]), unsure[1000:], characters[1000:])
-    real = kl_divergence(better, present)[1000:]
+    gains = row_gains(
+        fit_priority(better[:1000], present[:1000], characters[:1000], CLASSES), unsure[1000:], characters[1000:]
+    )
+    real = CLASSES.divergence(better, present)[1000:]
     best = np.argsort(-gains)[:250]
     assert real[best].mean() > 1.3 * real.mean()
     assert gains.mean() == pytest.approx(real.mean(), rel=0.2)
@@ -231,5 +233,5 @@ def test_rows_that_gain_are_found_by_what_is_known_before() -> None:
 def test_a_divergence_is_never_negative(seed: int) -> None:
     rng = np.random.default_rng(seed)
     first, second = rng.dirichlet(np.ones(3), size=(2, 6))
-    assert (kl_divergence(first, second) >= -1e-12).all()
-    assert np.allclose(kl_divergence(first, first), 0.0)
+    assert (CLASSES.divergence(first, second) >= -1e-12).all()
+    assert np.allclose(CLASSES.divergence(first, first), 0.0)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import CLASSES, from_logits, geometric_mean, to_logits
 
 from pipeline.competitions.metrics import METRICS
 from pipeline.competitions.task import Competition
@@ -44,16 +45,16 @@ def test_temperature_and_bias_of_a_wrong_model_are_found(lmsys: Competition) -> 
     assert found.bias is not None
     assert found.bias[0] == found.bias[1]  # the two sides are alike, by construction
     assert found.bias[2] - found.bias[0] == pytest.approx(-0.5 / 1.6, abs=0.06)
-    assert LOG_LOSS.score(labels, found.apply(probabilities)) < LOG_LOSS.score(labels, probabilities) - 0.02
+    assert LOG_LOSS.score(labels, found.apply(probabilities, CLASSES)) < LOG_LOSS.score(labels, probabilities) - 0.02
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_calibrated_model_is_left_as_it_is(seed: int, lmsys: Competition) -> None:
     labels, probabilities = drawn(2000, seed)
     found = fitted(labels, probabilities, lmsys)
-    assert LOG_LOSS.score(labels, found.apply(probabilities)) < LOG_LOSS.score(labels, probabilities) + 1e-9
+    assert LOG_LOSS.score(labels, found.apply(probabilities, CLASSES)) < LOG_LOSS.score(labels, probabilities) + 1e-9
     assert found.temperature == pytest.approx(1.0, abs=0.1)
-    assert UNCALIBRATED.apply(probabilities) is probabilities
+    assert UNCALIBRATED.apply(probabilities, CLASSES) is probabilities
 
 
 @settings(max_examples=20, deadline=None)
@@ -65,7 +66,7 @@ def test_calibration_is_bounded_and_never_turns_a_model_round(sure: float, tie: 
     found = fitted(labels, probabilities, load_competition("lmsys"))
     assert TEMPERATURES[0] * 0.999 <= found.temperature <= TEMPERATURES[1] * 1.001
     assert np.abs(found.bias or (0.0,)).max() <= 2 * LARGEST_BIAS
-    softened = replace(found, bias=None).apply(probabilities)
+    softened = replace(found, bias=None).apply(probabilities, CLASSES)
     assert np.allclose(softened.sum(axis=1), 1)
     likeliest = softened[np.arange(100), probabilities.argmax(axis=1)]
     assert (likeliest >= softened.max(axis=1) - 1e-12).all()  # where two classes are equal, the last bits decide
@@ -74,7 +75,12 @@ def test_calibration_is_bounded_and_never_turns_a_model_round(sure: float, tie: 
 def test_mirrored_answers_stay_mirrored(lmsys: Competition) -> None:
     labels, probabilities = drawn(1000, 3, sure=2.0, tie=0.7)
     found = replace(fitted(labels, probabilities, lmsys), shift=0.9)
-    assert np.abs(lmsys.mirrored(found.apply(lmsys.mirrored(probabilities))) - found.apply(probabilities)).max() < 1e-12
+    assert (
+        np.abs(
+            lmsys.mirrored(found.apply(lmsys.mirrored(probabilities), CLASSES)) - found.apply(probabilities, CLASSES)
+        ).max()
+        < 1e-12
+    )
     assert from_json(Calibration, json.loads(json.dumps(asdict(found)))) == found
 
 
@@ -87,9 +93,9 @@ def test_averaging_fold_models_asks_for_a_surer_answer_which_the_pairing_finds()
         labels = (from_logits(true).cumsum(axis=1) < rng.random((800, 1))).sum(axis=1)
         single = [from_logits(true + 0.8 * rng.normal(size=true.shape)) for _ in range(5)]
         average = geometric_mean(single)
-        shifts.append(fit_shift(labels, single, average))
-        plain.append(best_temperature(labels, average))
-        assert fit_shift(labels, [average] * 5, average) == pytest.approx(1.0, abs=1e-4)
+        shifts.append(fit_shift(labels, single, average, CLASSES))
+        plain.append(best_temperature(labels, average, CLASSES))
+        assert fit_shift(labels, [average] * 5, average, CLASSES) == pytest.approx(1.0, abs=1e-4)
     assert max(shifts) < 0.95
     assert np.std(np.log(shifts)) < 0.5 * np.std(np.log(plain))
 

@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
+from support import CLASSES, from_logits
 
+from pipeline.competitions.family import Categorical
 from pipeline.ensemble.linear import fit_linear, full_form, scalar_form
 
 MIRROR = (1, 0, 2)
@@ -29,7 +31,7 @@ def loss(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray, bias: np.n
 def test_the_weights_that_drew_the_labels_are_found() -> None:
     true = np.array([0.9, 0.0, 0.5])[:, None, None] * np.eye(3)
     logits, labels = drawn(true, np.array([-0.2, -0.2, 0.4]), 20_000, 0)
-    weights, bias = fit_linear(logits, labels, scalar_form(3, MIRROR), np.full(3, 1 / 3), 0.0)
+    weights, bias = fit_linear(logits, labels, CLASSES, scalar_form(CLASSES, MIRROR), np.full(3, 1 / 3), 0.0)
     assert np.abs(weights - true).max() < 0.05
     assert np.abs(bias - [-0.2, -0.2, 0.4]).max() < 0.05
 
@@ -37,17 +39,17 @@ def test_the_weights_that_drew_the_labels_are_found() -> None:
 def test_the_unpenalised_full_form_is_multinomial_logistic_regression() -> None:
     rng = np.random.default_rng(1)
     logits, labels = drawn(rng.normal(size=(2, 4, 4)) * 0.5, np.array([0.3, -0.1, 0.0, -0.2]), 3000, 1)
-    weights, bias = fit_linear(logits, labels, full_form(4, None), np.zeros(2), 1.0e-9)
+    weights, bias = fit_linear(logits, labels, Categorical(4), full_form(Categorical(4), None), np.zeros(2), 1.0e-9)
     known = LogisticRegression(C=1e9, max_iter=5000, tol=1e-8).fit(logits.reshape(3000, -1), labels)
     ours = from_logits(np.einsum("rmk,mkc->rc", logits, weights) + bias)
     assert np.abs(ours - known.predict_proba(logits.reshape(3000, -1))).max() < 1e-3
 
 
-@pytest.mark.parametrize("form", [scalar_form(3, MIRROR), full_form(3, MIRROR)])
+@pytest.mark.parametrize("form", [scalar_form(CLASSES, MIRROR), full_form(CLASSES, MIRROR)])
 def test_no_small_step_improves_the_minimum(form) -> None:
     logits, labels = drawn(np.stack([np.eye(3)] * 2) * 0.7, np.zeros(3), 500, 2)
     centre, strength = np.array([1.0, 0.0]), 0.01
-    weights, bias = fit_linear(logits, labels, form, centre, strength)
+    weights, bias = fit_linear(logits, labels, CLASSES, form, centre, strength)
     goal = centre[:, None, None] * np.eye(3)
 
     def penalised(w: np.ndarray, b: np.ndarray) -> float:
@@ -68,8 +70,8 @@ def test_mirrored_rows_get_mirrored_answers_and_weights_stay_in_bounds(seed: int
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(60, members, 3))
     labels = rng.integers(0, 3, 60)
-    for form in (scalar_form(3, MIRROR), full_form(3, MIRROR)):
-        weights, bias = fit_linear(logits, labels, form, np.full(members, 1 / members), 10.0**power)
+    for form in (scalar_form(CLASSES, MIRROR), full_form(CLASSES, MIRROR)):
+        weights, bias = fit_linear(logits, labels, CLASSES, form, np.full(members, 1 / members), 10.0**power)
         straight = from_logits(np.einsum("rmk,mkc->rc", logits, weights) + bias)
         turned = from_logits(np.einsum("rmk,mkc->rc", logits[:, :, list(MIRROR)], weights) + bias)
         assert np.abs(turned[:, list(MIRROR)] - straight).max() < 1e-12
@@ -79,13 +81,13 @@ def test_mirrored_rows_get_mirrored_answers_and_weights_stay_in_bounds(seed: int
 
 def test_a_strong_penalty_leaves_the_centre() -> None:
     logits, labels = drawn(np.stack([np.eye(3)] * 2), np.zeros(3), 200, 3)
-    weights, _ = fit_linear(logits, labels, full_form(3, MIRROR), np.array([0.7, 0.3]), 1.0e6)
+    weights, _ = fit_linear(logits, labels, CLASSES, full_form(CLASSES, MIRROR), np.array([0.7, 0.3]), 1.0e6)
     assert np.abs(weights - np.array([0.7, 0.3])[:, None, None] * np.eye(3)).max() < 1e-4
 
 
 def test_mirror_images_share_their_weights() -> None:
-    assert full_form(3, None).ties.shape == (9, 3, 3)
-    form = full_form(3, MIRROR)
+    assert full_form(CLASSES, None).ties.shape == (9, 3, 3)
+    form = full_form(CLASSES, MIRROR)
     assert form.ties.shape == (5, 3, 3)
     assert np.array_equal(form.ties.sum(axis=0), np.ones((3, 3)))  # every weight belongs to exactly one free number
     assert np.array_equal(form.bias_ties, [[1, 1, 0], [0, 0, 1]])

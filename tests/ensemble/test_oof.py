@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from support import geometric_mean, preference_rows, write_artifacts, write_external
+from support import CLASSES, geometric_mean, preference_rows, write_artifacts, write_external
 
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.metrics import METRICS
@@ -131,7 +131,7 @@ def test_the_stack_from_parts_to_ladder(built: Artifacts, lmsys: Competition, tm
     assert len(comparison.table.labels) == 200  # the rows that both members cover
     ladder, held = calibrate(build_ladder(oof, MEMBERS, comparison.chosen, lmsys, 1, 0), holdout, 0)
     assert [rung.members for rung in ladder.rungs] == [(), ("strong",), ("weak",), ("strong", "weak")]
-    scores = cv_scores(Stacked(oof, holdout, None, comparison, ladder, held), {}, {"strong": 1.0}, 0).as_json()
+    scores = cv_scores(Stacked(oof, holdout, None, comparison, ladder, held, 0), {}, {"strong": 1.0}).as_json()
     strong = scores["members"]["strong"]
     table = comparison.table
     strong_covered = METRICS["log_loss"].score(table.labels, table.probabilities["strong"])
@@ -173,7 +173,7 @@ def test_each_row_is_answered_by_the_highest_rung_that_it_reaches(built: Artifac
     both = ladder.predict({name: each[5:6] for name, each in available.items()}, rows[5:6])[0]
     assert np.allclose(mixed[5], both[0])
     mean = geometric_mean([available["strong"][5:6], available["weak"][5:6]])
-    assert np.allclose(both, ladder.rungs[-1].calibration.apply(mean))
+    assert np.allclose(both, ladder.rungs[-1].calibration.apply(mean, CLASSES))
     nothing, by = ladder.predict({}, rows)
     assert set(by) == {PRIOR}
     assert np.allclose(nothing, ladder.prior)

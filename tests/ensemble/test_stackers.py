@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from support import geometric_mean, preference_rows, probabilities, to_logits
+from support import CLASSES, geometric_mean, preference_rows, probabilities, to_logits
 
 from pipeline.competitions.metrics import METRICS
+from pipeline.competitions.registry import load_competition
 from pipeline.competitions.task import Competition
 from pipeline.data.rows import swapped
 from pipeline.ensemble import stackers
@@ -100,14 +101,14 @@ def test_greedy_weights_are_shares_that_beat_the_best_member(rows: pl.DataFrame)
     labels = rows["label"].to_numpy()
     noise = probabilities(np.zeros_like(labels), 3, 0.0, 9)
     logits = np.stack([to_logits(each) for each in (*said(labels), noise)], axis=1)
-    shares = greedy_weights(logits, labels)
+    shares = greedy_weights(logits, labels, CLASSES)
     assert shares.sum() == pytest.approx(1.0)
     assert (shares >= 0).all()
     assert shares[0] > shares[1] > shares[2]
     greedy = stackers.scalar_weights("greedy", shares, 3)
     inputs = StackInputs(logits, logits, np.empty((300, 0)), np.empty((300, 0)))
     members = [LOG_LOSS.score(labels, each) for each in said(labels)]
-    rules = Competition("x", "single", "log_loss", "id", {"text": "text"}, ("a", "b", "c"), None)  # type: ignore[arg-type]
+    rules = load_competition("spooky")
     assert LOG_LOSS.score(labels, stackers.predict(greedy, inputs, rules)) < min(members)
 
 
@@ -116,7 +117,9 @@ def test_an_overconfident_member_is_mended(name: str, rows: pl.DataFrame, lmsys:
     labels = rows["label"].to_numpy()
     sure = probabilities(labels, 3, 0.7, 0) ** 4
     sure /= sure.sum(axis=1, keepdims=True)
-    nested = nested_candidates([name], second(stack_inputs([sure], rows, lmsys, False), labels), lmsys, 1, 0)[name]
+    nested = nested_candidates([name], second(stack_inputs([sure], rows, lmsys, False), labels), lmsys, 1, 0)[
+        name
+    ].means
     assert LOG_LOSS.score(labels, nested) < LOG_LOSS.score(labels, sure) - 0.05
 
 
@@ -141,8 +144,8 @@ def test_the_outer_fold_never_teaches_its_own_stacker(name: str, rows: pl.DataFr
     inputs, labels = inputs_of(rows, lmsys)
     parts = parts_of(len(labels))
     turned = np.where(parts == 1, (labels + 1) % 3, labels)
-    before = nested_candidates([name], second(inputs, labels), lmsys, 1, 0)[name]
-    after = nested_candidates([name], second(inputs, turned), lmsys, 1, 0)[name]
+    before = nested_candidates([name], second(inputs, labels), lmsys, 1, 0)[name].means
+    after = nested_candidates([name], second(inputs, turned), lmsys, 1, 0)[name].means
     assert np.array_equal(before[parts == 1], after[parts == 1])
     assert not np.array_equal(before[parts == 0], after[parts == 0])
 

@@ -39,7 +39,7 @@ def test_a_collapsed_member_is_told_but_not_stacked(lmsys: Competition) -> None:
     oof = Table(rows.drop("label").with_columns(pl.Series("fold", np.arange(200) // 2 % 2)), labels, says)
     comparison = compare_candidates(oof, ["good"], ("mean",), lmsys, 1, 0)
     ladder = build_ladder(oof, ["good"], "mean", lmsys, 1, 0)
-    found = cv_scores(Stacked(oof, None, None, comparison, ladder, None), TRAINING, {}, 0).as_json()
+    found = cv_scores(Stacked(oof, None, None, comparison, ladder, None, 0), TRAINING, {}).as_json()
     assert list(found["members"]) == ["good", "net"]
     good, net = found["members"].values()
     assert net["score"] == METRICS["log_loss"].score(labels, says["net"])

@@ -38,8 +38,10 @@ def table() -> Table:
 def test_a_members_gains_are_differences_of_nested_scores(table: Table, lmsys: Competition) -> None:
     second = second_level(table, MEMBERS, lmsys, False, 0)
     found = {row["member"]: row for row in marginal_gains(table, second, MEMBERS, lmsys, 1, 0)}
-    full = LOG_LOSS.score(table.labels, nested_candidates(["weights"], second, lmsys, 1, 0)["weights"])
-    left = LOG_LOSS.score(table.labels, nested_candidates(["weights"], second.members([0, 1]), lmsys, 1, 0)["weights"])
+    full = LOG_LOSS.score(table.labels, nested_candidates(["weights"], second, lmsys, 1, 0)["weights"].means)
+    left = LOG_LOSS.score(
+        table.labels, nested_candidates(["weights"], second.members([0, 1]), lmsys, 1, 0)["weights"].means
+    )
     assert found["noise"]["left_out"]["mean"] == pytest.approx(left - full)
     assert [row["best"] for row in found.values()] == [True, False, False]
     assert found["good"]["added"]["low"] > 0.2  # the best member against the class shares
@@ -100,7 +102,7 @@ def test_rows_are_told_apart_by_the_input_that_would_cut_them(lmsys: Competition
 
 def test_slice_scores_add_up_to_the_score(table: Table, lmsys: Competition) -> None:
     stacked = geometric_mean([table.probabilities["good"], table.probabilities["noise"]])
-    found = slice_scores(table, stacked, "good", table.groups(lmsys), lmsys)
+    found = slice_scores(table, stacked, "good", table.groups(lmsys), lmsys, 0)
     outcome = [row for row in found if row["family"] == "outcome"]
     total = sum(row["rows"] * row["stack"] for row in outcome) / sum(row["rows"] for row in outcome)
     assert total == pytest.approx(LOG_LOSS.score(table.labels, stacked))
@@ -118,7 +120,7 @@ def test_a_score_that_is_no_mean_is_that_of_each_slice(
 
     monkeypatch.setitem(METRICS, "spread", Metric(spread, True))
     good = table.probabilities["good"]
-    found = slice_scores(table, good, "noise", table.groups(lmsys), replace(lmsys, metric="spread"))
+    found = slice_scores(table, good, "noise", table.groups(lmsys), replace(lmsys, metric="spread"), 0)
     for family, parts in row_slices(table.rows, table.labels, lmsys).items():
         for name, mask in parts.items():
             (row,) = (row for row in found if (row["family"], row["slice"]) == (family, name))
@@ -135,7 +137,7 @@ def test_the_rows_of_most_disagreement_come_first(table: Table, lmsys: Competiti
     found = disputed_rows(Table(rows, table.labels, says), says["good"], MEMBERS, lmsys)
     assert len(found) == DISAGREEMENTS
     assert found[0]["id"] == table.rows["id"][7]
-    assert found[0]["divergence"] == pytest.approx(np.log(3))
+    assert found[0]["divergence"] == pytest.approx(np.log(3), abs=1e-4)  # probabilities are clipped
     assert found[0]["members"]["copy"] == [0, 1, 0]
     assert found[1]["divergence"] == pytest.approx(0)
     assert all(len(text) <= EXCERPT + 1 for row in found for text in row["texts"].values())

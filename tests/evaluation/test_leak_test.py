@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 import pytest
+from support import from_logits
 
 from pipeline.competitions.task import Competition
 from pipeline.ensemble.table import Holdout, Table

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from pipeline.competitions.family import Categorical, average
+from pipeline.competitions.registry import load_competition
 from pipeline.competitions.task import Competition
 from pipeline.members.context import Start
 from pipeline.settings.external import External
@@ -19,6 +21,14 @@ from pipeline.settings.external import External
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data"
 GOOD, BAD = "for example", "I cannot help"
+TASKS = {"preference": load_competition("lmsys").kind, "text": load_competition("spooky").kind}
+CLASSES = Categorical(3)
+to_logits, from_logits = CLASSES.link, CLASSES.means
+
+
+def geometric_mean(parts: list[np.ndarray]) -> np.ndarray:
+    """The average of (rows, classes) probabilities, by the mean of their logits."""
+    return average(CLASSES, parts)
 
 
 def preference_rows(count: int, seed: int = 0) -> pl.DataFrame:

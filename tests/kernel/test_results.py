@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import geometric_mean, preference_rows
+from support import CLASSES, geometric_mean, preference_rows
 
 from pipeline.competitions.task import Competition
 from pipeline.ensemble.calibration import Calibration
 from pipeline.ensemble.ladder import LAST_RESORT, PRIOR, Ladder, Rung
 from pipeline.ensemble.stackers import equal_mean
-from pipeline.kernel.results import Results, average
+from pipeline.kernel.results import Results, average_answered
 from pipeline.planning.steps import Step
 
 ROWS = 12
@@ -35,7 +35,7 @@ def spoken(seed: int, rows: int = ROWS) -> np.ndarray:
 
 
 def test_nothing_yet(results: Results) -> None:
-    found, by = results.probabilities()
+    found, by = results.means()
     assert np.isnan(found).all()
     assert set(by) == {PRIOR}
 
@@ -44,19 +44,21 @@ def test_rows_climb_as_results_come_in(results: Results) -> None:
     everything, half = np.arange(ROWS), np.arange(0, ROWS, 2)
     parts = {step: spoken(place) for place, step in enumerate([Step("a", 0), Step("a", 1), Step("b", 0)])}
     results.add(Step("a", 0), everything, parts[Step("a", 0)])
-    found, by = results.probabilities()
+    found, by = results.means()
     assert set(by) == {"a"}
     assert np.allclose(found, parts[Step("a", 0)])  # one of two fold models: no shift yet
     results.add(Step("a", 1), half, parts[Step("a", 1)][half])
-    found, by = results.probabilities()
+    found, by = results.means()
     both = geometric_mean([parts[Step("a", 0)], parts[Step("a", 1)]])
-    assert np.allclose(found[half], Calibration(shift=1.5).apply(both)[half])
+    assert np.allclose(found[half], Calibration(shift=1.5).apply(both, CLASSES)[half])
     assert np.allclose(found[1::2], parts[Step("a", 0)][1::2])
     results.add(Step("b", 0), half[:3], parts[Step("b", 0)][half[:3]])
-    found, by = results.probabilities()
+    found, by = results.means()
     assert [by[row] for row in (0, 1, 2, 4, 6)] == ["a+b", "a", "a+b", "a+b", "a"]
     mix = geometric_mean([both[:1], parts[Step("b", 0)][:1]])
-    assert np.allclose(found[0], Calibration(shift=1.5).apply(mix, 0.5)[0])  # a has all of its models, b one of two
+    assert np.allclose(
+        found[0], Calibration(shift=1.5).apply(mix, CLASSES, 0.5)[0]
+    )  # a has all of its models, b one of two
 
 
 def test_the_order_of_arrival_is_of_no_consequence(results: Results, lmsys: Competition) -> None:
@@ -69,17 +71,17 @@ def test_the_order_of_arrival_is_of_no_consequence(results: Results, lmsys: Comp
     ]
     for step, rows, values in chunks:
         results.add(step, rows, values)
-        results.probabilities()
+        results.means()
     for place in np.random.default_rng(0).permutation(len(chunks)):
         other.add(*chunks[place])
-    assert np.array_equal(results.probabilities()[0], other.probabilities()[0])
+    assert np.array_equal(results.means()[0], other.means()[0])
 
 
 def test_without_a_ladder_it_is_the_mean_of_what_has_run(results: Results, lmsys: Competition) -> None:
     results.ladder = None
     results.add(Step("a", 0), np.arange(4), spoken(1, 4))
     results.add(Step("b", 0), np.arange(2), spoken(2, 2))
-    found, by = results.probabilities()
+    found, by = results.means()
     assert by == [LAST_RESORT] * 4 + [PRIOR] * (ROWS - 4)
     assert np.allclose(found[:2], geometric_mean([spoken(1, 4)[:2], spoken(2, 2)]))
     assert np.isnan(found[4:]).all()
@@ -89,11 +91,11 @@ def test_without_a_ladder_it_is_the_mean_of_what_has_run(results: Results, lmsys
 def test_the_average_passes_over_what_is_missing(seed: int, models: int, rows: int) -> None:
     rng = np.random.default_rng(seed)
     parts = list(rng.dirichlet(np.ones(3), size=(models, rows)))
-    assert np.allclose(average(parts), geometric_mean(parts), atol=1e-12)
+    assert np.allclose(average_answered(parts, CLASSES), geometric_mean(parts), atol=1e-12)
     missing = rng.random((models, rows)) < 0.4
     for part, gone in zip(parts, missing, strict=True):
         part[gone, rng.integers(3)] = np.nan
-    found = average(parts)
+    found = average_answered(parts, CLASSES)
     for row in range(rows):
         given_ = [part[row : row + 1] for part, gone in zip(parts, missing, strict=True) if not gone[row]]
         if given_:

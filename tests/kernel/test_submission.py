@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from pipeline.competitions.decision import PLAIN
+from pipeline.competitions.submission import SMALLEST_PROBABILITY, as_submitted
 from pipeline.competitions.task import Competition
 from pipeline.errors import PodiumError
 from pipeline.kernel.submission import (
-    SMALLEST_PROBABILITY,
     SUM_TOLERANCE,
     SubmissionForm,
     read_form,
-    to_distribution,
     validate_submission,
     write_submission,
 )
@@ -30,8 +29,14 @@ ROWS = arrays.arrays(np.float64, st.tuples(st.integers(1, 8), st.just(3)), eleme
 COLUMNS = ("id", "winner_model_a", "winner_model_b", "winner_tie")
 
 
-def form_for(ids: list[str], columns: tuple[str, ...] = COLUMNS) -> SubmissionForm:
-    return SubmissionForm(columns, tuple(ids), np.full((len(ids), 3), 1 / 3))
+def form_for(ids: list[str], columns: tuple[str, ...] = COLUMNS, cell: str = "0.25") -> SubmissionForm:
+    place = columns.index("id")
+    rows = tuple(tuple(id_ if at == place else cell for at in range(len(columns))) for id_ in ids)
+    return SubmissionForm(columns, rows, place)
+
+
+def write(path: Path, form: SubmissionForm, ids: list[str], means: np.ndarray, competition: Competition) -> None:
+    write_submission(path, form, ids, means, PLAIN.apply(means, competition), competition)
 
 
 def read(path: Path) -> list[list[str]]:
@@ -47,13 +52,13 @@ def sample_of(folder: Path, ids: list[str], columns: tuple[str, ...] = COLUMNS) 
 
 
 @given(ROWS)
-def test_a_distribution_sums_to_one_and_rules_nothing_out(probabilities: np.ndarray) -> None:
-    result = to_distribution(probabilities)
+def test_a_distribution_sums_to_one_and_rules_nothing_out(lmsys: Competition, probabilities: np.ndarray) -> None:
+    result = as_submitted(probabilities, lmsys)
     assert np.abs(result.sum(axis=1) - 1).max() <= 1e-15 * 4
     assert result.min() >= SMALLEST_PROBABILITY / 4
     assert result.max() <= 1
     normal = probabilities / probabilities.sum(axis=1, keepdims=True)
-    assert np.abs(to_distribution(normal) - normal).max() <= 4 * SMALLEST_PROBABILITY
+    assert np.abs(as_submitted(normal, lmsys) - normal).max() <= 4 * SMALLEST_PROBABILITY
 
 
 @settings(max_examples=30)
@@ -68,35 +73,35 @@ def test_what_is_written_is_valid_in_the_samples_order_and_loses_no_digit(
     random.shuffle(columns)
     sample = sample_of(folder, wanted, tuple(columns))
     path = folder / "submission.csv"
-    write_submission(path, form_for(wanted, tuple(columns)), ids, probabilities, lmsys)
+    write(path, form_for(wanted, tuple(columns)), ids, probabilities, lmsys)
     assert validate_submission(path, sample, lmsys) == len(ids)
-    expected = to_distribution(probabilities)
+    expected = as_submitted(probabilities, lmsys)
     header, *lines = read(path)
     for line in lines:
         found = dict(zip(header, line, strict=True))
-        numbers = [float(found[name]) for name in lmsys.classes]
+        numbers = [float(found[name]) for name in lmsys.outputs]
         assert numbers == expected[ids.index(found["id"])].tolist()  # equal to the last bit
     assert [path.name for path in folder.iterdir() if "partial" in path.name] == []
 
 
 def test_ids_without_a_finite_row_keep_the_prior(tmp_path: Path, lmsys: Competition) -> None:
-    form = replace(form_for(["1", "2", "3"]), prior=np.array([[0.5, 0.3, 0.2]] * 3))
+    form = form_for(["1", "2", "3"], cell="prior")
     rows = np.array([[0.1, 0.1, 0.8], [np.nan, 0.5, 0.5]])
-    write_submission(tmp_path / "submission.csv", form, ["3", "1"], rows, lmsys)
+    write(tmp_path / "submission.csv", form, ["3", "1"], rows, lmsys)
     _, first, second, third = read(tmp_path / "submission.csv")
-    assert [float(cell) for cell in first[1:]] == pytest.approx([0.5, 0.3, 0.2])
-    assert [float(cell) for cell in second[1:]] == pytest.approx([0.5, 0.3, 0.2])
+    assert first[1:] == second[1:] == ["prior"] * 3
     assert [float(cell) for cell in third[1:]] == pytest.approx([0.1, 0.1, 0.8])
 
 
 def test_the_form_is_read_back_from_a_written_file(tmp_path: Path, lmsys: Competition) -> None:
     probabilities = np.random.default_rng(0).dirichlet(np.ones(3), size=4)
     columns = ("winner_tie", "winner_model_b", "id", "winner_model_a")
-    write_submission(tmp_path / "s.csv", form_for(list("dbca"), columns), list("abcd"), probabilities, lmsys)
+    write(tmp_path / "s.csv", form_for(list("dbca"), columns), list("abcd"), probabilities, lmsys)
     form = read_form(tmp_path / "s.csv", lmsys)
     assert form.columns == columns
     assert form.ids == tuple("dbca")
-    assert np.array_equal(form.prior, to_distribution(probabilities)[[3, 1, 2, 0]])
+    cells = np.array([[float(row[columns.index(name)]) for name in lmsys.outputs] for row in form.rows])
+    assert np.array_equal(cells, as_submitted(probabilities, lmsys)[[3, 1, 2, 0]])
 
 
 @pytest.mark.parametrize(
@@ -108,9 +113,15 @@ def test_the_form_is_read_back_from_a_written_file(tmp_path: Path, lmsys: Compet
         (lambda lines: [*lines, lines[-1]], "expected 3 rows, found 4"),
         (lambda lines: [lines[0], lines[2], lines[1], lines[3]], "line 2: expected id 1, found 2,"),
         (lambda lines: [*lines[:2], ["2", "0.5", "0.5"], lines[3]], "line 3: expected id 2, found 2,0.5,0.5"),
-        (lambda lines: [*lines[:3], ["3", "1.2", "-0.1", "-0.1"]], "line 4: expected probabilities"),
-        (lambda lines: [*lines[:3], ["3", "nan", "0.5", "0.5"]], "line 4: expected probabilities"),
-        (lambda lines: [*lines[:3], ["3", "", "0.5", "0.5"]], "line 4: expected probabilities"),
+        (
+            lambda lines: [*lines[:3], ["3", "1.2", "-0.1", "-0.1"]],
+            r"line 4: column \w+: expected a probability",
+        ),
+        (
+            lambda lines: [*lines[:3], ["3", "nan", "0.5", "0.5"]],
+            r"line 4: column \w+: expected a probability",
+        ),
+        (lambda lines: [*lines[:3], ["3", "", "0.5", "0.5"]], r"line 4: column \w+: expected a probability"),
         (lambda lines: [*lines[:3], ["3", "0.3", "0.3", "0.39999"]], "line 4: expected a sum of 1"),
         (lambda lines: [], "expected a header, found an empty file"),
     ],

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 import pytest
 from packaged import accept, kernel_error, manifest_of, read_csv, run_here, run_kernel, write_csv
+from support import geometric_mean
 
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition

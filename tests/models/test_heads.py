@@ -6,9 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import TASKS
 from torch import nn
 
-from pipeline.competitions.task import TASKS, Competition
+from pipeline.competitions.task import Competition
 from pipeline.models.backbones.loading import without_dropout
 from pipeline.models.heads import EquivariantHead, PlainHead, Pooling
 from pipeline.models.network import Network
