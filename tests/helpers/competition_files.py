@@ -17,7 +17,7 @@ from pipeline.errors import PodiumError
 LMSYS = load_competition("lmsys")
 SINGLE = Competition(
     name="authors",
-    task="single",
+    task="text",
     metric="log_loss",
     id="id",
     texts={"text": "text"},
