@@ -9,8 +9,10 @@ import numpy as np
 import polars as pl
 
 from pipeline.artifacts import HOLDOUT, Artifacts
+from pipeline.competitions.task import Competition
 from pipeline.config import load_params
-from pipeline.data.folds import GROUP_CHARACTERS, assign_folds, group_key
+from pipeline.data.folds import GROUP_CHARACTERS, assign_folds, assign_times, group_key, group_words
+from pipeline.data.shared_lines import SHORTEST, share_in_common
 from pipeline.ensemble.table import FEWEST_PARTS
 from pipeline.errors import PodiumError
 from pipeline.files import write_parquet
@@ -18,65 +20,93 @@ from pipeline.stage import stage
 
 LARGE_GROUP = 0.2
 """Share of the rows above which a group is worth a warning."""
+MANY_SHARED = 0.1
+"""Share of the rows with a line of another part above which that is worth a warning."""
 
 
 def largest_share(groups: np.ndarray) -> float:
-    """Returns the share of the rows in the largest group; `groups` (rows,) is equal where rows share a first prompt."""
+    """Returns the share of the rows in the largest group; `groups` (rows,) is equal where rows must not be parted."""
     return float(np.unique(groups, return_counts=True)[1].max() / len(groups))
 
 
-def check_stack_parts(groups: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> None:
-    """Raises PodiumError where the stack, which parts the rows of few folds anew, will not be able to.
+def check_stack_parts(groups: np.ndarray, strata: np.ndarray, folds: np.ndarray, competition: Competition) -> None:
+    """Raises PodiumError where a fold model, or the stack, which parts the rows of few folds anew, cannot do with them.
 
-    groups: equal where rows share a first prompt; labels: class indices; folds: HOLDOUT or a fold; each (rows,).
+    groups: as above; strata: Family.strata, the class indices of classes; folds: HOLDOUT or a fold; each (rows,).
     """
-    rest, parts = folds != HOLDOUT, FEWEST_PARTS + 1
-    count, prompts = len(np.unique(folds[rest])), len(np.unique(groups[rest]))
-    if count < FEWEST_PARTS and (prompts < parts or np.bincount(labels[rest]).max() < parts):
+    rest, parts, words = folds != HOLDOUT, FEWEST_PARTS + 1, group_words(competition)
+    count, distinct = len(np.unique(folds[rest])), len(np.unique(groups[rest]))
+    largest = np.bincount(strata[rest]).max()
+    scarce = competition.outcome == "classes"
+    if scarce and largest < count:
         raise PodiumError(
-            f"params.yaml: folds.ids: with {count} folds the stack needs {parts} different first prompts and {parts} "
-            f"rows of one class outside the holdout, found {prompts} and {np.bincount(labels[rest]).max()}; "
+            f"params.yaml: folds: {count} folds need that many rows of the largest class and that many different "
+            f"{words} beside the holdout, found {largest}"
+        )
+    if count < FEWEST_PARTS and (distinct < parts or (scarce and largest < parts)):
+        raise PodiumError(
+            f"params.yaml: folds.ids: with {count} folds the stack needs {parts} different {words} and {parts} "
+            f"rows of one class outside the holdout, found {distinct} and {largest}; "
             f"give {FEWEST_PARTS} folds or more"
         )
 
 
-def warnings(groups: np.ndarray, labels: np.ndarray, folds: np.ndarray, classes: tuple[str, ...]) -> list[str]:
+def warnings(groups: np.ndarray, strata: np.ndarray, folds: np.ndarray, competition: Competition) -> list[str]:
     """Returns a line for each thing about the parts that later stages can do little with; arrays as above."""
-    lines, share = [], largest_share(groups)
+    lines, share, words = [], largest_share(groups), group_words(competition)
     if share > LARGE_GROUP:
-        lines.append(
-            f"{share:.0%} of the rows are one group, which stays in one part: their first prompts "
-            f"are equal in the first {GROUP_CHARACTERS} characters (without white space), as with a letterhead or "
-            "an instruction"
-        )
+        why = f"their {words} are equal"
+        if competition.kind.group is not None:
+            why += (
+                f" in the first {GROUP_CHARACTERS} characters (without white space), as with a letterhead or an "
+                "instruction"
+            )
+        elif not competition.group:
+            why = "each has a text in common with another of them; `group:` in the YAML file may say otherwise"
+        lines.append(f"{share:.0%} of the rows are one group, which stays in one part: {why}")
     if len(held := np.flatnonzero(folds == HOLDOUT)):
-        prompts = len(np.unique(groups[held]))
-        if prompts < 2 or np.bincount(labels[held]).max() < 2:
+        distinct = len(np.unique(groups[held]))
+        if distinct < 2 or (competition.outcome == "classes" and np.bincount(strata[held]).max() < 2):
             lines.append(
-                f"the holdout has {len(held)} rows with {prompts} different first prompts: its scores say little, and "
+                f"the holdout has {len(held)} rows with {distinct} different {words}: its scores say little, and "
                 "no shift from one fold model to their average can be fitted"
             )
-    for fold in np.unique(folds[folds != HOLDOUT]):
-        seen = np.bincount(labels[(folds != fold) & (folds != HOLDOUT)], minlength=len(classes))
-        for place in np.flatnonzero((seen == 0) & (np.bincount(labels, minlength=len(classes)) > 0)):
-            lines.append(f'the models of fold {fold} will see no row of class "{classes[place]}"')
+    if competition.outcome == "classes":
+        classes = competition.outputs
+        for fold in np.unique(folds[folds != HOLDOUT]):
+            seen = np.bincount(strata[(folds != fold) & (folds != HOLDOUT)], minlength=len(classes))
+            for place in np.flatnonzero((seen == 0) & (np.bincount(strata, minlength=len(classes)) > 0)):
+                lines.append(f'the models of fold {fold} will see no row of class "{classes[place]}"')
     return lines
 
 
 def main() -> None:
     settings, artifacts = load_params().folds, Artifacts()
     competition = artifacts.competition()
-    # In a stream, and of each first prompt only its hash: memory does not grow with the texts.
+    words = group_words(competition)
+    # In a stream, and of each group only its hash: memory does not grow with the texts.
     group = group_key(competition.kind).hash().alias("group")
-    rows = artifacts.train().select("id", "label", group).collect(engine="streaming")
-    groups, labels = rows["group"].to_numpy(), rows["label"].to_numpy()
-    folds = assign_folds(rows["group"], labels, len(settings.ids), settings.holdout, settings.seed)
-    check_stack_parts(groups, labels, folds)
+    columns = ["id", "label", group, *(["time"] if competition.time else [])]
+    rows = artifacts.train().select(columns).collect(engine="streaming")
+    groups, strata = rows["group"].to_numpy(), competition.family.strata(rows["label"].to_numpy())
+    parts = len(settings.ids)
+    if competition.time:
+        folds = assign_times(rows["group"], rows["time"].to_numpy(), parts, settings.holdout, words)
+    else:
+        folds = assign_folds(rows["group"], strata, parts, settings.holdout, settings.seed, words)
+    check_stack_parts(groups, strata, folds, competition)
     write_parquet(rows.select("id").with_columns(pl.Series("fold", folds, dtype=pl.Int8)), artifacts.folds_file)
     sizes = ", ".join(f"{'holdout' if k == HOLDOUT else f'fold {k}'} {(folds == k).sum()}" for k in sorted(set(folds)))
     largest = f"{largest_share(groups):.1%} of the rows in the largest group"
-    print(f"folds: {len(rows)} rows with {len(np.unique(groups))} different first prompts: {sizes}; {largest}")
-    for line in warnings(groups, labels, folds, competition.outputs):
+    print(f"folds: {len(rows)} rows with {len(np.unique(groups))} different {words}: {sizes}; {largest}")
+    lines = warnings(groups, strata, folds, competition)
+    if (share := share_in_common(artifacts.train(), folds, competition.kind)) > MANY_SHARED:
+        lines.append(
+            f"{share:.0%} of the rows have a line of {SHORTEST} characters or more in common with a row of another "
+            "part, so scores may be better than on unseen texts; if such rows belong together, name the columns that "
+            "say so under `group:` in the competition's YAML file"
+        )
+    for line in lines:
         print(f"warning: {line}", file=sys.stderr)
 
 

@@ -6,19 +6,18 @@ docs/competition.md documents every key.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.competitions.metrics import metric_named
 from pipeline.competitions.submission import check_answers
-from pipeline.competitions.task import SIDES, Competition
+from pipeline.competitions.task import AUTO, OURS, SIDES, Competition
 from pipeline.errors import PodiumError, nearest
 from pipeline.validation import read_yaml, validated
 
 FOLDER = Path(__file__).parent
-OURS = ("id", "label", "model", "fold", "group", "time")
-"""Columns that stand beside those of the answers and texts in the tables between two stages."""
-WRITTEN = {"classes": ("column", "one_hot"), "choice": ("column",), "ordered": ("column",)}
+WRITTEN = {"classes": ("column", "one_hot", "joined"), "choice": ("column",), "ordered": ("column",)}
 """Outcome -> the keys of `label` of which it needs one; the others need `columns`."""
 FIELD = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
@@ -48,12 +47,17 @@ def _as_texts(given: Any) -> Any:
     if not isinstance(given, dict):
         return given
     found = dict(given)
-    if isinstance(found.get("classes"), list):
+    if found.get("classes") == "auto":
+        found["classes"] = list(AUTO)
+    elif isinstance(found.get("classes"), list):
         found["classes"] = [_text(each) for each in found["classes"]]
-    label = found.get("label")
-    if isinstance(label, dict) and isinstance(label.get("values"), list):
-        found["label"] = {**label, "values": [_text(each) for each in label["values"]]}
-    for key in ("group", "ignored"):  # one column may stand without brackets
+    if isinstance(found.get("label"), dict):
+        label = found["label"] = dict(found["label"])
+        if isinstance(label.get("values"), list):
+            label["values"] = [_text(each) for each in label["values"]]
+        if isinstance(label.get("columns"), str):  # one column may stand without brackets
+            label["columns"] = [label["columns"]]
+    for key in ("group", "ignored"):
         if isinstance(found.get(key), str):
             found[key] = [found[key]]
     if found.get("task") == "choices":
@@ -62,7 +66,7 @@ def _as_texts(given: Any) -> Any:
 
 
 def _text(value: Any) -> Any:
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+    return str(value) if isinstance(value, int | float) else value  # True and False are written as Python writes them
 
 
 def _check(competition: Competition) -> None:
@@ -77,7 +81,10 @@ def _check(competition: Competition) -> None:
         )
     if metric.grouped and not competition.group:
         raise PodiumError(f"group: metric {competition.metric} needs the columns that make a group, found none")
-    check_answers(competition, metric)
+    known = competition
+    if competition.classes == AUTO:  # no class can be named; any number of them may be asked for
+        known = replace(competition, classes=tuple(f"class {place}" for place in range(1000)))
+    check_answers(known, metric)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", competition.name):
         raise PodiumError(f'name: expected Kaggle\'s slug (letters, digits, hyphens), found "{competition.name}"')
     for key in ("train", "test", "sample_submission"):
@@ -129,12 +136,12 @@ def _check_outcome(competition: Competition) -> None:
     if task == "preference" and outcome != "classes":
         raise PodiumError(f"outcome: a preference has classes (first side, second side, tie), found {outcome}")
     wanted = WRITTEN.get(outcome, ("columns",))
-    given = [key for key in ("column", "one_hot", "columns") if getattr(label, key) is not None]
+    given = [key for key in ("column", "one_hot", "columns", "joined") if getattr(label, key) is not None]
     if len(given) != 1 or given[0] not in wanted:
         found = f", found {' and '.join(given)}" if given else ""
-        raise PodiumError(
-            f"label: outcome {outcome}: give {'either ' if len(wanted) > 1 else ''}{' or '.join(wanted)}{found}"
-        )
+        raise PodiumError(f"label: outcome {outcome}: give {' or '.join(wanted)}{found}")
+    if not getattr(label, given[0]):
+        raise PodiumError(f"label.{given[0]}: expected a column of train.csv, found none")
     if outcome != "classes" and competition.classes:
         raise PodiumError(f"classes: only outcome classes has them, found outcome {outcome}")
     if outcome == "classes":
@@ -150,11 +157,13 @@ def _check_outcome(competition: Competition) -> None:
                 f"that is neither empty, nor the id column's ({competition.id}), nor one of Podium's own columns "
                 f"({', '.join(OURS)})"
             )
-    if outcome in ("classes", "choice"):
+    if competition.classes == AUTO and (label.one_hot or label.values):
+        raise PodiumError("classes: auto reads the values of one column, or of `joined` ones; name the classes")
+    if outcome in ("classes", "choice") and competition.classes != AUTO:
         values = label.one_hot or competition.label_values
         if len(values) != len(competition.outputs):
-            what = "classes" if outcome == "classes" else "options"
-            raise PodiumError(f"label: {len(values)} entries for {len(competition.outputs)} {what}")
+            words = "classes" if outcome == "classes" else "options"
+            raise PodiumError(f"label: {len(values)} entries for {len(competition.outputs)} {words}")
         if len(set(values)) < len(values):
             raise PodiumError(f"label: expected different entries, found {list(values)}")
     elif label.values is not None:
@@ -163,7 +172,7 @@ def _check_outcome(competition: Competition) -> None:
 
 def _check_classes(competition: Competition) -> None:
     names = competition.classes
-    if len(names) < 2 or len(set(names)) < len(names):
+    if names != AUTO and (len(names) < 2 or len(set(names)) < len(names)):
         raise PodiumError(f"classes: expected at least two different names, found {list(names)}")
     if competition.task == "preference" and len(names) not in (2, 3):
         raise PodiumError(f"classes: a preference task has 2 or 3 (first side, second side, tie), found {len(names)}")
@@ -175,7 +184,7 @@ def _check_columns(competition: Competition) -> None:
     columns = {"id": competition.id}
     columns |= {f"texts.{field}": column for field, column in competition.texts.items()}
     columns |= {"label.column": label.column} if label.column is not None else {}
-    for key in ("one_hot", "columns"):
+    for key in ("one_hot", "columns", "joined"):
         columns |= {f"label.{key}.{place}": column for place, column in enumerate(getattr(label, key) or ())}
     for key, column in columns.items():
         first = next(other for other in columns if columns[other] == column)

@@ -17,6 +17,10 @@ from pipeline.section import from_json
 
 SIDES = ("a", "b")
 """Our names of the two texts of a pair, and of the two answers of a preference."""
+OURS = ("id", "label", "model", "fold", "group", "time")
+"""Columns that stand beside those of the answers and texts in the tables between two stages."""
+AUTO = ("auto",)
+"""In place of the classes: the values found in train.csv, sorted. `prepare` puts them there."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,12 @@ class Label:
     """One column of 0 and 1 per class, in the order of `classes`; exactly one of them is 1."""
     columns: tuple[str, ...] | None = None
     """One column per label (0, 1, or a share between; empty where it is not known) or per number."""
+    joined: tuple[str, ...] | None = None
+    """Several columns that make one class value together."""
+    join: str = ":"
+    """Stands between the cells of `joined`."""
+    empty: str = "NA"
+    """Stands for an empty cell of `joined`."""
     values: tuple[str, ...] | None = None
     """What stands in `column`, in the order of the classes or options; by default their own names."""
     low: int | None = None
@@ -78,7 +88,8 @@ class Competition:
     label: Label
     outcome: Literal["classes", "labels", "ordered", "numbers", "choice"] = "classes"
     classes: tuple[str, ...] = ()
-    """The names of the classes (outcome `classes`): without `answers` the submission's columns after the id."""
+    """The names of the classes (outcome `classes`): without `answers` the submission's columns after the id. `auto`:
+    the values found in train.csv, sorted."""
     options: tuple[str, ...] = ()
     """Of `choices`: the fields of which one is the answer, as it is named in the submission."""
     symmetric: bool = False

@@ -1,42 +1,27 @@
-"""The slow and exact reading of a CSV file in plain Python, and every sentence about what is wrong with one.
+"""Every sentence about what is wrong with a file of the competition.
 
-ingest.py reads with polars. It comes here for the header, for checks of ids, and where polars stumbles or doubts a row.
+ingest.py reads with polars. It comes here to check columns and ids, and where polars stumbles or doubts a row.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
-from io import TextIOWrapper
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import polars as pl
-from polars.io.plugins import register_io_source
 
+from pipeline.competitions.submission import LABEL, MEAN, TOP, submission_columns
 from pipeline.competitions.task import Competition
+from pipeline.data.cells import LONE_SURROGATE, plain_rows, quoted, read_header
+from pipeline.data.labels import label_fault, moment
 from pipeline.errors import PodiumError, nearest
 
-csv.field_size_limit(2**31 - 1)  # Python's own limit is 128 KiB, less than one long answer
-
-ONE_HOT = {"0": 0, "0.0": 0, "1": 1, "1.0": 1}
-LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-BATCH = 2048
-PACKED = (".zip", ".gz", ".7z", ".bz2", ".xz", ".zst")
-
-
-def label_columns(competition: Competition) -> tuple[str, ...]:
-    """Returns the columns of train.csv that hold the answer."""
-    label = competition.label
-    return label.one_hot or ((label.column,) if label.column is not None else ())
-
-
-def label_values(competition: Competition) -> tuple[str, ...]:
-    """Returns what stands in a label column that is not one-hot, in the order of the classes."""
-    return competition.label.values or competition.outputs
+MANY = 20
+"""Column names that a message lists at most."""
 
 
 def turns_of(cell: str) -> list[str | None]:
@@ -61,102 +46,26 @@ def turns_of(cell: str) -> list[str | None]:
     return [turn and LONE_SURROGATE.sub("\ufffd", turn) for turn in turns]
 
 
-def read_header(path: Path, competition: Competition, strict: bool = True) -> list[str]:
-    """Returns the column names of a CSV file.
-
-    Raises: PodiumError where there is no file or no header and, if `strict`, for what is not UTF-8, broken quoting or a
-    repeated name.
-    """
-    separator = competition.separator
-    if len(separator.encode()) != 1 or separator in '\r\n"\\':
-        raise PodiumError(f"{path}: separator: expected one ASCII character, found {quoted(separator)}")
-    if not path.is_file():
-        packed = next((file for file in (Path(f"{path}{end}") for end in PACKED) if file.is_file()), None)
-        raise PodiumError(f"{path}: no such file" + (f"; unpack {packed.name} beside it" if packed else ""))
-    if not path.stat().st_size:
-        raise PodiumError(f"{path}: expected a line of column names, found an empty file")
-    try:
-        with _opened(path, strict) as stream:
-            header: list[str] = next(_reader(stream, competition, strict), [])
-    except UnicodeDecodeError:
-        check_utf8(path)
-        raise
-    except csv.Error as error:
-        raise PodiumError(f"{path}: column names: expected quotes as in RFC 4180, found: {error}") from None
-    if not header:
-        raise PodiumError(f"{path}: expected a line of column names, found an empty line")
-    for place, name in enumerate(header):
-        if strict and name in header[:place]:
-            raise PodiumError(f"{path}: column {quoted(name)} stands twice in the header")
-    return header
-
-
 def check_columns(path: Path, header: list[str], needed: Sequence[str], ignored: Sequence[str]) -> None:
-    """Raises PodiumError for a needed column that is missing, and for one that is neither needed nor ignored."""
+    """Raises PodiumError for a needed column that is missing, and for one that is neither needed nor ignored.
+
+    An unnamed first column is a running number. `*` in `ignored` stands for every column that is not needed.
+    """
     for name in needed:
         if name not in header:
-            found = ", ".join(map(quoted, header[:20]))
             near = nearest(name, [other for other in header if other not in needed])
-            raise PodiumError(f"{path}: missing column {quoted(name)}{near}, found {found}")
-    for name in header:
-        if name not in needed and name not in ignored:
+            raise PodiumError(f"{path}: missing column {quoted(name)}{near}, found {_listed(map(quoted, header))}")
+    for place, name in enumerate(header):
+        if name not in needed and name not in ignored and "*" not in ignored and (name or place):
             raise PodiumError(
-                f"{path}: unexpected column {quoted(name)}: expected {', '.join(needed)}; if it is of no use, add it "
+                f"{path}: unexpected column {quoted(name)}: expected {_listed(needed)}; if it is of no use, add it "
                 "under `ignored` in the competition's YAML file"
             )
 
 
-def check_utf8(path: Path) -> None:
-    """Raises PodiumError that names the first line that is not UTF-8."""
-    with path.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                line.decode()
-            except UnicodeDecodeError as error:
-                byte = line[error.start]
-                raise PodiumError(f"{path}: line {number}: expected UTF-8, found the byte 0x{byte:02x}") from None
-
-
-def plain_rows(path: Path, competition: Competition, strict: bool) -> Iterator[list[str]]:
-    """Yields the cells of every data row; blank lines are passed over.
-
-    Where `strict` is False, undecodable bytes become U+FFFD, short rows are filled up and long ones cut.
-
-    Raises: PodiumError, if `strict`, for what is not UTF-8, for broken quoting and for a row of the wrong length.
-    """
-    if strict:
-        check_utf8(path)
-    with _opened(path, strict) as stream:
-        reader = _reader(stream, competition, strict)
-        width, number = len(next(reader)), 0
-        try:
-            for cells in filter(None, reader):
-                number += 1
-                if strict and len(cells) != width:
-                    place = f"row {number} (up to line {reader.line_num})"
-                    raise PodiumError(f"{path}: {place}: expected {width} fields, found {len(cells)}")
-                yield cells[:width] + [""] * (width - len(cells))
-        except csv.Error as error:
-            place = f"row {number + 1} (up to line {reader.line_num})"
-            raise PodiumError(f"{path}: {place}: expected quotes as in RFC 4180, found: {error}") from None
-
-
-def scan_by_hand(
-    path: Path, header: list[str], columns: list[str], competition: Competition, strict: bool
-) -> pl.LazyFrame:
-    """Returns the named columns as String, in batches, through `plain_rows`; an empty cell is ""."""
-    places, schema = [header.index(column) for column in columns], dict.fromkeys(columns, pl.String)
-
-    def batches(*_: object) -> Iterator[pl.DataFrame]:
-        waiting: list[list[str]] = []
-        for cells in plain_rows(path, competition, strict):
-            waiting.append([cells[place] for place in places])
-            if len(waiting) == BATCH:
-                yield pl.DataFrame(waiting, schema=schema, orient="row")
-                waiting = []
-        yield pl.DataFrame(waiting, schema=schema, orient="row")
-
-    return register_io_source(batches, schema=schema)
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:MANY]) + (", ..." if len(names) > MANY else "")
 
 
 def find_fault(path: Path, competition: Competition, labelled: bool) -> None:
@@ -165,14 +74,28 @@ def find_fault(path: Path, competition: Competition, labelled: bool) -> None:
     Raises: PodiumError for the first fault; rows count from 1 below the header.
     """
     at = {name: place for place, name in enumerate(read_header(path, competition))}
+    first_time: str | None = None
     for number, cells in enumerate(plain_rows(path, competition, strict=True), start=1):
         row = {name: cells[place] for name, place in at.items()}
         identity = row[competition.id]
         if not identity:
             raise PodiumError(f"{path}: row {number}: column {quoted(competition.id)}: expected an id, found nothing")
-        fault = _text_fault(row, competition) or (_label_fault(row, competition) if labelled else None)
+        fault = _text_fault(row, competition)
+        if labelled:
+            first_time = first_time or row.get(competition.time or "")
+            fault = fault or label_fault(row, competition) or _time_fault(row, competition, first_time)
         if fault:
             raise PodiumError(f"{path}: row {number} (id {quoted(identity)}): {fault}")
+
+
+def _time_fault(row: dict[str, str], competition: Competition, first: str | None) -> str | None:
+    if competition.time is None:
+        return None
+    found, usual = (moment(cell or "") for cell in (row[competition.time], first))
+    if found and (not usual or usual[0] == found[0]):
+        return None
+    words = f"a {usual[0]} as in row 1" if usual and found else "a number or an ISO date such as 2024-05-31"
+    return f"column {quoted(competition.time)}: expected {words}, found {quoted(row[competition.time])}"
 
 
 def _text_fault(row: dict[str, str], competition: Competition) -> str | None:
@@ -187,19 +110,6 @@ def _text_fault(row: dict[str, str], competition: Competition) -> str | None:
     if len(set(lengths.values())) > 1:
         found = ", ".join(f"{length} in {column}" for column, length in lengths.items())
         return f"expected as many turns in every text column, found {found}"
-    return None
-
-
-def _label_fault(row: dict[str, str], competition: Competition) -> str | None:
-    found = {column: row[column] for column in label_columns(competition)}
-    one_hot = competition.label.one_hot is not None
-    known = tuple(ONE_HOT) if one_hot else label_values(competition)
-    for column, value in found.items():
-        if value not in known:
-            some = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "")
-            return f"column {quoted(column)}: expected one of {some}, found {quoted(value)}{nearest(value, known)}"
-    if one_hot and sum(ONE_HOT[value] for value in found.values()) != 1:
-        return f"expected exactly one 1 among {', '.join(found)}, found {', '.join(found.values())}"
     return None
 
 
@@ -235,17 +145,40 @@ def check_holds(path: Path, ids: pl.Series, other: Path, other_ids: pl.Series) -
         )
 
 
-def quoted(text: str, most: int = 60) -> str:
-    """Returns `text` in quotes on one line, cut after `most` characters."""
-    text = text if len(text) <= most else text[:most] + "…"
-    return f'"{text}"' if text.isprintable() else repr(text)
+def check_sample(path: Path, header: list[str], competition: Competition) -> None:
+    """Raises PodiumError where a sample submission has other columns than the answers that the YAML file states."""
+    expected = [competition.id, *submission_columns(competition)]
+    if sorted(header) == sorted(expected):  # in any order: the kernel writes the sample's
+        return
+    found = f"expected the columns {_cut(', '.join(expected))}, found {_cut(', '.join(map(quoted, header)))}"
+    hint = _fitting_answers(path, header, competition) if competition.id in header else ""
+    raise PodiumError(f"{path}: {found}{hint}"[: len(str(path)) + 202])
 
 
-def _reader(stream: TextIOWrapper, competition: Competition, strict: bool) -> Any:
-    escape = "\\" if competition.quotes == "backslash" else None
-    return csv.reader(stream, delimiter=competition.separator, escapechar=escape, strict=strict)
+def _cut(text: str, most: int = 75) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def _opened(path: Path, strict: bool) -> TextIOWrapper:
-    # newline="" leaves line ends to the csv module, which tells those inside quotes from those that end a row.
-    return path.open(encoding="utf-8-sig", errors="strict" if strict else "replace", newline="")
+def _fitting_answers(path: Path, header: list[str], competition: Competition) -> str:
+    """Returns `; write answers: ...` where the cells of a sample submission tell what stands in it, else nothing."""
+    columns = [name for name in header if name != competition.id]
+    rows = [dict(zip(header, cells, strict=True)) for cells in islice(plain_rows(path, competition, strict=False), 50)]
+    if len(columns) != 1:
+        if len(columns) != len(competition.outputs):
+            return ""
+        pairs = (f"{column}: {output}" for column, output in zip(columns, competition.outputs, strict=True))
+        return f"; perhaps answers: {{{', '.join(pairs)}}}"
+    (column,), values = columns, competition.label_values
+    cells = [row[column] for row in rows]
+    ranked = competition.outcome in ("classes", "choice")
+    if ranked and cells and all(cell in values for cell in cells):
+        return f"; write answers: {{{column}: {LABEL}}}"
+    for join in (competition.join, " ", ",", "|", ";"):
+        parts = [cell.split(join) for cell in cells]
+        if ranked and parts and all(len(each) > 1 and set(each) <= set(values) for each in parts):
+            more = "" if join == competition.join else f' and join: "{join}"'
+            return f"; write answers: {{{column}: {TOP}{max(map(len, parts))}}}{more}"
+    if all(re.fullmatch(r"-?[0-9]*\.?[0-9]+(e-?[0-9]+)?", cell) for cell in cells):
+        which = competition.outputs[-1] if ranked else MEAN
+        return f"; write answers: {{{column}: {which}}}"
+    return ""

@@ -1,4 +1,4 @@
-"""Folds and holdout: rows that share a first prompt stay together, and every fold has the same share of each class.
+"""Folds and holdout: rows of one group stay together, and every fold has the same share of each class, or is a time.
 
 python -m stages.folds
 """
@@ -12,7 +12,8 @@ import polars as pl
 from scipy import sparse
 
 from pipeline.artifacts import HOLDOUT
-from pipeline.competitions.task import Task
+from pipeline.competitions.task import Competition, Task
+from pipeline.data.rows import by_appearance, condensed
 from pipeline.errors import PodiumError
 
 GROUP_CHARACTERS = 400
@@ -21,12 +22,14 @@ SIZE_WEIGHT = 0.1
 
 
 def group_key(task: Task) -> pl.Expr:
-    """Returns a String per row: the group field's first turn in lower case, 400 characters without white space.
+    """Returns what is equal for rows that must not be parted: the column `group`, where train.parquet has one.
 
-    Two rows with equal keys are the same question to a model, whatever their spacing; they must not be parted.
+    Else a String: the group field's first turn in lower case, 400 characters without white space. Two rows with equal
+    keys are the same question to a model, whatever their spacing.
     """
-    first = pl.col(task.group).list.first().fill_null("").str.normalize("NFKC").str.to_lowercase()
-    return first.str.replace_all(r"\s+", "").str.head(GROUP_CHARACTERS)
+    if task.group is None:
+        return pl.col("group")
+    return condensed(pl.col(task.group).list.first().fill_null("")).str.head(GROUP_CHARACTERS)
 
 
 def group_keys(rows: pl.DataFrame, task: Task) -> pl.Series:
@@ -34,44 +37,75 @@ def group_keys(rows: pl.DataFrame, task: Task) -> pl.Series:
     return rows.select(group_key(task)).to_series()
 
 
-def assign_folds(groups: pl.Series, labels: np.ndarray, folds: int, holdout: float, seed: int) -> np.ndarray:
+def group_words(competition: Competition) -> str:
+    """Returns what the values of `group_key` are, for a sentence: "12 different ..."."""
+    if competition.group:
+        return f"values of {' and '.join(competition.group)}"
+    field = competition.kind.group
+    if field is None:
+        return "sets of rows that share a text"
+    return "first prompts" if field == "prompt" else f"values of {field}"
+
+
+def assign_folds(
+    groups: pl.Series, labels: np.ndarray, folds: int, holdout: float, seed: int, words: str = "groups"
+) -> np.ndarray:
     """Returns the fold (0 to folds - 1, or -1 for the holdout) of every row, Int8 (rows,).
 
-    Rows whose `groups` (keys or their hashes) are equal stay together. Of each class of `labels` (rows,) the holdout
-    gets the share `holdout` and every fold an equal share of what is left, as nearly as whole groups allow. The time
-    is that of sorting the rows by group.
+    Rows whose `groups` (keys or their hashes) are equal stay together. Of each class of `labels` (rows,), or stratum
+    (Family.strata), the holdout gets the share `holdout` and every fold an equal share of what is left, as nearly as
+    whole groups allow. The time is that of sorting the rows by group. `words` is what messages call the groups.
 
     Raises: PodiumError where there are fewer groups than parts.
     """
     codes = _codes(groups)
-    distinct = len(np.unique(codes))
-    parts = folds + (holdout > 0)
-    if distinct < parts:
-        raise PodiumError(
-            f"params.yaml: folds: {folds} folds{' and a holdout' if holdout > 0 else ''} need at least {parts} "
-            f"different first prompts, the training rows have {distinct}"
-        )
+    _check_parts(len(np.unique(codes)), folds, holdout, words)
     draw = np.random.default_rng(seed)
     rest = np.arange(len(labels))
     if holdout > 0:
         # First and alone, so that its share is met even where one group is larger than a fold should be.
         rest = np.flatnonzero(_deal(codes, labels, [1 - holdout, holdout], [folds, 1], draw) == 0)
-    largest = int(np.bincount(labels[rest]).max())
-    if largest < folds:
-        raise PodiumError(
-            f"params.yaml: folds: {folds} folds need that many rows of the largest class and that many different "
-            f"first prompts beside the holdout, found {largest}"
-        )
     assigned = np.full(len(labels), HOLDOUT, dtype=np.int8)
     assigned[rest] = _deal(codes[rest], labels[rest], [1 / folds] * folds, [1] * folds, draw)
     return assigned
 
 
+def assign_times(groups: pl.Series, times: np.ndarray, folds: int, holdout: float, words: str = "groups") -> np.ndarray:
+    """Returns the fold of every row as `assign_folds` does: the holdout is the latest stretch of time, and every fold
+    one of about as many rows of what is left, the earliest first.
+
+    times: (rows,) float64. Rows of one group, or of one time, stay together; a group is where its latest row is.
+
+    Raises: PodiumError where there are fewer such pieces than parts.
+    """
+    codes = _codes(groups)
+    latest = np.full(codes.max() + 1, -np.inf)
+    np.maximum.at(latest, codes, times)
+    moments, piece = np.unique(latest[codes], return_inverse=True)
+    _check_parts(len(moments), folds, holdout, f"times of {words}")
+    ends = np.cumsum(np.bincount(piece))
+    parts = folds + (holdout > 0)
+    wanted = np.arange(1, folds + 1) * (1 - holdout) / folds * len(times)
+    cuts = [0]  # the first piece of each part; each part gets one piece at least
+    for place, rows in enumerate(wanted[: parts - 1], start=1):
+        first, last = cuts[-1] + 1, len(moments) - (parts - place)
+        cuts.append(first + int(np.abs(ends[first - 1 : last] - rows).argmin()))
+    part = np.searchsorted(cuts, piece, side="right") - 1
+    return np.where(part == folds, HOLDOUT, part).astype(np.int8)
+
+
+def _check_parts(distinct: int, folds: int, holdout: float, words: str) -> None:
+    if distinct < (parts := folds + (holdout > 0)):
+        raise PodiumError(
+            f"params.yaml: folds: {folds} folds{' and a holdout' if holdout > 0 else ''} need at least {parts} "
+            f"different {words}, the training rows have {distinct}"
+        )
+
+
 def _codes(groups: pl.Series) -> np.ndarray:
     """Returns group numbers (rows,) in the order in which the groups first appear."""
     # Hashes sort faster than texts. Their values, which another polars may change, decide nothing.
-    _, first, codes = np.unique(groups.hash().to_numpy(), return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[codes]
+    return by_appearance(groups.hash().to_numpy())
 
 
 def _deal(

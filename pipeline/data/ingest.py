@@ -1,4 +1,4 @@
-"""From a folder of CSV files to artifacts/competition/: everything checked, one parquet file each for train and test.
+"""From a folder of tables to artifacts/competition/: everything checked, one parquet file each for train and test.
 
 python -m stages.prepare
 
@@ -11,26 +11,36 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 
+import numpy as np
 import polars as pl
 
 from pipeline.artifacts import Artifacts
-from pipeline.competitions.task import Competition
-from pipeline.data import diagnose
-from pipeline.data.diagnose import label_columns, quoted, scan_by_hand, turns_of
+from pipeline.competitions.task import AUTO, OURS, Competition
+from pipeline.data import diagnose, labels
+from pipeline.data.cells import OTHERS, quoted, read_header, scan_by_hand
+from pipeline.data.diagnose import turns_of
+from pipeline.data.labels import label_columns
 from pipeline.data.quotes import as_in_rfc_4180
 from pipeline.errors import PodiumError
 from pipeline.files import atomic_folder, write_json
 
 TURNS = pl.List(pl.String)
+SMALLEST_SPREAD = 1.0e-9
+"""Numbers that differ by less are one number."""
 ROW_GROUP = 4096
 """Rows per parquet row group. Fixed, so that the bytes of a file do not depend on how many threads wrote it."""
-MOST_CLASSES = 127
-"""Labels are Int8."""
+MOST_CLASSES = 2**15 - 1
+"""Labels are Int16."""
+NOT_LEARNT_FROM = (
+    *("metric", "answers", "join", "medals", "hidden_rows", "submission"),  # what is made of answers
+    *("separator", "quotes", "train", "test", "sample_submission", "ignored"),  # how rows were written down
+)
+"""What may change about a competition without a change of what is trained."""
 
 # A JSON list of strings and nulls on one line. polars' decoder reads it right; what does not match goes through Python,
 # because that decoder also takes numbers for strings, drops empty cells and turns half a surrogate pair into NUL.
@@ -48,26 +58,29 @@ _WRONG, _MAYBE_SHORT = "wrong", "maybe short"
 def prepare(source: Path, competition: Competition, target: Path) -> None:
     """Checks the competition's files in `source` and writes `target` as a whole.
 
-    train.parquet: id String, label Int8, one List(String) of turns per field; test.parquet: the same without label;
-    truth.parquet where there is a truth.csv: id and one Float64 probability per class; competition.json. The same
-    files give the same bytes on any number of threads. A class without rows is a warning on stderr.
+    train.parquet: id String, label, one List(String) of turns per field, and where the competition has them group (an
+    integer, equal for rows that must not be parted) and time (Float64). A label is an Int16 class index, or an
+    Array(Float64): a number per label or number, NaN where it is not known, or one score. test.parquet: id and the
+    fields; truth.parquet where there is a truth.csv: id and one Float64 mean per output; competition.json. The same
+    files give the same bytes on any number of threads. An answer that no row has is a warning on stderr.
 
     Raises: PodiumError in one line for the first thing that is wrong.
     """
-    if len(competition.outputs) > MOST_CLASSES:
-        found = len(competition.outputs)
-        raise PodiumError(f"{competition.name}: classes: expected at most {MOST_CLASSES}, found {found}")
     train_csv, test_csv = source / competition.train, source / competition.test
     sample_csv, truth_csv = source / competition.sample_submission, source / "truth.csv"
     # The headers first: a wrong column in the smallest file should not cost a pass over the largest.
     _header(train_csv, competition, labelled=True)
     _header(test_csv, competition, labelled=False)
+    if competition.classes == AUTO:
+        competition = replace(competition, classes=_classes_of(train_csv, competition))
     sample = _sample_ids(sample_csv, competition)
     at = Artifacts()
     with atomic_folder(target) as folder:
         train, test, truth = (folder / file.name for file in (at.train_file, at.test_file, at.truth_file))
         _read(train_csv, competition, labelled=True, sink=train)
         _read(test_csv, competition, labelled=False, sink=test)
+        if competition.kind.group is None and not competition.group:
+            _write_connected(train, competition)
         train_ids, test_ids = (pl.read_parquet(file, columns=["id"])["id"] for file in (train, test))
         diagnose.check_ids(train_csv, train_ids)
         diagnose.check_ids(test_csv, test_ids)
@@ -75,7 +88,9 @@ def prepare(source: Path, competition: Competition, target: Path) -> None:
         diagnose.warn_of_shared_ids(test_csv, test_ids, train_csv, train_ids)
         diagnose.check_holds(sample_csv, sample, test_csv, test_ids)
         diagnose.check_holds(test_csv, test_ids, sample_csv, sample)
-        _warn_of_empty_classes(train_csv, train, competition)
+        answers = pl.read_parquet(train, columns=["label"])["label"].to_numpy()
+        competition = _with_scale(competition, answers, train_csv)
+        _warn_of_missing_answers(train_csv, answers, competition)
         if truth_csv.is_file():
             _run(_truth(truth_csv, competition, train_csv, train_ids).lazy(), truth)
         rows = {"train": len(train_ids), "test": len(test_ids)}
@@ -96,7 +111,7 @@ def read_test(path: Path, competition: Competition, strict: bool) -> pl.DataFram
         rows = _read(path, competition, labelled=False)
         diagnose.check_ids(path, rows["id"])
         return rows
-    header = diagnose.read_header(path, competition, strict=False)
+    header = read_header(path, competition, strict=False)
     needed = _needed(competition, labelled=False)
     diagnose.check_columns(path, header, needed, ignored=header)
     try:
@@ -114,25 +129,30 @@ def _read(path: Path, competition: Competition, labelled: bool, sink: Path | Non
         rows = _run(_rows(_scan(path, header, competition), competition, labelled, doubts), sink)
     except pl.exceptions.PolarsError:
         doubts.add(_WRONG)
-    if doubts:
+    if doubts & {_WRONG, _MAYBE_SHORT}:
         diagnose.find_fault(path, competition, labelled)
     if _WRONG in doubts:
         # No fault of the file's: the csv module takes a quote in the middle of a cell and escapes, polars does not.
         doubts.clear()
         cells = scan_by_hand(path, header, _needed(competition, labelled), competition, strict=True)
         rows = _run(_rows(cells, competition, labelled, doubts), sink)
-        assert not doubts, f"{path}: find_fault passes a row that _normalised does not"
+        assert _WRONG not in doubts, f"{path}: find_fault passes a row that _normalised does not"
     return rows
 
 
 def _header(path: Path, competition: Competition, labelled: bool) -> list[str]:
-    header = diagnose.read_header(path, competition)
-    diagnose.check_columns(path, header, _needed(competition, labelled), competition.ignored)
+    header = read_header(path, competition)
+    # A test file may have what parts the training rows; nothing is done with it there.
+    passed_over = (*competition.ignored, *competition.group, *([competition.time] if competition.time else []))
+    diagnose.check_columns(path, header, _needed(competition, labelled), passed_over)
     return header
 
 
 def _needed(competition: Competition, labelled: bool) -> list[str]:
-    return [competition.id, *competition.texts.values(), *(label_columns(competition) if labelled else ())]
+    columns = [competition.id, *competition.texts.values()]
+    if labelled:
+        columns += [*label_columns(competition), *competition.group, *([competition.time] if competition.time else [])]
+    return list(dict.fromkeys(columns))
 
 
 def _scan(path: Path, header: list[str], competition: Competition) -> pl.LazyFrame:
@@ -140,6 +160,8 @@ def _scan(path: Path, header: list[str], competition: Competition) -> pl.LazyFra
 
     Raises: PolarsError where polars might read other rows than the csv module.
     """
+    if path.suffix in OTHERS:
+        raise pl.exceptions.ComputeError(f"{path}: is no CSV file")
     if competition.quotes != "doubled" or not as_in_rfc_4180(path, competition.separator):
         raise pl.exceptions.ComputeError(f"{path}: polars would not read its quotes as the csv module does")
     cells = pl.scan_csv(path, separator=competition.separator, infer_schema=False, glob=False)
@@ -149,8 +171,14 @@ def _scan(path: Path, header: list[str], competition: Competition) -> pl.LazyFra
 
 
 def _rows(cells: pl.LazyFrame, competition: Competition, labelled: bool, doubts: set[str]) -> pl.LazyFrame:
-    schema = {"id": pl.String(), **({"label": pl.Int8()} if labelled else {})}
+    schema: dict[str, pl.DataType] = {"id": pl.String()}
+    if labelled:
+        schema["label"] = labels.label_type(competition)
     schema |= dict.fromkeys(competition.kind.fields, TURNS)
+    if labelled and competition.group:
+        schema["group"] = pl.UInt64()
+    if labelled and competition.time:
+        schema["time"] = pl.Float64()
     normalise = partial(_normalised, competition=competition, labelled=labelled, doubts=doubts)
     return cells.map_batches(normalise, schema=schema, streamable=True)
 
@@ -175,14 +203,22 @@ def _normalised(cells: pl.DataFrame, competition: Competition, labelled: bool, d
     columns = [cells[competition.id].fill_null("").alias("id")]
     wrong = (columns[0] == "").any()
     if labelled:
-        columns.append(_labels(cells, competition).alias("label"))
+        columns.append(labels.labels(cells, competition).alias("label"))
         wrong = wrong or columns[-1].null_count() > 0
     fields = [_turns(cells[competition.texts[field]], competition) for field in competition.kind.fields]
     lengths = [turns.list.len() for turns, _ in fields]
     if wrong or not all(whole for _, whole in fields) or any((length != lengths[0]).any() for length in lengths):
         doubts.add(_WRONG)
-    turns = [turns.alias(field) for field, (turns, _) in zip(competition.kind.fields, fields, strict=True)]
-    return pl.DataFrame([*columns, *turns])
+    columns += [turns.alias(field) for field, (turns, _) in zip(competition.kind.fields, fields, strict=True)]
+    if labelled and competition.group:
+        columns.append(labels.group_ids(cells, competition))
+    if labelled and competition.time:
+        times = [labels.moment(cell or "") for cell in cells[competition.time]]
+        doubts |= {kind for kind, _ in filter(None, times)}
+        if None in times or {"number", "date"} <= doubts:
+            doubts.add(_WRONG)
+        columns.append(pl.Series("time", [found and found[1] for found in times], pl.Float64))
+    return pl.DataFrame(columns)
 
 
 def _turns(cells: pl.Series, competition: Competition) -> tuple[pl.Series, bool]:
@@ -207,53 +243,93 @@ def _turns(cells: pl.Series, competition: Competition) -> tuple[pl.Series, bool]
     return pl.concat([decoded.alias("turns"), pl.Series("turns", mended, TURNS)]).gather(order), whole
 
 
-def _labels(cells: pl.DataFrame, competition: Competition) -> pl.Series:
-    """Returns the class index of each row, Int8; null where the label cells name no class or several."""
-    columns = label_columns(competition)
-    if competition.label.one_hot is None:
-        index = {value: place for place, value in enumerate(diagnose.label_values(competition))}
-        return cells[columns[0]].replace_strict(index, default=None, return_dtype=pl.Int8)
-    hits = [pl.col(name).replace_strict(diagnose.ONE_HOT, default=None, return_dtype=pl.Int8) for name in columns]
-    one_hit = pl.sum_horizontal(hits, ignore_nulls=False) == 1
-    place = pl.sum_horizontal(hit * place for place, hit in enumerate(hits))
-    return cells.select(pl.when(one_hit).then(place).cast(pl.Int8)).to_series()
+def _classes_of(train_csv: Path, competition: Competition) -> tuple[str, ...]:
+    """Returns the values in the label column of train.csv, sorted.
+
+    Raises: PodiumError where there is no choice, or a value that cannot be a column of an answer.
+    """
+    header, columns = read_header(train_csv, competition), list(label_columns(competition))
+    cells = scan_by_hand(train_csv, header, columns, competition, strict=True)
+    found = cells.select(labels.class_cells(competition).unique()).collect(engine="streaming").to_series().to_list()
+    classes = tuple(sorted(filter(None, found)))  # an empty cell is a fault of its row
+    place = f"{train_csv}: column {' and '.join(map(quoted, columns))}"
+    if not 2 <= len(classes) <= MOST_CLASSES:
+        raise PodiumError(f"{place}: expected 2 to {MOST_CLASSES} different classes, found {len(classes)}")
+    for name in classes:
+        if name in (*OURS, competition.id) or not name.strip():
+            raise PodiumError(
+                f"{place}: no class can be named {quoted(name)}; name the classes and give `label.values`"
+            )
+    return classes
 
 
 def _sample_ids(path: Path, competition: Competition) -> pl.Series:
-    header, expected = diagnose.read_header(path, competition), [competition.id, *competition.outputs]
-    if sorted(header) != sorted(expected):  # in any order: the kernel writes the sample's
-        raise PodiumError(f"{path}: expected the columns {', '.join(expected)}, found {', '.join(map(quoted, header))}")
+    """Returns the ids of the sample submission: a file with commas, whatever the others have."""
+    if path.is_file() and competition.separator != ",":
+        with path.open(encoding="utf-8", errors="replace") as stream:
+            if competition.separator not in stream.readline():
+                competition = replace(competition, separator=",")
+    header = read_header(path, competition)
+    diagnose.check_sample(path, header, competition)
     ids = scan_by_hand(path, header, [competition.id], competition, strict=True)
     return ids.collect(engine="streaming")[competition.id]
 
 
-def _warn_of_empty_classes(train_csv: Path, train: Path, competition: Competition) -> None:
-    present = pl.read_parquet(train, columns=["label"])["label"].unique().to_list()
-    for index, name in enumerate(competition.outputs):
-        if index not in present:
-            print(f"warning: {train_csv}: no row is of class {quoted(name)}; it keeps its column", file=sys.stderr)
+def _write_connected(train: Path, competition: Competition) -> None:
+    """Adds to the training rows of a pair task the column `group`: it needs to know all rows first."""
+    assert competition.kind.sides
+    rows, partial_file = pl.scan_parquet(train, glob=False), train.with_suffix(".partial")
+    groups = labels.connected_rows(rows, competition.kind.sides)
+    _run(pl.concat([rows, groups.to_frame().lazy()], how="horizontal"), partial_file)
+    partial_file.replace(train)
+
+
+def _with_scale(competition: Competition, answers: np.ndarray, train_csv: Path) -> Competition:
+    """Returns the competition with the centre and spread of its numbers; any other as it is."""
+    if competition.outcome != "numbers":
+        return competition
+    for column, values in zip(competition.outputs, answers.T, strict=True):
+        if len(different := np.unique(values[np.isfinite(values)])) < 2 or np.nanstd(values) < SMALLEST_SPREAD:
+            found = f"one value only, {different[0]!r}" if len(different) else "none"
+            raise PodiumError(f"{train_csv}: column {quoted(column)}: expected different numbers, found {found}")
+    centre, spread = np.nanmean(answers, axis=0), np.nanstd(answers, axis=0)
+    return replace(competition, centre=tuple(centre.tolist()), spread=tuple(spread.tolist()))
+
+
+def _warn_of_missing_answers(train_csv: Path, answers: np.ndarray, competition: Competition) -> None:
+    if competition.outcome not in ("classes", "labels"):
+        return
+    classes = competition.outcome == "classes"
+    for place, name in enumerate(competition.outputs):
+        if not ((answers == place) if classes else answers[:, place] > 0).any():
+            words = f"is of class {quoted(name)}" if classes else f"has the label {quoted(name)}"
+            print(f"warning: {train_csv}: no row {words}; it keeps its column", file=sys.stderr)
 
 
 def _truth(path: Path, competition: Competition, train_csv: Path, train_ids: pl.Series) -> pl.DataFrame:
-    """Returns the generated demo's true class probabilities of the training rows, in their order."""
-    header, columns = diagnose.read_header(path, competition), [competition.id, *competition.outputs]
+    """Returns the generated demo's true means of the training rows, in their order."""
+    header, columns = read_header(path, competition), [competition.id, *competition.outputs]
     diagnose.check_columns(path, header, columns, ignored=header)
     cells = scan_by_hand(path, header, columns, competition, strict=True).collect(engine="streaming")
     ids = cells[competition.id].alias("id")
     diagnose.check_ids(path, ids)
     diagnose.check_holds(path, ids, train_csv, train_ids)
-    classes = cells.select(pl.col(competition.outputs).cast(pl.Float64, strict=False))
-    right = ((classes.sum_horizontal(ignore_nulls=False) - 1).abs() < 1e-6) & (classes.min_horizontal() >= 0)
-    wrong = ids.filter(~right.fill_null(False))
+    means = cells.select(pl.col(competition.outputs).cast(pl.Float64, strict=False))
+    right, words = pl.all_horizontal(pl.all().is_finite()), "finite numbers"
+    if competition.family.bounded:
+        right, words = pl.all_horizontal(pl.all().is_between(0, 1)), "probabilities"
+    if competition.outcome in ("classes", "choice"):
+        right &= (pl.sum_horizontal(pl.all(), ignore_nulls=False) - 1).abs() < 1e-6
+        words = "probabilities of the classes, with sum 1"
+    wrong = ids.filter(~means.select(right.fill_null(False)).to_series())
     if len(wrong):
-        raise PodiumError(f"{path}: id {quoted(wrong[0])}: expected probabilities of the classes, with sum 1")
-    return train_ids.to_frame().join(classes.insert_column(0, ids), on="id", how="left", maintain_order="left")
+        raise PodiumError(f"{path}: id {quoted(wrong[0])}: expected {words}")
+    return train_ids.to_frame().join(means.insert_column(0, ids), on="id", how="left", maintain_order="left")
 
 
 def _content_hash(train: Path, competition: Competition) -> str:
-    """Returns the hex hash of the competition and of every id, label and text, whatever their encoding as parquet."""
-    about = asdict(competition)
-    del about["quotes"]  # how a text was written down is no part of it
+    """Returns the hex hash of all that training reads: the competition, and every id, label, group and text."""
+    about = {key: value for key, value in asdict(competition).items() if key not in NOT_LEARNT_FROM}
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for batch in pl.scan_parquet(train, glob=False).collect_batches(chunk_size=ROW_GROUP, maintain_order=True):
         digest.update(batch.write_ndjson().encode())

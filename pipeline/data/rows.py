@@ -15,6 +15,11 @@ def swapped(rows: pl.DataFrame, task: Task) -> pl.DataFrame:
     return rows.with_columns(pl.col(second).alias(first), pl.col(first).alias(second))
 
 
+def condensed(texts: pl.Expr) -> pl.Expr:
+    """Returns texts in lower case without white space: two that are equal so are one question to a model."""
+    return texts.str.normalize("NFKC").str.to_lowercase().str.replace_all(r"\s+", "")
+
+
 def joined(field: str) -> pl.Expr:
     """Returns the turns of `field` as one String, with an empty line between them; null turns are left out."""
     return pl.col(field).fill_null([]).list.join("\n\n", ignore_nulls=True)
@@ -29,3 +34,9 @@ def field_characters(rows: pl.DataFrame, fields: tuple[str, ...]) -> dict[str, n
     """Returns field -> (rows,) float64 number of characters of all its turns."""
     lengths = rows.select(pl.col(field).list.eval(pl.element().str.len_chars()).list.sum() for field in fields)
     return {field: lengths[field].fill_null(0).to_numpy().astype(np.float64) for field in fields}
+
+
+def by_appearance(codes: np.ndarray) -> np.ndarray:
+    """Returns (rows,) the numbers 0, 1, ... in the order in which the codes first appear, whatever their values."""
+    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[inverse]

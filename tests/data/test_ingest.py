@@ -52,7 +52,7 @@ def test_turns_come_back_exactly(tmp_path, cells, ascii_only, crlf):
     write(source / "train.csv", [TRAIN_HEADER, *train], lineterminator="\r\n" if crlf else "\n")
     train, test, _ = prepared(source)
     assert train.select(FIELDS).rows() == test.select(FIELDS).rows() == [tuple(row) for row in cells]
-    assert train.schema == {"id": pl.String, "label": pl.Int8, **dict.fromkeys(FIELDS, pl.List(pl.String))}
+    assert train.schema == {"id": pl.String, "label": pl.Int16, **dict.fromkeys(FIELDS, pl.List(pl.String))}
     assert test.columns == ["id", *FIELDS]
 
 
