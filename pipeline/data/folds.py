@@ -25,6 +25,8 @@ def group_key(task: Task) -> pl.Expr:
 
     Two rows with equal keys are the same question to a model, whatever their spacing; they must not be parted.
     """
+    if task.group is None:
+        return pl.col("group")
     first = pl.col(task.group).list.first().fill_null("").str.normalize("NFKC").str.to_lowercase()
     return first.str.replace_all(r"\s+", "").str.head(GROUP_CHARACTERS)
 
