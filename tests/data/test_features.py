@@ -7,13 +7,14 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import SHARED, TASKS
+from support import SHARED
 
+from pipeline.competitions.registry import load_competition
 from pipeline.competitions.task import Task
 from pipeline.data.features import BATCH, mirrored_features, text_features
 from pipeline.data.rows import swapped
 
-PREFERENCE, SINGLE = TASKS["preference"], TASKS["text"]
+PREFERENCE, SINGLE = load_competition("lmsys").kind, load_competition("spooky").kind
 TURNS = pl.List(pl.String)
 
 texts = (

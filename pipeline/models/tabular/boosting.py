@@ -5,27 +5,37 @@ Ke et al. 2017, "LightGBM: a highly efficient gradient boosting decision tree".
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import lightgbm as lgb
 import numpy as np
 
+from pipeline.competitions.family import Categorical, Family
 from pipeline.settings.tabular import Boosting
 
 INNER_SHARE = 0.2
 """Share of the groups that early stopping watches."""
+LOSSES = {True: "log loss", False: "RMSE in standard deviations"}
+"""Family.bounded -> what early stopping watches."""
 
 
 def fit_boosting(
-    inputs: np.ndarray, targets: np.ndarray, groups: np.ndarray, settings: Boosting, threads: int, seed: int
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    family: Family,
+    groups: np.ndarray,
+    settings: Boosting,
+    threads: int,
+    seed: int,
 ) -> lgb.Booster:
     """Finds the number of trees with one fifth of the groups kept apart, then fits that many on all rows.
 
-    inputs (rows, columns); targets (rows,), 0 to classes - 1, each of them present; groups (rows,): rows of one group
-    stay together. Two fits with the same arguments give the same bytes. With fewer than two groups, or a class that the
-    rest of the rows would lack, nothing can be kept apart: then a quarter of `max_trees` is fitted.
+    inputs (rows, columns); targets (rows,) as in fit_linear_head; groups (rows,): rows of one group stay together. Two
+    fits with the same arguments give the same bytes. With fewer than two groups, or a class that the rest of the rows
+    would lack, nothing can be kept apart: then a quarter of `max_trees` is fitted.
     """
-    classes = int(targets.max()) + 1
     parameters = {
-        "objective": "binary" if classes == 2 else "multiclass",
         "learning_rate": settings.learning_rate,
         "num_leaves": settings.leaves,
         "min_data_in_leaf": settings.min_rows_in_leaf,
@@ -38,20 +48,50 @@ def fit_boosting(
         "deterministic": True,
         "force_col_wise": True,
         "verbose": -1,
-    }
-    if classes > 2:
-        parameters["num_class"] = classes
+    } | _objective(family, targets)
     apart = stopping_rows(groups, seed)
     trees = max(1, settings.max_trees // 4)
-    if apart.any() and len(np.unique(targets[~apart])) == classes:
+    outcomes = len(np.unique(targets)) if isinstance(family, Categorical) else 2
+    if apart.any() and len(np.unique(targets[~apart])) >= outcomes:
         training = lgb.Dataset(inputs[~apart], targets[~apart])
         watched = lgb.Dataset(inputs[apart], targets[apart], reference=training)
         stopping = lgb.early_stopping(settings.patience, verbose=False)
-        probe = lgb.train(parameters, training, settings.max_trees, valid_sets=[watched], callbacks=[stopping])
+        watch = partial(_option_loss, family) if family.exchangeable else None
+        probe = lgb.train(
+            parameters, training, settings.max_trees, valid_sets=[watched], feval=watch, callbacks=[stopping]
+        )
         trees = max(1, probe.best_iteration)
         loss = next(iter(probe.best_score["valid_0"].values()))
-        print(f"    {trees} trees, log loss {loss:.4f} on {apart.sum()} inner rows", flush=True)
+        print(f"    {trees} trees, {LOSSES[family.bounded]} {loss:.4f} on {apart.sum()} inner rows", flush=True)
     return lgb.train(parameters, lgb.Dataset(inputs, targets), trees)
+
+
+def _objective(family: Family, targets: np.ndarray) -> dict[str, Any]:
+    """Returns LightGBM's objective for an answer of that kind, and its metric where that is not the objective's own."""
+    if family.exchangeable:
+        return {"objective": partial(_option_slopes, family), "metric": "None"}
+    if isinstance(family, Categorical):
+        classes = int(targets.max()) + 1
+        return {"objective": "multiclass", "num_class": classes} if classes > 2 else {"objective": "binary"}
+    return {"objective": "cross_entropy"} if family.bounded else {"objective": "regression", "metric": "rmse"}
+
+
+def _option_slopes(family: Family, raw: np.ndarray, data: lgb.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Returns first and second derivatives of the softmax over a row's options, as LightGBM's own multiclass has it."""
+    _, slope, chosen = _over_options(family, raw, data)
+    share = slope + chosen
+    curvature = share * (1 - share) * family.outputs / (family.outputs - 1)
+    return slope.T.reshape(-1), curvature.T.reshape(-1)
+
+
+def _option_loss(family: Family, raw: np.ndarray, data: lgb.Dataset) -> tuple[str, float, bool]:
+    return "loss", float(_over_options(family, raw, data)[0].mean()), False
+
+
+def _over_options(family: Family, raw: np.ndarray, data: lgb.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns losses (rows,), slopes and answers, each (rows, options), of scores option by option."""
+    chosen = np.asarray(data.get_label()).reshape(family.outputs, -1).T
+    return *family.loss_and_slope(np.array(raw.reshape(family.outputs, -1).T, order="C"), chosen), chosen
 
 
 def stopping_rows(groups: np.ndarray, seed: int) -> np.ndarray:

@@ -1,4 +1,7 @@
-"""Logistic regression on a sparse TF-IDF matrix beside dense text features, each with its own L2 penalty."""
+"""Linear models on a sparse TF-IDF matrix beside dense text features, each with its own L2 penalty.
+
+Logistic regression for classes and shares, a softmax over a row's options, ridge regression for numbers.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
-from sklearn.linear_model import LogisticRegression
+from scipy.optimize import minimize
+from sklearn.linear_model import LogisticRegression, Ridge
 
+from pipeline.competitions.family import Family
 from pipeline.models.tabular.head_inputs import Inputs
 
 FURTHEST = 5.0
@@ -17,7 +22,7 @@ MAX_ITERATIONS = 1000
 
 @dataclass(frozen=True)
 class LinearHead:
-    """A fitted logistic regression with the scaling of its dense inputs."""
+    """A fitted linear model with the scaling of its dense inputs."""
 
     center: np.ndarray
     """(dense columns,), of the signed logarithms of the features."""
@@ -29,16 +34,19 @@ class LinearHead:
     """(scores,)"""
 
     def scores(self, inputs: Inputs) -> np.ndarray:
-        """Returns (rows, 1) log odds of the second of two classes, or (rows, classes) logits of more."""
+        """Returns (rows, 1) log odds, scores or numbers, or (rows, classes) logits of more than two classes."""
         return np.asarray(_table(inputs, self.center, self.scale) @ self.weights.T + self.bias)
 
 
-def fit_linear_head(inputs: Inputs, targets: np.ndarray, c: float, features_c: float, odd: bool) -> LinearHead:
-    """Fits targets (rows,), 0 to classes - 1 and each of them present.
+def fit_linear_head(
+    inputs: Inputs, targets: np.ndarray, family: Family, c: float, features_c: float, odd: bool = False
+) -> LinearHead:
+    """Fits targets (rows,): classes, 0 and up, each of them present; shares from 0 to 1; standardised numbers; or 1 for
+    the option that is the answer and 0 for the others, where the rows are those of the first option, of the second ...
 
-    `c` and `features_c` are the inverse strengths of the penalties on n-grams and on features. `odd`: the rows come
-    with their mirror images, whose inputs have the opposite sign; then there is no intercept and no centring, and the
-    answer to a mirrored row is exactly the opposite one.
+    `c` and `features_c` are the inverse strengths of the penalties on n-grams and on features: the loss in nats counts
+    that many times. `odd`: the rows come with their mirror images, whose inputs have the opposite sign; then there is
+    no intercept and no centring, and the answer to a mirrored row is exactly the opposite one.
     """
     logs = _signed_log(inputs.dense)
     center = np.zeros(logs.shape[1]) if odd else logs.mean(axis=0)
@@ -48,11 +56,46 @@ def fit_linear_head(inputs: Inputs, targets: np.ndarray, c: float, features_c: f
     strength = features_c if inputs.ngrams is None else c
     larger = np.ones(logs.shape[1] + (0 if inputs.ngrams is None else inputs.ngrams.shape[1]))
     larger[: logs.shape[1]] = np.sqrt(features_c / strength)
-    model = LogisticRegression(C=strength, fit_intercept=not odd, max_iter=MAX_ITERATIONS)
     table = _table(inputs, center, scale)
-    model.fit(table * larger if inputs.ngrams is None else table @ sparse.diags(larger), targets)
-    bias = np.broadcast_to(model.intercept_, len(model.coef_)).astype(np.float64)
-    return LinearHead(center, scale, model.coef_ * larger, bias)
+    table = table * larger if inputs.ngrams is None else table @ sparse.diags(larger)
+    weights, bias = _fitted(table, targets, family, strength, intercept=not odd)
+    return LinearHead(center, scale, weights * larger, np.broadcast_to(bias, len(weights)).astype(np.float64))
+
+
+def _fitted(
+    table: np.ndarray | sparse.csr_matrix, targets: np.ndarray, family: Family, strength: float, intercept: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns weights (scores, columns) and biases."""
+    if family.exchangeable:
+        return _option_weights(table, targets, family, strength), np.zeros(1)
+    if not family.bounded:
+        squares = Ridge(alpha=1.0 / strength).fit(table, targets)
+        return squares.coef_.reshape(1, -1), squares.intercept_
+    model = LogisticRegression(C=strength, fit_intercept=intercept, max_iter=MAX_ITERATIONS)
+    if np.isin(targets, np.unique(targets.astype(np.int64))).all():
+        model.fit(table, targets.astype(np.int64))
+    else:  # a share is that much of a row with 1, and the rest of a row with 0
+        twice = np.vstack([table, table]) if isinstance(table, np.ndarray) else sparse.vstack([table, table], "csr")
+        outcomes, rows = np.repeat([1, 0], len(targets)), np.concatenate([targets, 1 - targets])
+        model.fit(twice, outcomes, sample_weight=rows)
+    return model.coef_, model.intercept_
+
+
+def _option_weights(
+    table: np.ndarray | sparse.csr_matrix, chosen: np.ndarray, family: Family, strength: float
+) -> np.ndarray:
+    """Returns weights (1, columns) of a softmax over a row's options: a conditional logit (McFadden 1974)."""
+    statistic = chosen.reshape(family.outputs, -1).T
+    scale = 1.0 / (strength * len(statistic))
+
+    def loss_and_slope(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        losses, slope = family.loss_and_slope((table @ weights).reshape(family.outputs, -1).T.copy(), statistic)
+        loss = losses.mean() + scale * 0.5 * weights @ weights
+        return loss, table.T @ slope.T.reshape(-1) / len(statistic) + scale * weights
+
+    start = np.zeros(table.shape[1])
+    found = minimize(loss_and_slope, start, jac=True, method="L-BFGS-B", options={"maxiter": MAX_ITERATIONS})
+    return found.x.reshape(1, -1)
 
 
 def _table(inputs: Inputs, center: np.ndarray, scale: np.ndarray) -> np.ndarray | sparse.csr_matrix:

@@ -1,9 +1,10 @@
-"""The member kind `tabular`: TF-IDF and text features under logistic regressions or LightGBM.
+"""The member kind `tabular`: TF-IDF and text features under linear models or LightGBM.
 
-Where a row has two sides, the answer is put together from two heads: "is it a tie", which sees only what stays when
-the sides change places, and "who wins if someone does", which is trained on both orders of the decisive rows and
-answers with the mean of its log odds over both orders. So a mirrored row gets exactly the mirrored answer, and each
-head gets the inputs and the penalty that suit it. A single text has one head over its classes.
+Where two sides compete, the answer is put together from two heads: "is it a tie", which sees only what stays when the
+sides change places, and "who wins if someone does", which is trained on both orders of the decisive rows and answers
+with the mean of its log odds over both orders. So a mirrored row gets exactly the mirrored answer, and each head gets
+the inputs and the penalty that suit it. Options have one head, which scores each of them alike. All other rows have one
+head over the classes, or one per label, step of an ordered score, or number.
 """
 
 from __future__ import annotations
@@ -21,20 +22,25 @@ from scipy import sparse
 from scipy.special import expit, logit, softmax
 from sklearn.decomposition import TruncatedSVD
 
-from pipeline.competitions.task import Competition, Task
+from pipeline.competitions.family import Categorical, Family, Ordinal
+from pipeline.competitions.task import Competition
+from pipeline.data.features import competing
 from pipeline.data.folds import group_keys
 from pipeline.data.rows import joined_turns
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, write_json
 from pipeline.models.saved import read_member, save_member
 from pipeline.models.tabular.boosting import fit_boosting
-from pipeline.models.tabular.head_inputs import Inputs, head_inputs, ngram_matrices
+from pipeline.models.tabular.head_inputs import Inputs, head_inputs, ngram_fields, ngram_matrices, stacked
 from pipeline.models.tabular.linear_head import LinearHead, fit_linear_head
 from pipeline.models.tabular.tfidf import Tfidf, fit_tfidf
 from pipeline.settings.tabular import Tabular
 
 UNSEEN = 1.0e-6
 """Probability of a class that the training rows do not hold."""
+TIE = 2
+"""The class of competing sides that names no winner, where there is one; 0 and 1 name the sides."""
+TWO = Categorical(2)
 Head = LinearHead | lgb.Booster
 
 
@@ -45,7 +51,7 @@ class TabularModel:
     competition: Competition
     settings: Tabular
     shares: np.ndarray
-    """(classes,): share of each class among the training rows."""
+    """(outputs,): the constant predictor's answer."""
     vocabularies: dict[str, Tfidf]
     components: np.ndarray | None
     """(singular vectors, n-grams) float32, where the settings ask for a reduction."""
@@ -53,25 +59,37 @@ class TabularModel:
     """A head whose training rows held only one outcome is left out; `shares` answers for it."""
 
     def predict(self, rows: pl.DataFrame) -> np.ndarray:
-        """Returns (rows, classes) float64 probabilities; each row sums to 1."""
-        task = self.competition.kind
+        """Returns (rows, outputs) float64 means."""
+        task, family = self.competition.kind, self.competition.family
         matrices = ngram_matrices(rows, task, self.vocabularies)
         inputs = head_inputs(rows, task, self.settings, matrices, self.components)
-        if task.sides is None:
-            return self._class_probabilities(inputs["class"])
-        tie = _tie_class(task)
-        odds = np.full(len(rows), logit(np.clip(self.shares[tie], UNSEEN, 1 - UNSEEN)))
+        if competing(task):
+            return self._competing(inputs, len(rows))
+        if task.options:
+            return _over_options([_scores(self.heads["option"], inputs[option]) for option in task.options])
+        if isinstance(family, Categorical):
+            return self._class_probabilities(inputs["answer"])
+        eta = np.tile(family.link(self.shares), (len(rows), 1))
+        for place, name in enumerate(_output_heads(self.competition)):
+            if name in self.heads:
+                eta[:, place] = _scores(self.heads[name], inputs["answer"])[:, 0]
+        means = family.means(eta)
+        # Each step has a head of its own; a score above k is above k - 1, too.
+        return -np.sort(-means, axis=1) if isinstance(family, Ordinal) else means
+
+    def _competing(self, inputs: dict[str, Inputs], rows: int) -> np.ndarray:
+        """Returns the probabilities that the first side wins, that the second does, and of a tie if there are any."""
+        odds = np.full(
+            rows, logit(np.clip(self.shares[TIE], UNSEEN, 1 - UNSEEN)) if len(self.shares) > TIE else -np.inf
+        )
         if "tie" in self.heads:
             odds = _scores(self.heads["tie"], inputs["tie"])[:, 0]
-        winner = np.zeros(len(rows))
+        winner = np.zeros(rows)
         if "winner" in self.heads:
             straight, mirrored = (_scores(self.heads["winner"], inputs[key]) for key in ("winner", "mirrored winner"))
             winner = (straight - mirrored)[:, 0] / 2
-        first, second = task.decisive or ()
-        probabilities = np.empty((len(rows), len(self.shares)))
-        probabilities[:, first] = expit(-odds) * expit(winner)
-        probabilities[:, second] = expit(-odds) * expit(-winner)
-        probabilities[:, tie] = expit(odds)
+        wins = [expit(-odds) * expit(winner), expit(-odds) * expit(-winner), expit(odds)]
+        probabilities = np.stack(wins[: len(self.shares)], axis=1)
         return probabilities / probabilities.sum(axis=1, keepdims=True)
 
     def _class_probabilities(self, inputs: Inputs) -> np.ndarray:
@@ -112,11 +130,11 @@ def fit_tabular(
 ) -> TabularModel:
     """Fits a member on `rows` alone: vocabularies, reduction, scaling and the number of trees know no other rows.
 
-    labels (rows,): indices into `competition.outputs`; Equal arguments give
-    equal bytes for a given number of threads.
+    labels: as train.parquet has them, (rows,) indices or (rows, outputs) numbers. Equal arguments give equal bytes for
+    a given number of threads.
     """
-    task, labels = competition.kind, np.asarray(labels, dtype=np.int64)
-    texts = pl.concat([joined_turns(rows, field) for field in task.sides or task.fields])
+    task, family = competition.kind, competition.family
+    texts = pl.concat([joined_turns(rows, field) for field in ngram_fields(task)])
     vocabularies = {unit: fit_tfidf(texts, unit, **vars(each)) for unit, each in settings.vocabularies().items()}
     matrices = ngram_matrices(rows, task, vocabularies)
     components = _components(matrices, settings) if settings.components else None
@@ -124,27 +142,33 @@ def fit_tabular(
     groups = group_keys(rows, task).rank("dense").to_numpy()
     heads: dict[str, Head] = {}
 
-    def fit(name: str, seen: Inputs, targets: np.ndarray, groups: np.ndarray) -> None:
+    def fit(name: str, seen: Inputs, targets: np.ndarray, of: Family, groups: np.ndarray) -> None:
         if len(np.unique(targets)) < 2:
             return
         if settings.model == "logistic":
             penalties = settings.logistic
             features_c = penalties.tie_c if name == "tie" else penalties.features_c
-            heads[name] = fit_linear_head(seen, targets, penalties.c, features_c, odd=name == "winner")
+            heads[name] = fit_linear_head(seen, targets, of, penalties.c, features_c, odd=name == "winner")
         else:
             print(f"  {name} head, {len(targets)} rows", flush=True)
-            heads[name] = fit_boosting(seen.dense, targets, groups, settings.boosting, threads, settings.seed)
+            heads[name] = fit_boosting(seen.dense, targets, of, groups, settings.boosting, threads, settings.seed)
 
-    if task.sides is None:
-        fit("class", inputs["class"], np.unique(labels, return_inverse=True)[1], groups)
+    if competing(task):
+        decisive = np.flatnonzero(labels != TIE)
+        both = stacked(inputs[key].take(decisive) for key in ("winner", "mirrored winner"))
+        first_wins = (labels[decisive] == 0).astype(np.int64)
+        fit("winner", both, np.concatenate([first_wins, 1 - first_wins]), TWO, np.tile(groups[decisive], 2))
+        fit("tie", inputs["tie"], (labels == TIE).astype(np.int64), TWO, groups)
+    elif task.options:
+        chosen = family.statistic(labels).T.reshape(-1)
+        fit("option", stacked(inputs.values()), chosen, family, np.tile(groups, len(task.options)))
+    elif isinstance(family, Categorical):
+        fit("class", inputs["answer"], np.unique(labels, return_inverse=True)[1], family, groups)
     else:
-        decisive = np.flatnonzero(labels != _tie_class(task))
-        both = inputs["winner"].take(decisive).below(inputs["mirrored winner"].take(decisive))
-        first_wins = (labels[decisive] == (task.decisive or ())[0]).astype(np.int64)
-        fit("winner", both, np.concatenate([first_wins, 1 - first_wins]), np.tile(groups[decisive], 2))
-        fit("tie", inputs["tie"], (labels == _tie_class(task)).astype(np.int64), groups)
-    shares = np.bincount(labels, minlength=len(competition.outputs)) / len(labels)
-    return TabularModel(competition, settings, shares, vocabularies, components, heads)
+        for name, targets in zip(_output_heads(competition), family.statistic(labels).T, strict=True):
+            known = np.flatnonzero(np.isfinite(targets))
+            fit(name, inputs["answer"].take(known), targets[known], family, groups[known])
+    return TabularModel(competition, settings, family.prior(labels), vocabularies, components, heads)
 
 
 def load_tabular(folder: Path, competition: Competition) -> TabularModel:
@@ -179,19 +203,28 @@ def load_tabular(folder: Path, competition: Competition) -> TabularModel:
 
 def _components(matrices: dict[str, sparse.csr_matrix], settings: Tabular) -> np.ndarray:
     """Returns (components, n-grams) float32: right singular vectors of the texts' TF-IDF (latent semantic analysis)."""
-    stacked = sparse.vstack(list(matrices.values()), format="csr")
-    components = min(settings.components, min(stacked.shape) - 1)
-    fitted = TruncatedSVD(components, random_state=settings.seed).fit(stacked)
+    texts = sparse.vstack(list(matrices.values()), format="csr")
+    components = min(settings.components, min(texts.shape) - 1)
+    if components < 1:
+        return np.empty((0, texts.shape[1]), dtype=np.float32)
+    fitted = TruncatedSVD(components, random_state=settings.seed).fit(texts)
     return fitted.components_.astype(np.float32)
 
 
 def _scores(head: Head, inputs: Inputs) -> np.ndarray:
-    """Returns (rows, 1) log odds of the second of two classes, or (rows, classes) logits of more."""
+    """Returns (rows, 1) log odds, scores or numbers, or (rows, classes) logits of more than two classes."""
     if isinstance(head, LinearHead):
         return head.scores(inputs)
     return np.asarray(head.predict(inputs.dense, raw_score=True)).reshape(len(inputs.dense), -1)
 
 
-def _tie_class(task: Task) -> int:
-    """Returns the class that names no winner: it stays where it is when the sides change places."""
-    return next(index for index, image in enumerate(task.mirror or ()) if index == image)
+def _over_options(scores: list[np.ndarray]) -> np.ndarray:
+    """Returns the softmax over a row's options of one (rows, 1) each; the same to the last bit in any order of them."""
+    raw = np.hstack(scores)
+    weights = np.exp(raw - raw.max(axis=1, keepdims=True))
+    return weights / np.sort(weights, axis=1).sum(axis=1, keepdims=True)
+
+
+def _output_heads(competition: Competition) -> list[str]:
+    """Returns a name per output; the outputs' own may not be names of files."""
+    return [f"output{place}" for place in range(len(competition.outputs))]
