@@ -130,7 +130,8 @@ def cv_scores(stacked: Stacked, training: dict[str, collapse.Records], seconds: 
     classes = dict(zip(competition.outputs, ladder.prior, strict=True))
     everywhere = constant(np.asarray(ladder.prior), oof.labels, competition)
     empty = [name for name, share in classes.items() if share == 0 and competition.outcome in ("classes", "labels")]
-    prior, decisive = stacked.score(oof, everywhere), competition.kind.decisive
+    # Nothing goes along with a constant: its correlation, which is not defined, counts as none.
+    prior, decisive = float(np.nan_to_num(stacked.score(oof, everywhere))), competition.kind.decisive
     kind = "class" if competition.outcome == "classes" else "label"
     return CvScores(
         competition=competition.name,

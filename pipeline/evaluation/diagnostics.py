@@ -64,7 +64,8 @@ def marginal_gains(
             answers = constant(competition.family.prior(second.labels), second.labels, competition)
         else:
             answers = nested_candidates([STACKER], second.members(chosen), competition, threads, seed)[STACKER]
-        return metric.sign * row_scores(second.labels, answers, second.groups, competition)
+        # Without a value here (a correlation with a constant) it counts as none.
+        return np.nan_to_num(metric.sign * row_scores(second.labels, answers, second.groups, competition))
 
     everyone = list(range(len(members)))
     alone_answers = [crossed(table.labels, table.probabilities[name], second.parts, competition) for name in members]

@@ -6,6 +6,7 @@ no key at all. Scores are in the competition's own metric.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
@@ -94,5 +95,15 @@ class CvScores:
     """Member that is left out -> why; absent where there is none."""
 
     def as_json(self) -> dict[str, Any]:
-        """Returns the contents of metrics/cv.json."""
-        return asdict(self, dict_factory=lambda pairs: {name: value for name, value in pairs if value is not ABSENT})
+        """Returns the contents of metrics/cv.json; a score that these rows do not have (an AUC of one class) is null."""
+        given = asdict(self, dict_factory=lambda pairs: {name: value for name, value in pairs if value is not ABSENT})
+        found: dict[str, Any] = _finite(given)
+        return found
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
