@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from pipeline.competitions.metrics import log_losses
+from pipeline.competitions.family import log_losses
 from pipeline.competitions.task import Competition
 from pipeline.data.rows import field_characters
 from pipeline.ensemble.ladder import Ladder

@@ -14,10 +14,15 @@ from typing import ClassVar, Protocol
 import numpy as np
 from scipy.special import expit, logit, softmax
 
-from pipeline.competitions.metrics import log_losses
-
 SMALLEST = 1.0e-6
 """Probabilities below this are equal to a stacker; it keeps one over-sure member from outvoting all others."""
+SMALLEST_LIKELIHOOD = 1.0e-15
+"""The clip of scikit-learn's and Kaggle's log loss."""
+
+
+def log_losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Returns minus the log probability of each true class, (rows,) in nats, from (rows, classes) probabilities."""
+    return -np.log(np.clip(probabilities[np.arange(len(labels)), labels], SMALLEST_LIKELIHOOD, 1.0))
 
 
 class Family(Protocol):
@@ -161,7 +166,7 @@ class Bernoulli:
 
     def losses(self, labels: np.ndarray, means: np.ndarray) -> np.ndarray:
         truth = self.statistic(labels)
-        known, means = np.isfinite(truth), np.clip(means, 1.0e-15, 1.0 - 1.0e-15)
+        known, means = np.isfinite(truth), np.clip(means, SMALLEST_LIKELIHOOD, 1.0 - SMALLEST_LIKELIHOOD)
         each = -(truth * np.log(means) + (1 - truth) * np.log1p(-means))
         # What is not known has no loss, and what is not answered none that is known.
         return np.where(known | ~np.isfinite(means), each, 0.0).mean(axis=1)

@@ -23,10 +23,8 @@ from typing import Literal
 
 import numpy as np
 
+from pipeline.competitions.family import SMALLEST_LIKELIHOOD, log_losses
 from pipeline.errors import PodiumError, nearest
-
-SMALLEST = 1.0e-15  # the clip of scikit-learn's and Kaggle's log loss
-POWER = -5.0  # of the Jigsaw Unintended Bias competition's mean over identities: the worst identities weigh most
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class Metric:
 
     def better(self, first: float, second: float) -> bool:
         """Returns whether the score `first` beats `second`."""
-        return first > second
+        return first > second if self.greater_is_better else first < second
 
 
 # Tools: a score plus influences, of some rows, of columns, of a ratio.
@@ -159,11 +157,6 @@ def decided(metric: str, labels: np.ndarray, answers: np.ndarray, instead: str =
 # Means over rows.
 
 
-def log_losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Returns minus the log probability of each true class, (rows,) in nats, from (rows, classes) probabilities."""
-    return -np.log(np.clip(probabilities[np.arange(len(labels)), labels], SMALLEST, 1.0))
-
-
 def hits(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Returns 1.0 where the likeliest class is the true one, else 0.0, (rows,), from (rows, classes) probabilities."""
     return (probabilities.argmax(axis=1) == labels).astype(np.float64)
@@ -171,7 +164,7 @@ def hits(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 
 def binary_log_losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Returns the log loss of each probability of a 1, in nats, all (rows,)."""
-    one, zero = (np.log(np.clip(each, SMALLEST, 1.0)) for each in (probabilities, 1.0 - probabilities))
+    one, zero = (np.log(np.clip(each, SMALLEST_LIKELIHOOD, 1.0)) for each in (probabilities, 1.0 - probabilities))
     return -(labels * one + (1.0 - labels) * zero)
 
 
@@ -411,38 +404,6 @@ def group_auc(labels: np.ndarray, answers: np.ndarray, groups: np.ndarray) -> np
     return among(known, aucs_of_groups, positive, scores, groups)
 
 
-def jigsaw_numbers(positive: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Returns the numbers of the bias metric from (rows,) positives and scores and (rows, identities) groups."""
-    parts = [auc(positive, scores)]
-    for subset in (
-        lambda member: member,  # subgroup
-        lambda member: member ^ positive,  # BPSN: background positive, subgroup negative
-        lambda member: member == positive,  # BNSP: background negative, subgroup positive
-    ):
-        each = np.array([among(subset(member), auc, positive, scores) for member in groups.T])
-        each = each[~np.isnan(each).any(axis=1)]
-        if not len(each):
-            return np.full(len(scores), np.nan)
-        areas = np.maximum(each.mean(axis=1), SMALLEST)  # a zero has no negative power
-        mean = (areas**POWER).mean() ** (1.0 / POWER)
-        slopes = (areas / mean) ** (POWER - 1.0) / len(areas)
-        parts.append(mean + slopes @ (each - each.mean(axis=1, keepdims=True)))
-    return np.mean(parts, axis=0)
-
-
-def jigsaw_bias(labels: np.ndarray, answers: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve with a price on unintended bias, of boolean groups (rows, identities).
-
-    A quarter each of the area over all rows and of the power means over the identities of three areas: in the subgroup
-    that mentions the identity, with the background's positives against the subgroup's negatives, and the other way
-    round (Borkan et al. 2019, "Nuanced metrics for measuring unintended bias with real data for text classification").
-    A constant scores 0.5. An identity of which an area is undefined does not count in that mean, where the
-    competition's own code yields NaN; NaN where none is left.
-    """
-    known, positive, scores = two_sided("jigsaw_bias", labels, answers)
-    return among(known, jigsaw_numbers, positive, scores, groups.astype(bool))
-
-
 def average_precisions(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Returns the numbers of the average precision, 0 without a positive, all (rows,)."""
     if np.isnan(scores).any():
@@ -554,7 +515,7 @@ def spearman(labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
 
 
 SIDES = ("classes", "labels")
-SCORES = ("ordered", "numbers")
+SCORES = ("ordered", "numbers", "labels")
 
 METRICS = {
     "log_loss": Metric(log_loss, False, outcomes=("classes", "choice", "labels")),
@@ -568,16 +529,15 @@ METRICS = {
     "roc_auc": Metric(roc_auc, True, outcomes=SIDES),
     "mean_auc": Metric(mean_auc, True, outcomes=("labels",)),
     "group_auc": Metric(group_auc, True, outcomes=SIDES, grouped=True),
-    "jigsaw_bias": Metric(jigsaw_bias, True, outcomes=SIDES, grouped=True),
     "pr_auc": Metric(pr_auc, True, outcomes=SIDES),
     "qwk": Metric(qwk, True, "decided", ("ordered",)),
     "rmse": Metric(rmse, False, outcomes=SCORES),
-    "mcrmse": Metric(rmse, False, outcomes=("numbers",)),
+    "mcrmse": Metric(rmse, False, outcomes=("numbers", "labels")),
     "mae": Metric(mae, False, outcomes=SCORES),
     "r2": Metric(r2, True, outcomes=SCORES),
     "pearson": Metric(pearson, True, outcomes=SCORES),
     "spearman": Metric(spearman, True, outcomes=SCORES),
-    "mean_spearman": Metric(spearman, True, outcomes=("numbers",)),
+    "mean_spearman": Metric(spearman, True, outcomes=("numbers", "labels")),
 }
 FAMILIES: dict[str, Callable[..., np.ndarray]] = {"map": reciprocal_ranks, "ndcg": discounted_gains}
 

@@ -95,7 +95,7 @@ class CvScores:
     """Member that is left out -> why; absent where there is none."""
 
     def as_json(self) -> dict[str, Any]:
-        """Returns the contents of metrics/cv.json; a score that these rows do not have (an AUC of one class) is null."""
+        """Returns the contents of metrics/cv.json; a score that the rows do not have (AUC of one class) is null."""
         given = asdict(self, dict_factory=lambda pairs: {name: value for name, value in pairs if value is not ABSENT})
         found: dict[str, Any] = _finite(given)
         return found

@@ -66,6 +66,7 @@ def run_probe(
     noise = shuffled(artifacts.train().collect(), artifacts.folds(), competition, stack.seed)
     assigned = noise.select("id", "fold")
     noise = noise.drop("fold")
+    write_json(copy.competition_file, {"competition": asdict(competition)})
     write_parquet(noise, copy.train_file)
     write_parquet(assigned, copy.folds_file)
     for name, settings in MEMBERS.items():

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import CLASSES, geometric_mean, preference_rows, probabilities
 
-from pipeline.competitions.metrics import log_losses
+from pipeline.competitions.family import log_losses
 from pipeline.competitions.task import Competition
 from pipeline.ensemble.build_ladder import (
     FEW,

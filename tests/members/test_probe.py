@@ -76,5 +76,5 @@ def test_chance_rarely_looks_like_a_leak() -> None:
     for seed in range(200):
         labels = rng.permutation(np.repeat([0, 1, 2], [120, 120, 60]))
         noise = probabilities(np.zeros_like(labels), 3, 0.0, seed) * 0.2 + 0.8 * np.array([0.4, 0.4, 0.2])
-        accused += probe.verdict(labels, noise, np.arange(300))["leak"]
+        accused += probe.verdict(labels, noise, np.arange(300), lmsys)["leak"]
     assert accused <= 6
