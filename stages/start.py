@@ -7,7 +7,6 @@ python -m stages.start --backbone small
 import argparse
 
 from pipeline.artifacts import Artifacts
-from pipeline.competitions.registry import load_competition
 from pipeline.config import load_params
 from pipeline.files import write_json
 from pipeline.members.start import resolve, resolve_pretraining
@@ -19,8 +18,8 @@ def main(member: str | None, backbone: str | None) -> None:
     if backbone:
         write_json(artifacts.pretrain_start(backbone), resolve_pretraining(backbone, params, artifacts))
     if member:
-        competition = load_competition(params.data.competition)
-        write_json(artifacts.start(member), resolve(member, params, competition, artifacts))
+        # As prepare has kept it: with the classes and the scale of the numbers that it found in train.csv.
+        write_json(artifacts.start(member), resolve(member, params, artifacts.competition(), artifacts))
 
 
 if __name__ == "__main__":
