@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import yaml
 from support import ROOT, probabilities
 
 from pipeline.competitions.registry import load_competition
-from pipeline.competitions.task import AUTO, Competition, competition_from_json
+from pipeline.competitions.task import AUTO, Competition, Label, competition_from_json
 from pipeline.errors import PodiumError
 
 NAMES = [file.stem for file in (ROOT / "pipeline" / "competitions").glob("*.yaml")]
@@ -171,6 +171,8 @@ def test_what_may_be_written_shortly(tmp_path: Path) -> None:
     found = load_competition(str(file))
     assert found.classes == ("0", "1.5", "True")
     assert (found.group, found.ignored, found.kind.group) == (("page",), ("*",), None)
+    file.write_text(yaml.safe_dump({**CLASSES, "classes": [0, 1], "answers": {"p": 1}}))
+    assert load_competition(str(file)).answers == {"p": "1"}
     file.write_text(yaml.safe_dump(QUIZ))
     assert (found := load_competition(str(file))).outcome == "choice"
     assert found.label_values == ("A", "B")
@@ -186,3 +188,12 @@ def test_swapping_the_sides_twice_changes_nothing(lmsys: Competition, spooky: Co
     assert np.array_equal(lmsys.mirrored(lmsys.mirrored(each)), each)
     assert np.array_equal(lmsys.mirrored(each)[:, 0], each[:, 1])
     assert np.array_equal(spooky.mirrored(each), each)
+
+
+def test_the_page_describes_every_key_and_shows_every_file() -> None:
+    page = (ROOT / "docs" / "competition.md").read_text(encoding="utf-8")
+    keys = {field.name for field in fields(Competition)} - {"label", "centre", "spread"}
+    for key in [*keys, *(f"label.{field.name}" for field in fields(Label))]:
+        assert f"`{key}`" in page, key
+    for name in NAMES:
+        assert f"[{name}](../pipeline/competitions/{name}.yaml)" in page, name
