@@ -16,13 +16,13 @@ PYTEST := OMP_NUM_THREADS=1 $(RUN) python -m pytest -q -n logical --dist loadfil
 KERNEL_WHEELS := lightgbm narwhals polars polars-runtime-32 safetensors \
 	accelerate anyio bitsandbytes h11 httpcore2 httpx2 huggingface-hub peft tokenizers transformers truststore
 
-.PHONY: help setup repro download publish submit sync-lb compare test test-slow lint bench prune lock
+.PHONY: help setup repro new-competition download publish submit sync-lb compare test test-slow lint bench prune lock
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  PRESET=cpu DATA=folder  with repro: lay pipeline/presets/cpu.yaml over params.yaml and read that folder"
-	@echo "  ARGS=--dry-run          with download, publish, submit, sync-lb: say what would be sent, contact nobody"
-	@echo "  REFIT=1                 with repro: add one model per member that is trained on every row, holdout included"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  PRESET=cpu DATA=folder       with repro: lay pipeline/presets/cpu.yaml over params.yaml and read that folder"
+	@echo "  ARGS=--dry-run               with download, publish, submit, sync-lb: say what would be sent, contact nobody"
+	@echo "  REFIT=1                      with repro: add one model per member that is trained on every row, holdout included"
 
 setup: $(VENV)/ready ## create .venv with the locked packages (done by the other targets too)
 
@@ -46,6 +46,10 @@ repro: setup ## run every stale stage, from raw data to the rehearsed kernel and
 	$(RUN) python -m pipeline.config > /dev/null
 	$(RUN) dvc repro
 	@echo "open reports/index.html"
+
+new-competition: setup ## write a first YAML file for the competition in DATA=folder, guessed from its files
+	@test -n "$(DATA)" || { echo "error: DATA: name the folder with the competition's files: make new-competition DATA=folder"; exit 2; }
+	@$(RUN) python -m stages.new_competition "$(DATA)"
 
 download: setup ## fetch the competition's files from Kaggle
 	$(RUN) python -m stages.download $(ARGS)

@@ -83,7 +83,10 @@ class Artifacts:
         return competition_from_json(read_json(self.competition_file)["competition"])
 
     def train(self) -> pl.LazyFrame:
-        """Returns the training rows: id, label (a class index) and the text fields, each a list of turns."""
+        """Returns the training rows: id, label, the text fields, each a list of turns, and maybe group and time.
+
+        A label is a class index, or one number per output, NaN where it is not known; of `ordered` it is the score.
+        """
         return pl.scan_parquet(self.train_file, glob=False)
 
     def folds(self) -> pl.DataFrame:

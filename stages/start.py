@@ -18,6 +18,7 @@ def main(member: str | None, backbone: str | None) -> None:
     if backbone:
         write_json(artifacts.pretrain_start(backbone), resolve_pretraining(backbone, params, artifacts))
     if member:
+        # As prepare has kept it: with the classes and the scale of the numbers that it found in train.csv.
         write_json(artifacts.start(member), resolve(member, params, artifacts.competition(), artifacts))
 
 

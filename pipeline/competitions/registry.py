@@ -43,7 +43,7 @@ def load_competition(name: str) -> Competition:
 
 
 def _as_texts(given: Any) -> Any:
-    """Returns the YAML with the names of classes and label values as texts: `classes: [0, 1]` means "0" and "1"."""
+    """Returns the YAML with the names of classes, values and answers as texts: `classes: [0, 1]` means "0" and "1"."""
     if not isinstance(given, dict):
         return given
     found = dict(given)
@@ -57,6 +57,8 @@ def _as_texts(given: Any) -> Any:
             label["values"] = [_text(each) for each in label["values"]]
         if isinstance(label.get("columns"), str):  # one column may stand without brackets
             label["columns"] = [label["columns"]]
+    if isinstance(found.get("answers"), dict):
+        found["answers"] = {column: _text(what) for column, what in found["answers"].items()}
     for key in ("group", "ignored"):
         if isinstance(found.get(key), str):
             found[key] = [found[key]]

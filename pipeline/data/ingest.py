@@ -290,7 +290,7 @@ def _with_scale(competition: Competition, answers: np.ndarray, train_csv: Path) 
         return competition
     for column, values in zip(competition.outputs, answers.T, strict=True):
         if len(different := np.unique(values[np.isfinite(values)])) < 2 or np.nanstd(values) < SMALLEST_SPREAD:
-            found = f"one value only, {different[0]!r}" if len(different) else "none"
+            found = f"one value only, {float(different[0])!r}" if len(different) else "none"
             raise PodiumError(f"{train_csv}: column {quoted(column)}: expected different numbers, found {found}")
     centre, spread = np.nanmean(answers, axis=0), np.nanstd(answers, axis=0)
     return replace(competition, centre=tuple(centre.tolist()), spread=tuple(spread.tolist()))

@@ -1,18 +1,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from sklearn.metrics import log_loss
 from support import ROOT, probabilities
 
-from pipeline.competitions.metrics import METRICS, decisive_log_loss
 from pipeline.competitions.registry import load_competition
-from pipeline.competitions.task import Competition, competition_from_json
+from pipeline.competitions.task import AUTO, Competition, Label, competition_from_json
 from pipeline.errors import PodiumError
 
 NAMES = [file.stem for file in (ROOT / "pipeline" / "competitions").glob("*.yaml")]
@@ -29,27 +27,82 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
         load_competition("lmsy")
 
 
+LMSYS = yaml.safe_load((ROOT / "pipeline" / "competitions" / "lmsys.yaml").read_text())
+ESSAYS = {"name": "x", "task": "text", "metric": "log_loss", "id": "id", "texts": {"text": "body"}}
+CLASSES = {**ESSAYS, "classes": ["p", "q", "r"], "label": {"column": "who"}}
+LABELS = {**ESSAYS, "outcome": "labels", "label": {"columns": ["p", "q"]}}
+NUMBER = {**ESSAYS, "metric": "rmse", "outcome": "numbers", "label": {"columns": "n"}}
+SCORES = {**ESSAYS, "metric": "qwk", "outcome": "ordered", "label": {"column": "score", "low": 1, "high": 4}}
+QUIZ = {
+    **{"name": "x", "task": "choices", "metric": "map@3", "id": "id", "texts": {"ask": "ask", "A": "A", "B": "B"}},
+    **{"options": ["A", "B"], "label": {"column": "right"}, "answers": {"right": "top 2"}},
+}
+PAIR = {**NUMBER, "task": "pair", "texts": {"a": "s1", "b": "s2"}}
+
+
 @pytest.mark.parametrize(
-    ("change", "expected"),
+    ("sound", "change", "expected"),
     [
-        ({"text": {}}, 'unknown key "text" (did you mean "texts"?)'),
+        (LMSYS, {"text": {}}, 'unknown key "text" (did you mean "texts"?)'),
+        (LMSYS, {"metric": "logloss"}, 'found "logloss" (did you mean "log_loss"?)'),
+        (LMSYS, {"texts": {"prompt": "p"}}, "texts: a preference needs the fields prompt, a, b, found prompt"),
+        (LMSYS, {"classes": ["x", "x"]}, "classes: expected at least two different names"),
+        (LMSYS, {"classes": list("wxyz")}, "classes: a preference task has 2 or 3"),
+        (LMSYS, {"outcome": "numbers"}, "outcome: a preference has classes"),
+        (LMSYS, {"task": "rating"}, "task: input should be 'text', 'pair', 'preference' or 'choices', found"),
+        (LMSYS, {"submission": "notebook"}, "submission: input should be 'code' or 'file', found \"notebook\""),
+        (LMSYS, {"hidden_rows": 0}, "hidden_rows: expected a positive number, found 0"),
+        (LMSYS, {"medals": {"golden": 1.0}}, 'medals: expected gold, silver, bronze, found "golden"'),
+        (LMSYS, {"label": {}}, "label: outcome classes: give column or one_hot or joined"),
+        (LMSYS, {"label": {"one_hot": ["x"]}}, "label: 1 entries for 3 classes"),
+        (LMSYS, {"label": {"colum": "x"}}, 'unknown key "label.colum" (did you mean "column"?)'),
         (
-            {"metric": "logloss"},
-            'metric: expected one of log_loss, accuracy, found "logloss" (did you mean "log_loss"?)',
+            CLASSES,
+            {"label": {"columns": "x"}},
+            "label: outcome classes: give column or one_hot or joined, found columns",
         ),
-        ({"texts": {"prompt": "prompt"}}, "texts: a preference task needs exactly prompt, a, b, found prompt"),
-        ({"classes": ["x", "x"]}, "classes: expected at least two different names"),
-        ({"classes": ["x", "y"]}, "classes: a preference task has 3"),
-        ({"submission": "notebook"}, "submission: input should be 'code' or 'file', found \"notebook\""),
-        ({"hidden_rows": 0}, "hidden_rows: expected a positive number, found 0"),
-        ({"label": {}}, "label: give either one_hot or column"),
-        ({"label": {"one_hot": ["x"]}}, "label: 1 entries for 3 classes"),
-        ({"label": {"colum": "x"}}, 'unknown key "label.colum" (did you mean "column"?)'),
+        (
+            CLASSES,
+            {"classes": "auto", "label": {"one_hot": ["x", "y"]}},
+            "classes: auto reads the values of one column",
+        ),
+        (
+            CLASSES,
+            {"answers": {"who": "top 4"}},
+            'answers.who: expected "top k" of 3 classes or options, found "top 4"',
+        ),
+        (CLASSES, {"answers": {"who": "lable"}}, 'found "lable" (did you mean "label"?)'),
+        (CLASSES, {"answers": {"who": "mean"}}, "answers.who: which mean? Name one of p, q, r"),
+        (CLASSES, {"centre": [1.0]}, "centre, spread: prepare fills them in; leave them out"),
+        (LABELS, {"classes": ["p", "q"]}, "classes: only outcome classes has them, found outcome labels"),
+        (LABELS, {"label": {"columns": []}}, "label.columns: expected a column of train.csv, found none"),
+        (LABELS, {"label": {"columns": ["p", "p"]}}, "label.columns.1: expected a column of its own"),
+        (LABELS, {"metric": "qwk"}, "metric: qwk is for the outcomes ordered, found outcome labels"),
+        (LABELS, {"label": {"columns": "p", "values": [0, 1]}}, "label.values: only classes and choice have them"),
+        (NUMBER, {"answers": {"n": "label"}}, "answers.n: outcome numbers has no labels; write mean"),
+        (NUMBER, {"options": ["text"]}, "options: only choices have options, found task text"),
+        (NUMBER, {"symmetric": True}, "symmetric: only a pair may be, found task text"),
+        (
+            NUMBER,
+            {"texts": {"text": "n"}},
+            'label.columns.0: expected a column of its own, found "n", which is texts.text',
+        ),
+        (SCORES, {"label": {"column": "s", "low": 1}}, "label: expected low below high, found 1 and None"),
+        (SCORES, {"label": {"column": "s"}}, "label: low and high belong to outcome ordered, and it needs both"),
+        (SCORES, {"answers": {"s": "mean"}}, "answers.s: metric qwk scores labels; write label, not mean"),
+        (QUIZ, {"options": ["A"]}, "options: choices need at least two fields of texts, found ['A']"),
+        (QUIZ, {"options": ["A", "C"]}, 'options: no field "C" in texts'),
+        (QUIZ, {"options": ["ask", "A", "B"]}, "texts: choices need a field beside the options"),
+        (QUIZ, {"outcome": "classes"}, "outcome: choice goes with task choices, found classes with task choices"),
+        (QUIZ, {"label": {"column": "right", "values": [1]}}, "label: 1 entries for 2 options"),
+        (PAIR, {"texts": {"a": "s1"}}, "texts: a pair needs the fields a, b, found a"),
+        (PAIR, {"texts": {"a": "s1", "b": "s2", "group": "s3"}}, "texts: a field is named by letters"),
     ],
 )
-def test_an_inconsistent_file_is_refused(change: dict, expected: str, tmp_path: Path) -> None:
-    sound = yaml.safe_load((ROOT / "pipeline" / "competitions" / "lmsys.yaml").read_text())
+def test_an_inconsistent_file_is_refused(sound: dict, change: dict, expected: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(sound))
+    load_competition(str(file))
     file.write_text(yaml.safe_dump(sound | change))
     with pytest.raises(PodiumError) as caught:
         load_competition(str(file))
@@ -61,11 +114,11 @@ def test_an_inconsistent_file_is_refused(change: dict, expected: str, tmp_path: 
     ("change", "expected"),
     [
         *(
-            ({"classes": ["human", name]}, f'classes: no class can be named "{name}"')
+            ({"classes": ["human", name]}, f'classes: no answer can be named "{name}"')
             for name in ("model", "label", "id")
         ),
-        ({"classes": ["human", "row_id"]}, 'classes: no class can be named "row_id"'),
-        ({"classes": ["human", ""]}, 'classes: no class can be named ""'),
+        ({"classes": ["human", "row_id"]}, 'classes: no answer can be named "row_id"'),
+        ({"classes": ["human", ""]}, 'classes: no answer can be named ""'),
         ({"texts": {"text": "row_id"}}, 'texts.text: expected a column of its own, found "row_id", which is id too'),
         (
             {"label": {"column": "row_id"}},
@@ -75,7 +128,7 @@ def test_an_inconsistent_file_is_refused(change: dict, expected: str, tmp_path: 
             {"label": {"column": "text"}},
             'label.column: expected a column of its own, found "text", which is texts.text',
         ),
-        ({"label": {"one_hot": ["human", "human"]}}, "label.one_hot.1: expected a column of its own"),
+        ({"label": {"one_hot": ["human", "human"]}}, "label: expected different entries, found ['human', 'human']"),
         ({"label": {"column": "author", "values": ["x", "x"]}}, "label: expected different entries, found ['x', 'x']"),
         ({"name": "../../etc/x"}, 'name: expected Kaggle\'s slug (letters, digits, hyphens), found "../../etc/x"'),
         ({"name": "/etc"}, "name: expected Kaggle's slug"),
@@ -97,7 +150,7 @@ def test_a_name_that_is_ours_is_refused(change: dict, expected: str, tmp_path: P
         "label": {"column": "author"},
     }
     file = tmp_path / "mine.yaml"
-    for classes in (["human", "both"], ["a/b", "fold"], ["text", "prompt"], ['"c"', "ü, <b>"]):
+    for classes in (["human", "both"], ["a/b", "folds"], ["text", "prompt"], ['"c"', "ü, <b>"]):
         file.write_text(yaml.safe_dump(sound | {"classes": classes}))
         assert load_competition(str(file)).classes == tuple(classes)
     file.write_text(yaml.safe_dump(sound | change))
@@ -112,20 +165,22 @@ def test_how_a_competition_is_submitted_to(lmsys: Competition, spooky: Competiti
     assert competition_from_json({**asdict(spooky), "submission": "code"}).submission == "code"
 
 
-def test_log_loss_and_accuracy_are_the_librarys() -> None:
-    labels = np.random.default_rng(0).integers(0, 3, 200)
-    each = probabilities(labels, 3, 1.0, 1)
-    assert METRICS["log_loss"].score(labels, each) == pytest.approx(log_loss(labels, each, labels=[0, 1, 2]))
-    assert METRICS["accuracy"].score(labels, each) == pytest.approx((each.argmax(1) == labels).mean())
-    assert METRICS["accuracy"].better(0.9, 0.8)
-    assert METRICS["log_loss"].better(0.8, 0.9)
-
-
-def test_a_coin_scores_ln_2_on_decisive_rows_whatever_it_says_of_ties() -> None:
-    labels = np.array([0, 1, 2, 2, 2, 0])
-    for tie in (0.01, 0.5, 0.99):
-        coin = np.tile([(1 - tie) / 2, (1 - tie) / 2, tie], (6, 1))
-        assert decisive_log_loss(labels, coin, (0, 1)) == pytest.approx(np.log(2))
+def test_what_may_be_written_shortly(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump({**CLASSES, "classes": [0, 1.5, True], "group": "page", "ignored": "*"}))
+    found = load_competition(str(file))
+    assert found.classes == ("0", "1.5", "True")
+    assert (found.group, found.ignored, found.kind.group) == (("page",), ("*",), None)
+    file.write_text(yaml.safe_dump({**CLASSES, "classes": [0, 1], "answers": {"p": 1}}))
+    assert load_competition(str(file)).answers == {"p": "1"}
+    file.write_text(yaml.safe_dump(QUIZ))
+    assert (found := load_competition(str(file))).outcome == "choice"
+    assert found.label_values == ("A", "B")
+    file.write_text(yaml.safe_dump({**CLASSES, "classes": "auto", "answers": {"x": "top 3"}}))
+    assert load_competition(str(file)).classes == AUTO
+    file.write_text(yaml.safe_dump(PAIR | {"symmetric": True}))
+    assert (found := load_competition(str(file))).kind.group is None
+    assert found.kind.mirror == (0,)
 
 
 def test_swapping_the_sides_twice_changes_nothing(lmsys: Competition, spooky: Competition) -> None:
@@ -133,3 +188,12 @@ def test_swapping_the_sides_twice_changes_nothing(lmsys: Competition, spooky: Co
     assert np.array_equal(lmsys.mirrored(lmsys.mirrored(each)), each)
     assert np.array_equal(lmsys.mirrored(each)[:, 0], each[:, 1])
     assert np.array_equal(spooky.mirrored(each), each)
+
+
+def test_the_page_describes_every_key_and_shows_every_file() -> None:
+    page = (ROOT / "docs" / "competition.md").read_text(encoding="utf-8")
+    keys = {field.name for field in fields(Competition)} - {"label", "centre", "spread"}
+    for key in [*keys, *(f"label.{field.name}" for field in fields(Label))]:
+        assert f"`{key}`" in page, key
+    for name in NAMES:
+        assert f"[{name}](../pipeline/competitions/{name}.yaml)" in page, name

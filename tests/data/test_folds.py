@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,13 @@ from support import ROOT, preference_rows, run_module, write_artifacts
 
 from pipeline.artifacts import HOLDOUT, Artifacts
 from pipeline.competitions.registry import load_competition
-from pipeline.competitions.task import Competition
-from pipeline.data.folds import assign_folds, group_keys, split_rows
+from pipeline.competitions.task import Competition, Label
+from pipeline.data.folds import assign_folds, assign_times, group_keys, group_words, split_rows
 from pipeline.data.ingest import prepare
+from pipeline.data.shared_lines import share_in_common
 from pipeline.errors import PodiumError
 from pipeline.validation import parse_yaml
+from stages import folds as stage
 
 PREFERENCE = load_competition("lmsys").kind
 
@@ -208,3 +211,102 @@ def test_the_real_votes_part_without_leak(tmp_path: Path) -> None:
     assigned = assign_folds(keys, labels.to_numpy().astype(int), 3, 0.1, 0)
     crossing = pl.DataFrame({"key": keys, "fold": assigned}).group_by("key").agg(pl.col("fold").n_unique())
     assert crossing["fold"].max() == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    moments=st.lists(st.integers(0, 60), min_size=40, max_size=150).filter(lambda moments: len(set(moments)) > 25),
+    folds=st.integers(2, 5),
+    holdout=st.sampled_from([0.0, 0.1, 0.25]),
+    seed=st.integers(0, 100),
+)
+def test_folds_by_time_are_stretches(moments: list[int], folds: int, holdout: float, seed: int) -> None:
+    times = np.array(moments, dtype=np.float64)
+    alone = pl.Series(range(len(times)))
+    assigned = assign_times(alone, times, folds, holdout)
+    order = np.where(assigned == HOLDOUT, folds, assigned)[np.argsort(times, kind="stable")]
+    assert (np.diff(order) >= 0).all(), "each part is later than the one before"
+    assert set(assigned) == {*range(folds), *([HOLDOUT] if holdout else [])}
+    for moment in set(moments):
+        assert len(set(assigned[times == moment])) == 1
+    most = np.unique(times, return_counts=True)[1].max()
+    if holdout:
+        assert abs((assigned == HOLDOUT).sum() - holdout * len(times)) <= most
+    groups = np.random.default_rng(seed).integers(0, 25, len(times))
+    latest = np.array([times[groups == group].max() for group in groups])
+    try:
+        grouped = assign_times(pl.Series(groups), times, folds, holdout)
+    except PodiumError as error:
+        assert "different times of groups" in str(error)
+    else:
+        assert np.array_equal(grouped, assign_times(alone, latest, folds, holdout))
+
+
+def test_as_many_rows_per_stretch_as_the_times_allow() -> None:
+    assigned = assign_times(pl.Series(range(1000)), np.arange(1000.0)[::-1], 3, 0.1)
+    assert np.bincount(assigned + 1).tolist() == [100, 300, 300, 300]
+    assert (assigned[:100] == HOLDOUT).all()
+    with pytest.raises(PodiumError, match=r"2 folds and a holdout need at least 3 different times of pages, .* have 2"):
+        assign_times(pl.Series(range(9)), np.arange(9.0) // 5, 2, 0.1, "pages")
+
+
+def test_a_group_is_called_what_it_is(lmsys: Competition, spooky: Competition) -> None:
+    assert group_words(lmsys) == "first prompts"
+    assert group_words(spooky) == "values of text"
+    assert group_words(replace(spooky, group=("page", "author"))) == "values of page and author"
+    assert group_words(replace(spooky, task="pair", texts={"a": "x", "b": "y"})) == "sets of rows that share a text"
+
+
+def run_folds(competition: Competition, folder: Path, monkeypatch: pytest.MonkeyPatch, **rows: list) -> pl.DataFrame:
+    """The table of folds that the stage makes of these training rows."""
+    artifacts = write_artifacts(folder, pl.DataFrame(rows), competition, np.zeros(len(rows["id"])))
+    (folder / "params.yaml").write_text((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    monkeypatch.chdir(folder)
+    stage.main()
+    return pl.read_parquet(artifacts / "folds.parquet")
+
+
+def test_lines_in_common_are_a_warning_that_names_the_cure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    numbers = Competition(
+        *("x", "text", "rmse", "id", {"text": "text"}, Label(columns=("n",))),
+        outcome="numbers",
+        centre=(0.5,),
+        spread=(0.3,),
+    )
+    page = "This line stands at the head of\u00a0every page of the same author, whatever follows"
+    texts = [
+        [f"{page.upper() if row % 2 else page}\n{row}", None] if row < 12 else [f"{row} " * 30] for row in range(60)
+    ]
+    labels = pl.Series([[row / 60] for row in range(60)], dtype=pl.Array(pl.Float64, 1))
+    given = {"id": [f"r{row}" for row in range(60)], "label": labels, "text": texts}
+    run_folds(numbers, tmp_path / "apart", monkeypatch, **given)
+    said = capsys.readouterr()
+    assert "60 rows with 60 different values of text" in said.out
+    assert said.err.startswith("warning: 20% of the rows have a line of 40 characters or more in common with a row of ")
+    assert "`group:`" in said.err
+    together = replace(numbers, group=("author",))
+    groups = pl.Series([0 if row < 12 else row for row in range(60)], dtype=pl.UInt64)
+    run_folds(together, tmp_path / "together", monkeypatch, **given, group=groups)
+    assert capsys.readouterr().err == ""
+    by_time = replace(together, time="when")
+    table = run_folds(
+        by_time, tmp_path / "time", monkeypatch, **given, group=groups, time=[float(n) for n in range(60)]
+    )
+    assert table["fold"].to_list()[-6:] == [HOLDOUT] * 6
+
+
+def test_a_line_is_in_common_only_with_another_part() -> None:
+    line = "a line that is long enough to be no accident, white space aside"
+    rows = pl.LazyFrame({"prompt": [[line], ["x", f"{line}  "], ["y"], ["short"]], "a": [["1"]] * 4, "b": [["2"]] * 4})
+    assert share_in_common(rows, np.array([0, 0, 1, 1]), PREFERENCE) == 0.0
+    assert share_in_common(rows, np.array([0, 1, 1, 1]), PREFERENCE) == 0.5
+
+
+def test_a_class_needs_a_row_in_every_fold_and_a_number_does_not(spooky: Competition) -> None:
+    folds, groups = np.arange(9) % 3, np.arange(9)
+    many = replace(spooky, classes=tuple("abcdefghi"))
+    with pytest.raises(PodiumError, match=r"3 folds need that many rows of the largest class .*, found 1"):
+        stage.check_stack_parts(groups, np.arange(9), folds, many)
+    stage.check_stack_parts(groups, np.arange(9), folds, replace(spooky, outcome="numbers", classes=()))

@@ -70,7 +70,7 @@ def test_labels_change_places_within_folds_and_prompts_stay_whole(artifacts: Pat
     assert (noise["label"] != before["label"]).sum() > 60
 
 
-def test_chance_rarely_looks_like_a_leak() -> None:
+def test_chance_rarely_looks_like_a_leak(lmsys: Competition) -> None:
     rng = np.random.default_rng(0)
     accused = 0
     for seed in range(200):

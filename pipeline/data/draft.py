@@ -1,0 +1,422 @@
+"""A first YAML file for a competition, guessed from the headers and first rows of its files.
+
+python -m stages.new_competition path/to/competition
+
+What is guessed stands in the file with the reason in a comment; docs/competition.md describes every key.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+
+from pipeline.competitions.metrics import METRICS
+from pipeline.competitions.registry import load_competition
+from pipeline.competitions.task import OURS, Competition, Label
+from pipeline.data.cells import OTHERS, PACKED, plain_rows, read_header
+from pipeline.data.diagnose import turns_of
+from pipeline.data.labels import TRUTHS, moment
+from pipeline.errors import PodiumError
+from pipeline.files import write_text
+
+FILE = "competition.yaml"
+TABLES = (".csv", ".tsv", *OTHERS)
+SEPARATORS = ",\t;|"
+SAMPLED = 20_000
+"""Rows that a guess is made from."""
+FEW_CLASSES = 30
+"""Classes that are written out by name."""
+FEW_ROWS = 100
+"""A test file with fewer rows stands for a hidden one: a code competition."""
+LABEL_NAMES = ("label", "target", "answer", "winner", "score", "class", "sentiment", "category", "generated")
+PROMPTS = ("prompt", "question", "instruction", "query", "context")
+TASKS = ("text", "pair", "preference", "choices")
+PARTNERS = {"a": "b", "A": "B", "1": "2", "left": "right", "first": "second"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """The columns of a file, and what stands in its first rows."""
+
+    path: Path
+    separator: str
+    columns: dict[str, list[str]]
+    rows: int
+
+    def filled(self, column: str) -> list[str]:
+        """Returns the cells of a column that are not empty."""
+        return [cell for cell in self.columns[column] if cell]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What is to be said of a row: the YAML's lines for it, and the columns of train.csv that they name."""
+
+    outcome: str
+    metric: str
+    lines: tuple[str, ...]
+    columns: tuple[str, ...]
+    why: str
+
+
+def write_draft(folder: Path) -> Path:
+    """Writes a YAML file into the folder with a competition's files, and returns its path.
+
+    Raises: PodiumError where a file is missing or cannot be read, where a draft is there already, and where the guess
+    is no competition; then the file stays, to be mended by hand.
+    """
+    target = folder / FILE
+    if target.exists():
+        raise PodiumError(f"{target}: is there already; edit it, or remove it for a new draft")
+    if not folder.is_dir():
+        raise PodiumError(f"DATA: {folder}: no such folder")
+    sample = read_table(found_file(folder, "sample", "submission"))
+    train, test = (read_table(found_file(folder, word)) for word in ("train", "test"))
+    write_text(target, Draft(folder, train, test, sample).text)
+    try:
+        load_competition(str(target))
+    except PodiumError as error:
+        raise PodiumError(f"{error}; the draft needs your hand, docs/competition.md describes every key") from None
+    return target
+
+
+def found_file(folder: Path, *words: str) -> Path:
+    """Returns the table of `folder` whose name has all the words; the one with the shortest name, if there are several.
+
+    Raises: PodiumError where there is none.
+    """
+
+    def fits(file: Path) -> bool:
+        return all(word in file.name.lower() for word in words) and ("sample" in words or "sample" not in file.name)
+
+    files = sorted(folder.iterdir(), key=lambda file: (len(file.name), file.name))
+    tables = [file for file in files if file.suffix in TABLES and fits(file)]
+    if tables:
+        return tables[0]
+    packed = next((file for file in files if file.suffix in PACKED and fits(file)), None)
+    hint = (
+        f"; unpack {packed.name}" if packed else f", found {', '.join(file.name for file in files[:10]) or 'nothing'}"
+    )
+    raise PodiumError(f"{folder}: expected a table with {' and '.join(words)} in its name ({', '.join(TABLES)}){hint}")
+
+
+def read_table(path: Path) -> Table:
+    """Returns the first rows of a file; a CSV file's separator is the one that parts its header into most names."""
+    separator = ","
+    if path.suffix not in OTHERS:
+        with path.open(encoding="utf-8-sig", errors="replace") as stream:
+            line = stream.readline()
+        separator = max(SEPARATORS, key=line.count)
+    form = Competition("draft", "text", "log_loss", "id", {}, Label(), separator=separator)
+    header, cells = read_header(path, form), plain_rows(path, form, strict=False)
+    rows = list(islice(cells, SAMPLED))
+    columns = {name: [row[place] for row in rows] for place, name in enumerate(header)}
+    return Table(path, separator, columns, len(rows))
+
+
+@dataclass(frozen=True)
+class Draft:
+    """The guess: each property is one of the YAML's questions."""
+
+    folder: Path
+    train: Table
+    test: Table
+    sample: Table
+
+    @cached_property
+    def id(self) -> str:
+        """The sample's first column that both files have."""
+        both = [name for name in self.sample.columns if name in self.test.columns and name in self.train.columns]
+        return both[0] if both else next(name for name in self.test.columns if name)
+
+    @cached_property
+    def asked(self) -> list[str]:
+        """The sample's other columns."""
+        return [name for name in self.sample.columns if name != self.id]
+
+    @cached_property
+    def unseen(self) -> list[str]:
+        """The columns that only train.csv has: the answer is among them."""
+        return [name for name in self.train.columns if name not in self.test.columns and name]
+
+    @cached_property
+    def common(self) -> list[str]:
+        """The columns that both files have, but for the id."""
+        return [name for name in self.train.columns if name in self.test.columns and name and name != self.id]
+
+    @cached_property
+    def options(self) -> list[str]:
+        """Columns named A, B, C, ... or option_1, choice_2, ...: one of them is the answer."""
+        letters = [
+            name for place, name in enumerate(n for n in self.common if len(n) == 1) if name == "ABCDEFGHIJ"[place]
+        ]
+        numbered = [name for name in self.common if re.fullmatch(r"(?i)(option|choice|ending|answer)_?[a-j0-9]", name)]
+        found = letters if len(letters) > 1 else numbered
+        answers = {
+            cell
+            for name in self.unseen
+            for cell in set(self.train.filled(name))
+            if len(set(self.train.filled(name))) <= len(found)
+        }
+        return found if len(found) > 1 and (found == letters or answers) else []
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """The columns of texts: several words, and not the same few again and again."""
+        texts = [name for name in self.common if name in self.options or _is_text(self.train.columns[name])]
+        if not texts and self.common:
+            texts = [max(self.common, key=lambda name: len("".join(self.train.columns[name])))]
+        return texts
+
+    @cached_property
+    def sides(self) -> tuple[str, str] | None:
+        """Two columns whose names differ in a side (text_a and text_b), or the only two, of much the same length."""
+        pairs = [
+            (first, second)
+            for first in self.texts
+            for second in self.texts
+            if any(first.endswith(a) and second == first.removesuffix(a) + b for a, b in PARTNERS.items())
+        ]
+        if not self.options and len(pairs) == 1:
+            return pairs[0]
+        lengths = [len("".join(self.train.columns[name])) + 1 for name in self.texts]
+        alike = len(lengths) == 2 and 0.5 < lengths[0] / lengths[1] < 2 and not pairs
+        return (self.texts[0], self.texts[1]) if alike and not self.options else None
+
+    @cached_property
+    def task(self) -> str:
+        """One of the four kinds of rows."""
+        if self.options:
+            return "choices"
+        if self.sides is None:
+            return "text"
+        prompted = any(name.lower() in PROMPTS for name in self.texts)
+        return "preference" if prompted and self.answers.outcome == "classes" else "pair"
+
+    @cached_property
+    def fields(self) -> dict[str, str]:
+        """Our field -> column."""
+        sides = dict(zip(self.sides or (), "ab", strict=False))
+        found: dict[str, str] = {}
+        for name in self.texts:
+            field = sides.get(name) or re.sub(r"\W+", "_", name).strip("_")
+            if name not in sides and self.task == "preference" and "prompt" not in found and name.lower() in PROMPTS:
+                field = "prompt"
+            field = field if re.match("[A-Za-z]", field) else f"text_{field}"
+            while field in (*OURS, *found) or (field in "ab" and name not in sides):
+                field = f"{field}_text"
+            found[field] = name
+        if self.task == "preference":  # the prompt is read first
+            found = {field: found[field] for field in sorted(found, key=lambda field: field != "prompt")}
+        return found
+
+    @cached_property
+    def answers(self) -> Answers:
+        """The outcome, and where it stands."""
+        columns = [name for name in self.asked if name in self.unseen]
+        if columns == self.asked and len(columns) > 1:
+            return self._several(columns)
+        if len(self.asked) == 1 and (parts := re.split(r"[:|,]", self.asked[0]))[1:] and set(parts) <= set(self.unseen):
+            join = self.asked[0][len(parts[0])]
+            label = f"label: {{joined: {_flow(parts)}, join: {json.dumps(join)}}}"
+            return self._ranked(
+                ("classes: auto", label), parts, f"{' and '.join(parts)} make the answer together", True
+            )
+        column = columns[0] if columns else self._label_column()
+        if len(self.asked) > 1:
+            return self._probabilities(column)
+        return self._one(column)
+
+    def _label_column(self) -> str:
+        if not self.unseen:
+            raise PodiumError(f"{self.train.path}: expected a column that {self.test.path.name} lacks: the answer")
+        named = [name for name in self.unseen if any(word in name.lower() for word in LABEL_NAMES)]
+        values = [name for name in self.unseen if set(self.asked) <= set(self.train.filled(name))]
+        return (values or named or sorted(self.unseen, key=lambda name: len(set(self.train.columns[name]))))[0]
+
+    def _several(self, columns: list[str]) -> Answers:
+        cells = [[TRUTHS.get(cell, cell) for cell in self.train.columns[name]] for name in columns]
+        numbers = [cell for column in cells for cell in column if cell]
+        label = f"label: {{columns: {_flow(columns)}}}"
+        if set(numbers) <= {"0", "1", "0.0", "1.0"}:
+            if all(sum(float(cell or 0) for cell in row) == 1 for row in zip(*cells, strict=True)):
+                lines = (f"classes: {_flow(columns)}", f"label: {{one_hot: {_flow(columns)}}}")
+                return Answers("classes", "log_loss", lines, tuple(columns), "exactly one of these columns is 1")
+            return Answers("labels", "mean_auc", (label,), tuple(columns), "columns of 0 and 1, several may be 1")
+        if all(_number(cell) is not None and 0 <= float(cell) <= 1 for cell in numbers):
+            return Answers("labels", "log_loss", (label,), tuple(columns), "columns of shares from 0 to 1")
+        return Answers("numbers", "mcrmse", (label,), tuple(columns), "columns of numbers")
+
+    def _probabilities(self, column: str) -> Answers:
+        """One column per class is asked for, and one column holds the class."""
+        values = sorted(set(self.train.filled(column)))
+        label = f"label: {{column: {_word(column)}}}"
+        why = f"the values of {column} are the sample's columns"
+        if set(values) <= set(self.asked):
+            return Answers("classes", "log_loss", (f"classes: {_flow(self.asked)}", label), (column,), why)
+        label = f"label: {{column: {_word(column)}, values: {_flow(values)}}}"
+        why = f"CHECK that the values of {column} are in the order of the classes"
+        return Answers("classes", "log_loss", (f"classes: {_flow(self.asked)}", label), (column,), why)
+
+    def _one(self, column: str) -> Answers:
+        asked, cells = self.asked[0], self.train.filled(column)
+        numbers = [_number(TRUTHS.get(cell, cell)) for cell in cells]
+        if self.options:
+            label = f"label: {{column: {_word(column)}}}"
+            values = sorted(set(cells))
+            if not set(values) <= set(self.options):
+                label = f"label: {{column: {_word(column)}, values: {_flow(values)}}}"
+            return self._ranked((f"options: {_flow(self.options)}", label), [column], "one of the options is right")
+        given = [number for number in numbers if number is not None]
+        lines: tuple[str, ...]
+        if len(given) < len(numbers) or not given:
+            values = sorted(set(cells))
+            classes = _flow(values) if len(values) <= FEW_CLASSES else "auto"
+            lines = (f"classes: {classes}", f"label: {{column: {_word(column)}}}")
+            return self._ranked(lines, [column], f"the values of {column}")
+        whole = all(number.is_integer() for number in given)
+        low, high, different = int(min(given)), int(max(given)), len(set(given))
+        if whole and {low, high} == {0, 1}:
+            return self._yes_or_no(column, asked)
+        if whole and different <= 20 and high - low < 20:
+            label = f"label: {{column: {_word(column)}, low: {low}, high: {high}}}"
+            lines = (label,) if asked == column else (label, f"answers: {{{_word(asked)}: label}}")
+            why = f"whole numbers from {low} to {high}, taken for scores; were they names, write classes: [...]"
+            return Answers("ordered", "qwk", lines, (column,), why)
+        lines = (f"label: {{columns: {_flow([column])}}}",)
+        if asked != column:
+            lines += (f"answers: {{{_word(asked)}: mean}}",)
+        return Answers("numbers", "rmse", lines, (column,), "a column of numbers")
+
+    def _yes_or_no(self, column: str, asked: str) -> Answers:
+        decided = all(
+            (number := _number(cell)) is not None and number.is_integer() for cell in self.sample.filled(asked)
+        )
+        word = "label" if decided else "mean"
+        why = (
+            f"0 or 1; the sample has {'whole numbers, so the label is' if decided else 'means, so a mean is'} asked for"
+        )
+        lines: tuple[str, ...]
+        if column in (*OURS, self.id):
+            lines = ("classes: [0, 1]", f"label: {{column: {_word(column)}}}")
+            answer = "label" if decided else '"1"'
+            lines += (f"answers: {{{_word(asked)}: {answer}}}",)
+            return Answers("classes", "accuracy" if decided else "roc_auc", lines, (column,), why)
+        lines = (f"label: {{columns: {_flow([column])}}}",)
+        if decided or asked != column:
+            lines += (f"answers: {{{_word(asked)}: {word}}}",)
+        return Answers("labels", "f1" if decided else "roc_auc", lines, (column,), why)
+
+    def _ranked(self, lines: Sequence[str], columns: Sequence[str], why: str, joined: bool = False) -> Answers:
+        """One column is asked for: a label, or several with the best first."""
+        cells = self.sample.filled(self.asked[0])
+        values = set() if joined else set(self.options) | set(self.train.filled(columns[0]))
+        most = 1
+        if cells and not set(cells) <= values:
+            most = max(len(cell.split(" ")) for cell in cells)
+        what, metric = (f"top {most}", f"map@{most}") if most > 1 else ("label", "accuracy")
+        outcome = "choice" if self.options else "classes"
+        return Answers(outcome, metric, (*lines, f"answers: {{{_word(self.asked[0])}: {what}}}"), tuple(columns), why)
+
+    @cached_property
+    def text(self) -> str:
+        """The YAML file."""
+        answers = self.answers
+        used = {self.id, *self.texts, *answers.columns}
+        every = list(dict.fromkeys([*self.train.columns, *self.test.columns]))
+        ignored = [name for name in every if name and name not in used]
+        known = [name for name, metric in METRICS.items() if answers.outcome in metric.outcomes]
+        others = [name for name in known if name != answers.metric]
+        lines = [
+            "# A draft, guessed from the files: read every line, docs/competition.md describes the keys.",
+            f"name: {_slug(self.folder)}   # Kaggle's slug of the competition",
+            f"task: {self.task}   # or {', '.join(task for task in TASKS if task != self.task)}",
+            f"metric: {answers.metric}   # as the competition's page says; for this outcome also {', '.join(others)}",
+            f"id: {_word(self.id)}",
+            "texts:   # our name: the column, in reading order",
+            *(f"  {field}: {_word(column)}" for field, column in self.fields.items()),
+        ]
+        if self.task == "pair":
+            symmetric = answers.outcome in ("numbers", "labels", "ordered")
+            lines.append(f"symmetric: {str(symmetric).lower()}   # true where the order of the two means nothing")
+        if all(_is_turns(self.train.columns[name]) for name in self.texts):
+            lines.append("turns: json   # the cells are lists of turns")
+        if self.task == "preference":
+            lines.append(
+                "# the classes in this order: the first side is better, the second is, and neither, if there is a third"
+            )
+        if answers.outcome != "choice":
+            lines.append(f"outcome: {answers.outcome}   # {answers.why}")
+        lines += answers.lines
+        lines += self._groups(ignored)
+        if ignored:
+            lines.append(f"ignored: {_flow(ignored)}   # not read; `*` stands for every column that is not named")
+        hidden = self.test.rows < FEW_ROWS
+        why = "few test rows: the hidden ones are read by a kernel" if hidden else "a submission.csv is uploaded"
+        lines.append(f"submission: {'code' if hidden else 'file'}   # {why}; else {'file' if hidden else 'code'}")
+        if self.train.separator != "," and self.train.path.suffix not in OTHERS:
+            lines.append(f"separator: {json.dumps(self.train.separator)}")
+        for key, table in (("train", self.train), ("test", self.test), ("sample_submission", self.sample)):
+            if table.path.name != f"{key}.csv":
+                lines.append(f"{key}: {_word(table.path.name)}")
+        return "\n".join(lines) + "\n"
+
+    def _groups(self, ignored: list[str]) -> list[str]:
+        """Returns comments on the columns by which folds might be parted, or cut."""
+        several = [name for name in [*ignored, *self.texts] if name in self.train.columns and self._repeats(name)]
+        times = [name for name in ignored if name in self.train.columns and self._is_time(name)]
+        lines = []
+        if several:
+            found = ", ".join(f"{name} ({len(set(self.train.filled(name)))} values)" for name in several[:6])
+            rows = f"{self.train.rows} rows"
+            lines.append(f"# group: [...]   # rows that must not be parted; values repeat in {found} of {rows}")
+        if times:
+            lines.append(f"# time: {_word(times[0])}   # would cut the folds by time, if the test rows are later ones")
+        return lines
+
+    def _repeats(self, column: str) -> bool:
+        cells = self.train.filled(column)
+        return 2 <= len(set(cells)) <= 0.95 * len(cells)
+
+    def _is_time(self, column: str) -> bool:
+        cells = self.train.filled(column)
+        return bool(cells) and all((found := moment(cell)) and found[0] == "date" for cell in cells[:100])
+
+
+def _is_text(cells: list[str]) -> bool:
+    filled = [cell for cell in cells if cell]
+    if not filled or sum(" " in cell.strip() for cell in filled) < 0.3 * len(filled):
+        return False
+    long = sum(map(len, filled)) / len(filled) >= 40
+    return long or len(set(filled)) >= min(20, 0.3 * len(filled))
+
+
+def _is_turns(cells: list[str]) -> bool:
+    try:
+        return bool(cells) and all(turns_of(cell) is not None for cell in cells[:200])
+    except ValueError:
+        return False
+
+
+def _number(cell: str) -> float | None:
+    found = moment(cell)
+    return found[1] if found and found[0] == "number" else None
+
+
+def _slug(folder: Path) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", folder.resolve().name).strip("-_") or "competition"
+
+
+def _word(text: str) -> str:
+    """Returns a text as YAML: bare where that is plain to see, else in quotes."""
+    plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", text) and text.lower() not in ("true", "false", "null")
+    return text if plain else json.dumps(text, ensure_ascii=False)
+
+
+def _flow(texts: Sequence[str]) -> str:
+    return f"[{', '.join(map(_word, texts))}]"
