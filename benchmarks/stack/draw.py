@@ -16,8 +16,7 @@ from sklearn.model_selection import cross_val_predict
 
 from benchmarks.stack.cheap_members import COMPETITION, KINDS, Member, Rows, draw_rows
 from pipeline.artifacts import HOLDOUT
-from pipeline.competitions.family import Categorical, average
-from pipeline.competitions.family import log_losses
+from pipeline.competitions.family import Categorical, average, log_losses
 from pipeline.data.folds import assign_folds, group_keys
 from pipeline.ensemble.build_ladder import build_ladder, calibrate
 from pipeline.ensemble.nested import compare_candidates

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.competitions.metrics import metric_named
 from pipeline.competitions.submission import check_answers
-from pipeline.competitions.task import AUTO, OURS, SIDES, Competition
+from pipeline.competitions.task import AUTO, OURS, SIDES, TAKEN, Competition
 from pipeline.errors import PodiumError, nearest
 from pipeline.validation import read_yaml, validated
 
@@ -153,11 +153,11 @@ def _check_outcome(competition: Competition) -> None:
     if outcome == "ordered" and (label.low is None or label.high is None or label.low >= label.high):
         raise PodiumError(f"label: expected low below high, found {label.low} and {label.high}")
     for name in competition.outputs:
-        if name in (*OURS, competition.id) or not name.strip():
+        if name in (*TAKEN, competition.id) or not name.strip():
             raise PodiumError(
                 f'{"classes" if outcome == "classes" else "label"}: no answer can be named "{name}": expected a name '
                 f"that is neither empty, nor the id column's ({competition.id}), nor one of Podium's own columns "
-                f"({', '.join(OURS)})"
+                f"({', '.join(TAKEN)})"
             )
     if competition.classes == AUTO and (label.one_hot or label.values):
         raise PodiumError("classes: auto reads the values of one column, or of `joined` ones; name the classes")

@@ -17,8 +17,10 @@ from pipeline.section import from_json
 
 SIDES = ("a", "b")
 """Our names of the two texts of a pair, and of the two answers of a preference."""
-OURS = ("id", "label", "model", "fold", "group", "time")
-"""Columns that stand beside those of the answers and texts in the tables between two stages."""
+TAKEN = ("id", "label", "model")
+"""Columns that stand beside those of the answers in the tables of predictions."""
+OURS = (*TAKEN, "fold", "group", "time")
+"""Columns that stand beside those of the texts in the tables between two stages."""
 AUTO = ("auto",)
 """In place of the classes: the values found in train.csv, sorted. `prepare` puts them there."""
 

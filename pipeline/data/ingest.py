@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.artifacts import Artifacts
-from pipeline.competitions.task import AUTO, OURS, Competition
+from pipeline.competitions.task import AUTO, TAKEN, Competition
 from pipeline.data import diagnose, labels
 from pipeline.data.cells import OTHERS, quoted, read_header, scan_by_hand
 from pipeline.data.diagnose import turns_of
@@ -256,7 +256,7 @@ def _classes_of(train_csv: Path, competition: Competition) -> tuple[str, ...]:
     if not 2 <= len(classes) <= MOST_CLASSES:
         raise PodiumError(f"{place}: expected 2 to {MOST_CLASSES} different classes, found {len(classes)}")
     for name in classes:
-        if name in (*OURS, competition.id) or not name.strip():
+        if name in (*TAKEN, competition.id) or not name.strip():
             raise PodiumError(
                 f"{place}: no class can be named {quoted(name)}; name the classes and give `label.values`"
             )

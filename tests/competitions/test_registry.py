@@ -150,7 +150,7 @@ def test_a_name_that_is_ours_is_refused(change: dict, expected: str, tmp_path: P
         "label": {"column": "author"},
     }
     file = tmp_path / "mine.yaml"
-    for classes in (["human", "both"], ["a/b", "folds"], ["text", "prompt"], ['"c"', "ü, <b>"]):
+    for classes in (["human", "both"], ["a/b", "fold"], ["text", "prompt"], ['"c"', "ü, <b>"]):
         file.write_text(yaml.safe_dump(sound | {"classes": classes}))
         assert load_competition(str(file)).classes == tuple(classes)
     file.write_text(yaml.safe_dump(sound | change))
