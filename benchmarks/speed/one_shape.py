@@ -35,14 +35,15 @@ from pipeline.models.network import decoder_network, encoder_network
 from pipeline.settings.decoder import Decoder
 from pipeline.settings.encoder import Encoder
 from pipeline.settings.finetuning import Training
-from pipeline.training.classification import Classification
 from pipeline.training.device import Device, resolve_precision, training_device
 from pipeline.training.optim import adamw, step
+from pipeline.training.supervised import Supervised
 from pipeline.validation import read_yaml
 
 TIMED = 2
 """Steps and batches; the faster one counts, for the first pays for what is set up once."""
-TASK, CLASSES = load_competition("lmsys").kind, 3
+COMPETITION = load_competition("lmsys")
+TASK, CLASSES = COMPETITION.kind, len(COMPETITION.outputs)
 
 
 def main(asked: dict[str, Any]) -> dict[str, Any]:
@@ -121,17 +122,18 @@ def decoder(folder: Path, settings: Decoder, device: str) -> nn.Module:
 
 def random_rows(
     rows: int, views: int, asked: dict[str, Any], device: str, budget: int, per_step: int | None = None
-) -> Classification:
+) -> Supervised:
     """Rows of full length, of any tokens and classes, in steps of `per_step` (by default all in one)."""
     draw = np.random.default_rng(0)
     ids = [
         draw.integers(5, asked["config"]["vocab_size"], asked["tokens"], dtype=np.int32) for _ in range(rows * views)
     ]
     encoded = Encoded(ids, views, {}, np.zeros(rows, dtype=bool))
-    return Classification(encoded, draw.integers(0, CLASSES, rows), 0, device, per_step or rows, budget, 0.0, 0)
+    labels = draw.integers(0, CLASSES, rows)
+    return Supervised(encoded, labels, COMPETITION.family, 0, device, per_step or rows, budget, 0.0, 0)
 
 
-def stepper(network: nn.Module, objective: Classification, training: Training, device: Device) -> Callable[[], None]:
+def stepper(network: nn.Module, objective: Supervised, training: Training, device: Device) -> Callable[[], None]:
     """A call that makes one step of the optimiser, with the parts of the loop in the loop's order."""
     optimizer, scaler = adamw(network, training), device.scaler()
     trained = [each for each in network.parameters() if each.requires_grad]

@@ -12,9 +12,9 @@ from pipeline.inference.forward import logits_of
 from pipeline.inference.open_network import Opened
 from pipeline.models.network import Network
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.classification import Classification
 from pipeline.training.device import training_device
 from pipeline.training.loop import TrainingRun, fit
+from pipeline.training.supervised import Supervised
 
 
 def train(bench: Bench, network: Network, seed: int, work: Path, threads: int) -> None:
@@ -23,7 +23,8 @@ def train(bench: Bench, network: Network, seed: int, work: Path, threads: int) -
     labels = labels_of(bench.train)
     encoded = bench.encoded(bench.train)
     pad_id = int(bench.tokenizer.pad_token_id)
-    rows = Classification(encoded, labels, pad_id, "cpu", ROWS_PER_STEP, TOKENS_PER_BATCH, 0.0, seed)
+    family = bench.competition.family
+    rows = Supervised(encoded, labels, family, pad_id, "cpu", ROWS_PER_STEP, TOKENS_PER_BATCH, 0.0, seed)
     device = training_device(training.precision, threads)
     checkpoint = Checkpoint(work / "checkpoint")
     record = fit(TrainingRun(network, rows, training, device, checkpoint, "ours")).record

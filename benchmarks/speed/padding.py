@@ -19,7 +19,7 @@ from benchmarks.speed.protocol import ROWS_PER_STEP, TOKENS_PER_BATCH, texts_of,
 from pipeline.competitions.registry import load_competition
 from pipeline.data.batches import epoch_steps, inference_batches, padded
 from pipeline.data.rows import swapped
-from pipeline.data.text import Encoded, encode, views_of
+from pipeline.data.text import Encoded, encode
 from pipeline.models.backbones.obtain import obtain
 from pipeline.models.backbones.tokenizer import load_tokenizer
 from pipeline.models.deberta.packing import BLOCK_COST, division
@@ -34,10 +34,9 @@ CASES = [("encoder", 512), ("encoder", 1024), ("decoder", 1024), ("decoder", 204
 
 def counted(rows: pl.DataFrame, family: str, max_tokens: int, tokenizer: Any) -> dict[str, float]:
     """Returns tokens computed per token that is there, by way of batching, and the shares that are read twice."""
-    task = load_competition("lmsys").kind
-    views = views_of(task, family == "encoder")
-    encoded = encode(rows, tokenizer, family, views, max_tokens)
-    other = encode(swapped(rows, task), tokenizer, family, views, max_tokens)
+    competition, siamese = load_competition("lmsys"), family == "encoder"
+    encoded = encode(rows, tokenizer, family, competition, siamese, max_tokens)
+    other = encode(swapped(rows, competition.kind), tokenizer, family, competition, siamese, max_tokens)
     lengths = np.array([len(each) for each in encoded.ids]).reshape(-1, encoded.views)
     longest, there = encoded.lengths(), lengths.sum()
     steps = epoch_steps(longest, encoded.views, ROWS_PER_STEP, TOKENS_PER_BATCH, [0])

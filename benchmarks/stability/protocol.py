@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 from sklearn.model_selection import StratifiedShuffleSplit
 
-from pipeline.competitions.task import Task
+from pipeline.competitions.task import Competition, Label
 from pipeline.errors import PodiumError
 
 DATA = Path("../shared/data/cs224n")
@@ -32,8 +32,10 @@ PLAIN: dict[str, Any] = {
     "schedule": {"rate": RATES["middle"], "warmup": 0.0, "decay": "linear"},
     "batches": {"rows_per_step": 16, "tokens_per_batch": 4096},
     "precision": "fp32",
+    "prior_start": False,
 }
-"""Three epochs of AdamW, linear decay, no warmup, the backbone's own dropout of 0.1: what people start from."""
+"""Three epochs of AdamW, linear decay, no warmup, the backbone's own dropout of 0.1, answers that come from
+nowhere: what people start from."""
 MEMBER: dict[str, Any] = {
     "kind": "encoder",
     "backbone": "encoder",
@@ -64,16 +66,23 @@ class DataSet:
     """Our field -> column."""
     label: str
     classes: int
-    task: Task
+    task: Literal["text", "pair"]
+
+    @property
+    def competition(self) -> Competition:
+        """Returns what a member is told of it; the order of two texts means nothing."""
+        classes = tuple(map(str, range(self.classes)))
+        label, symmetric = Label(column=self.label), self.task == "pair"
+        return Competition(
+            self.name, self.task, "log_loss", "id", self.texts, label, classes=classes, symmetric=symmetric
+        )
 
 
-PAIR = Task(("a", "b"), "a", ("a", "b"), mirror=(0, 1))
-"""Two texts whose order does not matter, through one encoder."""
 SETS = {
     each.name: each
     for each in (
-        DataSet("sentiment", "ids-sst-{}.csv", {"text": "sentence"}, "sentiment", 5, Task(("text",), "text")),
-        DataSet("paraphrase", "quora-subset-{}.csv", {"a": "sentence1", "b": "sentence2"}, "is_duplicate", 2, PAIR),
+        DataSet("sentiment", "ids-sst-{}.csv", {"text": "sentence"}, "sentiment", 5, "text"),
+        DataSet("paraphrase", "quora-subset-{}.csv", {"a": "sentence1", "b": "sentence2"}, "is_duplicate", 2, "pair"),
     )
 }
 

@@ -28,8 +28,7 @@ from benchmarks.stability.protocol import (
 )
 from benchmarks.stability.strategies import STRATEGIES
 from pipeline.artifacts import FACTS
-from pipeline.competitions.task import Competition, Label
-from pipeline.data.text import encode, views_of
+from pipeline.data.text import encode
 from pipeline.files import atomic_folder, write_json
 from pipeline.inference.forward import batch_logits
 from pipeline.members.encoder import trainable_backbone
@@ -42,10 +41,10 @@ from pipeline.settings.backbones import Pretrain, Scratch
 from pipeline.settings.encoder import Encoder
 from pipeline.settings.finetuning import Training
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.classification import Classification
 from pipeline.training.device import training_device
 from pipeline.training.pretrain import PretrainStart, pretrain
 from pipeline.training.restarts import Job, train
+from pipeline.training.supervised import Supervised
 from pipeline.training.techniques.deni import updates
 from pipeline.validation import validated
 
@@ -68,25 +67,27 @@ def run(asked: Asked, encoder: Path, work: Path) -> dict[str, Any]:
     """Trains on one thread and scores both halves; the score half's probabilities go into a file below `work`."""
     began = time.monotonic()
     about, parts, strategy = SETS[asked.data], _parts(asked.data), STRATEGIES[asked.strategy]
+    competition = about.competition
     settings = strategy.settings(RATES[asked.rate], asked.seed)
     member = Encoder(**MEMBER, training=settings)
     device = training_device("fp32", 1)
 
     def build() -> nn.Module:
         backbone = trainable_backbone(encoder, member, device.name)
-        return encoder_network(backbone, member, about.task, about.classes, None).to(device.name)
+        return encoder_network(backbone, member, competition.kind, about.classes, None).to(device.name)
 
-    def objective(rows: Rows, smoothing: float = 0.0) -> Classification:
+    def objective(rows: Rows, smoothing: float = 0.0) -> Supervised:
         tokenizer = load_tokenizer(encoder)
-        encoded = encode(rows.texts, tokenizer, "encoder", views_of(about.task, siamese=True), member.max_tokens)
+        encoded = encode(rows.texts, tokenizer, "encoder", competition, True, member.max_tokens)
         sizes = settings.batches.rows_per_step, settings.batches.tokens_per_batch
         pad_id = int(tokenizer.pad_token_id)
-        return Classification(encoded, rows.labels, pad_id, device.name, *sizes, smoothing, settings.seeds.order)
+        order = settings.seeds.order
+        return Supervised(encoded, rows.labels, competition.family, pad_id, device.name, *sizes, smoothing, order)
 
     learned, choice = objective(parts.learned, settings.label_smoothing), objective(parts.choice)
     state = Checkpoint(work / "checkpoints" / asked.name)
     judge = choice if settings.inner else None
-    job = Job(build, learned, judge, settings, strategy.attempts, about.classes, device, state, asked.name)
+    job = Job(build, learned, judge, settings, strategy.attempts, device, state, asked.name)
     trained = train(job)
     shutil.rmtree(state.folder, ignore_errors=True)
     trained.network.eval()
@@ -95,7 +96,7 @@ def run(asked: Asked, encoder: Path, work: Path) -> dict[str, Any]:
     network = trained.network
     if trained.voters:
         told["main"] = scores(parts.score.labels, _probabilities(network, objective(parts.score), about.classes))
-        network = Committee(network, trained.voters)
+        network = Committee(network, trained.voters, competition.family)
     for half, rows in (("choice", choice), ("score", objective(parts.score))):
         probabilities = _probabilities(network, rows, about.classes)
         told[half] = scores(rows.labels, probabilities)
@@ -128,7 +129,7 @@ def encoder_in(work: Path) -> Path:
     texts = pretraining_texts()
     scratch = validated(Scratch, {"source": "scratch"} | BACKBONE, "BACKBONE")
     start = PretrainStart("encoder", validated(Pretrain, PRETRAINING, "PRETRAINING"), threads=2)
-    competition = Competition("texts", "single", "log_loss", "id", {"text": "text"}, ("a", "b"), Label(column="label"))
+    competition = SETS["sentiment"].competition  # of one text
     with atomic_folder(work / "scratch") as base:
         build_scratch(scratch, texts, base)
         write_json(base / FACTS, {"family": "encoder", "sha256": contents_hash(base)})
@@ -143,7 +144,7 @@ def _parts(name: str) -> Parts:
     return parts_of(name)
 
 
-def _updates(attempts: list[dict[str, Any]], settings: Training, learned: Classification) -> int:
+def _updates(attempts: list[dict[str, Any]], settings: Training, learned: Supervised) -> int:
     """Batches that were computed forward and backward, those of the head alone and of DENI's children included."""
     alone = settings.head_first.epochs * len(learned.epoch(0)) if settings.head_first else 0
     children = updates(attempts[-1]["of"], settings.deni) - attempts[-1]["of"] if settings.deni else 0
@@ -151,7 +152,7 @@ def _updates(attempts: list[dict[str, Any]], settings: Training, learned: Classi
 
 
 @torch.inference_mode()
-def _probabilities(network: nn.Module, rows: Classification, classes: int) -> np.ndarray:
+def _probabilities(network: nn.Module, rows: Supervised, classes: int) -> np.ndarray:
     logits = np.zeros((len(rows.labels), classes), dtype=np.float64)
     for places in np.array_split(np.argsort(rows.encoded.lengths(), kind="stable"), 20):
         logits[places] = batch_logits(network, rows.encoded, places, rows.pad_id, rows.device)

@@ -9,7 +9,6 @@ that says how much is missing.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from pipeline.competitions.task import Task
+from pipeline.competitions.task import Competition, Task
 from pipeline.data.tokens import tokens_of
 
 NEWLINE, CUT = "[NL]", "[CUT]"
@@ -26,15 +25,13 @@ MARKERS = (NEWLINE, CUT)
 """Tokens that an encoder's tokenizer gets in addition: its own drops line breaks, and a cut must be visible."""
 NO_ANSWER = "(no answer)"
 """Stands for a turn that is null; an empty turn stays empty."""
-LABELS = {
-    ("prompt", "a", "b"): ("\n\nPrompt:\n", "\n\nAnswer A:\n", "\n\nAnswer B:\n", "\n\nBetter answer:"),
-    ("prompt", "a"): ("\n\nPrompt:\n", "\n\nAnswer:\n", "\n\nQuality:"),
-    ("prompt", "b"): ("\n\nPrompt:\n", "\n\nAnswer:\n", "\n\nQuality:"),
-    ("text",): ("\n\nText:\n", "\n\nClass:"),
-}
-"""View -> what a decoder reads before each field's turns, and the question at the end. A side alone has no letter."""
-SHARES = {"prompt": 1, "a": 2, "b": 2, "text": 1}
-"""How fields share a budget that is too small for all; what one does not need goes to the others."""
+WORDS = {"pair": "Text", "preference": "Answer", "choices": "Option"}
+"""What a decoder reads for a side or an option. One that stands alone has no letter: all are to be read alike."""
+QUESTIONS = {"classes": "Class", "labels": "Labels", "ordered": "Score", "numbers": "Value", "choice": "Correct"}
+"""Outcome -> what a decoder is asked at the end; of a preference which answer is better, or how good one is alone."""
+BESIDE = 2
+"""A side's or option's share of a budget that is too small for all fields, those of the others being 1; what one does
+not need goes to the others."""
 LEAST = 8
 """A turn that could keep fewer tokens than that is left out as a whole."""
 STEPS = [n * 10**power for power in range(6) for n in (1, 2, 5)]
@@ -53,6 +50,8 @@ class Layout:
     end: np.ndarray
     marks: list[np.ndarray]
     """The cut mark of each of STEPS."""
+    shares: dict[str, int]
+    """Field -> its share of the tokens where they are too few; see BESIDE."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class Encoded:
         return np.array([len(each) for each in self.ids], dtype=np.int64).reshape(-1, self.views).max(axis=1)
 
 
-def layout(tokenizer: Any, family: str, view: tuple[str, ...]) -> Layout:
+def layout(tokenizer: Any, family: str, competition: Competition, view: tuple[str, ...]) -> Layout:
     """Returns [CLS] and [SEP] for encoders; for decoders words, with the question at the end that the head answers."""
 
     def ids(text: str) -> np.ndarray:
@@ -84,31 +83,43 @@ def layout(tokenizer: Any, family: str, view: tuple[str, ...]) -> Layout:
     def token(number: int | None) -> np.ndarray:
         return np.array([] if number is None else [number], dtype=np.int32)
 
+    beside = (*(competition.kind.sides or ()), *competition.kind.options)
+    shares = {name: BESIDE if name in beside else 1 for name in view}
     if family == "encoder":
         marks = [ids(f"{CUT} {step} {CUT}") for step in STEPS]
         opening = dict.fromkeys(view, token(None))
-        return Layout(token(tokenizer.cls_token_id), opening, token(tokenizer.sep_token_id), token(None), marks)
+        return Layout(token(tokenizer.cls_token_id), opening, token(tokenizer.sep_token_id), token(None), marks, shares)
     marks = [ids(f" [... {step} tokens cut ...] ") for step in STEPS]
-    *labels, question = LABELS[view]
-    opening = {name: ids(text) for name, text in zip(view, labels, strict=True)}
-    return Layout(token(tokenizer.bos_token_id), opening, token(None), ids(question), marks)
+    alone = sum(name in beside for name in view) == 1
+    opening = {}
+    for name in view:
+        word = name[0].upper() + name[1:].replace("_", " ")
+        if name in beside:
+            word = WORDS[competition.task] if alone else f"{WORDS[competition.task]} {word}"
+        opening[name] = ids(f"\n\n{word}:\n")
+    question = QUESTIONS[competition.outcome]
+    if competition.task == "preference":
+        question = "Quality" if alone else "Better answer"
+    return Layout(token(tokenizer.bos_token_id), opening, token(None), ids(f"\n\n{question}:"), marks, shares)
 
 
 def encode(
     rows: pl.DataFrame,
     tokenizer: Any,
     family: str,
-    views: Sequence[tuple[str, ...]],
+    competition: Competition,
+    siamese: bool,
     max_tokens: int,
     cache: Path | None = None,
 ) -> Encoded:
-    """Returns one sequence per row and view; a view names the fields that it shows, in order.
+    """Returns one sequence per row and view (`views_of`).
 
     `rows` has a List(String) column per field. Every sequence holds at most `max_tokens` tokens, and the same text
     gives the same tokens wherever it stands. The texts' tokens are kept below the folder `cache` for the next call
     (tokens.py); it changes no result.
     """
-    forms = {view: layout(tokenizer, family, view) for view in views}
+    views = views_of(competition.kind, siamese)
+    forms = {view: layout(tokenizer, family, competition, view) for view in views}
     fields = list(dict.fromkeys(name for view in views for name in view))
     tokens = _tokens(rows, fields, tokenizer, family, cache)
     counts = {name: np.zeros(4, dtype=np.int64) for name in fields}  # rows, those that were cut, tokens, those missing
@@ -127,11 +138,12 @@ def encode(
 
 
 def views_of(task: Task, siamese: bool) -> list[tuple[str, ...]]:
-    """Returns the fields of each sequence of a row: all in one, or one per side with what the sides have in common."""
-    if not (siamese and task.sides):
-        return [task.fields]
-    common = tuple(name for name in task.fields if name not in task.sides)
-    return [(*common, side) for side in task.sides]
+    """Returns the fields of each sequence of a row: all in one, or one per side with what the sides have in common.
+
+    Options have a sequence each in any case.
+    """
+    beside = task.options or (task.sides if siamese else None)
+    return [(*task.common, each) for each in beside] if beside else [task.fields]
 
 
 def _tokens(
@@ -159,7 +171,7 @@ def _sequence(
     around = {name: len(form.opening[name]) + len(form.closing) for name in turns}
     tokens = {name: sum(map(len, each)) for name, each in turns.items()}
     whole = {name: tokens[name] + len(each) * around[name] for name, each in turns.items()}
-    quotas = _quotas(whole, max_tokens - len(form.start) - len(form.end))
+    quotas = _quotas(whole, max_tokens - len(form.start) - len(form.end), form.shares)
     pieces: dict[str, list[tuple[np.ndarray, ...] | None]] = {}
     lost = 0
     for name, each in turns.items():
@@ -174,16 +186,16 @@ def _sequence(
     return np.concatenate([*ids, form.end]), lost
 
 
-def _quotas(whole: dict[str, int], budget: int) -> dict[str, int]:
+def _quotas(whole: dict[str, int], budget: int, shares: dict[str, int]) -> dict[str, int]:
     """Shares the budget: who needs less than its share gets what it needs, and the rest goes to the others."""
     quotas: dict[str, int] = {}
     open_fields = dict(whole)
     while open_fields:
-        total = sum(SHARES[name] for name in open_fields)
+        total = sum(shares[name] for name in open_fields)
         left = max(0, budget - sum(quotas.values()))
-        modest = {name: need for name, need in open_fields.items() if need * total <= left * SHARES[name]}
+        modest = {name: need for name, need in open_fields.items() if need * total <= left * shares[name]}
         if not modest:
-            return quotas | {name: left * SHARES[name] // total for name in open_fields}
+            return quotas | {name: left * shares[name] // total for name in open_fields}
         quotas |= modest
         open_fields = {name: need for name, need in open_fields.items() if name not in modest}
     return quotas

@@ -23,21 +23,21 @@ class Answered:
     """What the networks said, and what it took."""
 
     logits: np.ndarray
-    """(rows, classes) float32; a row whose logits are not finite even in fp32 is NaN."""
+    """(rows, outputs) float32; a row whose logits are not finite even in fp32 is NaN."""
     rescued: int
     """Rows that were computed again in fp32."""
     budget: int
     """Tokens per batch at the end: less than at the beginning where memory ran out."""
 
 
-def logits_of(encoded: Encoded, networks: list[Opened], pad_id: int, budget: int, classes: int) -> Answered:
+def logits_of(encoded: Encoded, networks: list[Opened], pad_id: int, budget: int, outputs: int) -> Answered:
     """Asks the networks about all rows; each takes the next batch when it is free. One that fails stops all.
 
     Where a batch does not fit the memory, the budget is halved until the batch falls apart, down to single rows.
 
     Raises: PodiumError where a single row does not fit.
     """
-    run = _Run(encoded, pad_id, budget, np.full((len(encoded), classes), np.nan, dtype=np.float32))
+    run = _Run(encoded, pad_id, budget, np.full((len(encoded), outputs), np.nan, dtype=np.float32))
     if len(networks) == 1:
         run.work(networks[0])
     else:
@@ -119,7 +119,7 @@ class _Run:
 
 
 def batch_logits(network: nn.Module, encoded: Encoded, rows: np.ndarray, pad_id: int, device: str) -> torch.Tensor:
-    """Returns (rows, classes) logits of some rows, without gradients."""
+    """Returns (rows, outputs) logits of some rows, without gradients."""
     with torch.inference_mode():
         return network(*batch_tensors(encoded, rows, pad_id, device)).float()
 

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from scipy.special import softmax
 
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.data.rows import swapped
-from pipeline.data.text import Encoded, encode, views_of
+from pipeline.data.text import Encoded, encode
 from pipeline.errors import PodiumError
 from pipeline.inference.forward import logits_of
 from pipeline.inference.open_network import Opened, open_network
@@ -62,7 +61,7 @@ class NetworkMember:
             raise
 
     def predict(self, rows: pl.DataFrame, which: str | None = None) -> np.ndarray:
-        """Returns (rows, classes) probabilities of the pass `which`, by default of all passes together.
+        """Returns (rows, outputs) means of the pass `which`, by default of all passes together.
 
         Raises: PodiumError for a pass that the member does not have, or where a single row does not fit the memory.
         """
@@ -101,16 +100,16 @@ class NetworkMember:
         return encoded_rows(rows, settings, self._tokenizer, self.competition, self._token_cache)
 
     def _answer(self, encoded: Encoded, which: str) -> np.ndarray:
-        """Returns (rows, classes) probabilities in the rows' own order of sides."""
+        """Returns (rows, outputs) means in the rows' own order of sides."""
         if not self._networks:
             raise ValueError(f"{self.folder}: asked after it was closed")
         assert self.tokens_per_batch is not None
-        pad_id, classes = int(self._tokenizer.pad_token_id), len(self.competition.outputs)
-        answered = logits_of(encoded, self._networks, pad_id, self.tokens_per_batch, classes)
+        pad_id, outputs = int(self._tokenizer.pad_token_id), len(self.competition.outputs)
+        answered = logits_of(encoded, self._networks, pad_id, self.tokens_per_batch, outputs)
         self.rescued += answered.rescued
         self.tokens_per_batch = answered.budget
-        probabilities = softmax(answered.logits.astype(np.float64), axis=1)
-        return self.competition.mirrored(probabilities) if which == SWAP else probabilities
+        means = self.competition.family.means(answered.logits.astype(np.float64))
+        return self.competition.mirrored(means) if which == SWAP else means
 
 
 def encoded_rows(
@@ -121,8 +120,8 @@ def encoded_rows(
     token_cache: Path | None = None,
 ) -> Encoded:
     """Returns `rows` as the sequences that a member with these settings reads."""
-    views = views_of(competition.kind, settings.input == "siamese")
-    return encode(rows, tokenizer, settings.kind, views, settings.max_tokens, token_cache)
+    siamese = settings.input == "siamese"
+    return encode(rows, tokenizer, settings.kind, competition, siamese, settings.max_tokens, token_cache)
 
 
 def available_devices() -> list[str]:

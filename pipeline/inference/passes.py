@@ -26,7 +26,7 @@ def passes_of(settings: MemberSettings | None) -> tuple[str, ...]:
 
 
 def combined(parts: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Returns (rows, classes) probabilities from those of the passes that have run; at least one.
+    """Returns (rows, outputs) means from those of the passes that have run; at least one.
 
     A NaN row of a part is a row to which that pass has no answer. `swap` is mirrored back to the row's own order
     already. The base is `first`, or the mean of `first` and `swap` where both have spoken; an answer of `long` replaces

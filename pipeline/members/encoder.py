@@ -21,16 +21,16 @@ from pipeline.training.techniques.mixout import mix, unmix
 
 def train(split: Split, start: Start, folder: Path, run: Run) -> dict[str, Any]:
     """Fine-tunes the network that `start` describes, saves it into `folder`, and returns the run's record."""
-    settings, competition, classes = start.settings, start.competition, len(start.competition.outputs)
+    settings, competition, outputs = start.settings, start.competition, len(start.competition.outputs)
     assert isinstance(settings, Encoder)
     opened, source = open_run(split, start, settings, run), network_source(settings)
 
     def build() -> nn.Module:
         backbone = trainable_backbone(opened.base, settings, opened.device.name)
-        network = encoder_network(backbone, settings, competition.kind, classes, source)
+        network = encoder_network(backbone, settings, competition.kind, outputs, source)
         network.to(opened.device.name)
         if source is not None:
-            check_custom(network, settings, competition.kind, classes)
+            check_custom(network, settings, competition.kind, outputs)
         return network
 
     network, record, voters = train_network(build, split, opened, run.checkpoint)

@@ -11,18 +11,20 @@ import numpy as np
 import polars as pl
 from torch import Tensor, nn
 
+from pipeline.competitions.family import Categorical
 from pipeline.competitions.task import Competition
 from pipeline.data.folds import Split, group_keys
 from pipeline.data.rows import swapped
 from pipeline.data.text import Encoded
+from pipeline.errors import PodiumError
 from pipeline.inference.network_member import encoded_rows
 from pipeline.members.context import Run, Start
 from pipeline.models.backbones.tokenizer import load_tokenizer
 from pipeline.settings.finetuning import NetworkSettings
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.classification import Classification
 from pipeline.training.device import Device, training_device
 from pipeline.training.restarts import Job, train
+from pipeline.training.supervised import Supervised
 
 SHOWN = 3
 """Rows that a quick look prints, cut to that many characters each."""
@@ -49,7 +51,11 @@ def open_run(split: Split, start: Start, settings: NetworkSettings, run: Run) ->
     """Returns the backbone, tokenizer and device that `start` names.
 
     A quick look prints a few rows as the network will read them.
+
+    Raises: PodiumError where the sides are to be swapped for an answer, and must not be.
     """
+    if settings.inference.swap and start.competition.kind.mirror is None:
+        raise PodiumError(f"{run.label}: inference.swap needs two sides that may change places")
     base = run.artifacts.base(settings.backbone, settings.inference.precision)
     opened = OpenRun(
         run.label,
@@ -72,7 +78,7 @@ def train_network(
 ) -> tuple[nn.Module, dict[str, Any], list[dict[str, Tensor]]]:
     """Fine-tunes what `build` gives on `split.train`; returns it, what is to be told about it, and who votes with it.
 
-    The record: `curve` and `inner` (steps done, plain cross entropy), `best`, `skipped`, `truncation` by field,
+    The record: `curve` and `inner` (steps done, plain loss), `best`, `skipped`, `truncation` by field,
     `attempts` (see restarts.FineTuned), and `failed`, the guard's reason to give up, or None.
     """
     training = run.settings.training
@@ -96,7 +102,6 @@ def train_network(
         judge,
         training,
         run.max_attempts,
-        len(run.competition.outputs),
         run.device,
         checkpoint,
         run.label,
@@ -133,24 +138,30 @@ def _show(rows: pl.DataFrame, run: OpenRun) -> None:
     encoded = encoded_rows(rows.head(SHOWN), run.settings, run.tokenizer, run.competition)
     for number, ids in enumerate(encoded.ids):
         row = rows[number // encoded.views]
-        print(f"row {row['id'][0]}, class {run.competition.outputs[row['label'][0]]}, {len(ids)} tokens:")
+        label = row["label"].to_numpy()[0]
+        if isinstance(run.competition.family, Categorical):
+            label = run.competition.outputs[label]
+        print(f"row {row['id'][0]}, label {label}, {len(ids)} tokens:")
         print(f"  ids {ids[:12].tolist()}{' ...' if len(ids) > 12 else ''}")
         print(f"  {run.tokenizer.decode(ids.tolist())[:SHOWN_CHARACTERS]!r}")
 
 
-def _objective(rows: pl.DataFrame, run: OpenRun, both_orders: bool, smoothing: float) -> Classification:
+def _objective(rows: pl.DataFrame, run: OpenRun, both_orders: bool, smoothing: float) -> Supervised:
     settings, competition, batches = run.settings, run.competition, run.settings.training.batches
-    labels = rows["label"].to_numpy().astype(np.int64)
-    asked = [rows]
-    if both_orders and competition.kind.sides:
+    labels, asked, mirror = rows["label"].to_numpy(), [rows], competition.kind.mirror
+    if isinstance(competition.family, Categorical):
+        labels = labels.astype(np.int64)
+    if both_orders and mirror:
         asked.append(swapped(rows, competition.kind))
-        labels = np.concatenate([labels, np.array(competition.kind.mirror)[labels]])
+        # Other answers than classes belong to symmetric pairs: they stay.
+        labels = np.concatenate([labels, np.array(mirror)[labels] if labels.ndim == 1 else labels])
     parts = [encoded_rows(each, settings, run.tokenizer, competition, run.token_cache) for each in asked]
     cut = np.concatenate([part.cut for part in parts])
     encoded = Encoded([ids for part in parts for ids in part.ids], parts[0].views, parts[0].truncation, cut)
-    return Classification(
+    return Supervised(
         encoded,
         labels,
+        competition.family,
         int(run.tokenizer.pad_token_id),
         run.device.name,
         batches.rows_per_step,

@@ -1,19 +1,28 @@
-"""From token states to class logits: pooling, and the two heads.
+"""From token states to logits: pooling, and the heads.
 
-The equivariant head gives s_A = f(a, b), s_B = f(b, a) and s_tie = g(a, b) + g(b, a): when the sides change places,
-so do the answers, exactly and at no extra cost.
+Three of them answer alike whatever the order of a row's views, exactly and at no extra cost: where the sides of a
+preference or the options of a question change places, so do the answers; those of a symmetric pair stay.
+
+A head can begin at the constant predictor (`start_at`): its last biases say what every row gets, and its last weights
+are so small that no row gets much else. It draws no random numbers for it.
 
 Shape suffixes: R rows, V views of a row, B sequences of a batch (R * V), L tokens of a sequence, E hidden width,
-P features of a pair (4 E), C classes, 1 an axis of one.
+P features of a pair (4 E), C outputs, 1 an axis of one.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from pipeline.competitions.task import Task
+
+SMALL = 0.03
+"""What `start_at` leaves of the last weights: logits that differ by hundredths at most, and gradients that still pass.
+"""
 
 
 class Pooling(nn.Module):
@@ -45,32 +54,90 @@ class Pooling(nn.Module):
 class PlainHead(nn.Module):
     """Two layers over a row's vectors: one as it is, two beside their difference and product."""
 
-    def __init__(self, hidden: int, classes: int, views: int) -> None:
+    def __init__(self, hidden: int, outputs: int, views: int) -> None:
         super().__init__()
-        self.network = _two_layers(hidden, hidden * (1 if views == 1 else 4), classes)
+        self.network = _two_layers(hidden, hidden * (1 if views == 1 else 4), outputs)
 
     def forward(self, pooled_RVE: Tensor) -> Tensor:
         """Returns logits_RC."""
         one_RE = pooled_RVE[:, 0]
         return self.network(one_RE if pooled_RVE.shape[1] == 1 else _pair(one_RE, pooled_RVE[:, 1]))
 
+    def start_at(self, eta_C: Tensor) -> None:
+        """Begins with the logits `eta_C` for every row."""
+        start_layer(self.network[-1], eta_C)
+
+
+class SymmetricHead(nn.Module):
+    """Two layers over what stays when the two sides change places: sum, difference without its sign, product."""
+
+    def __init__(self, hidden: int, outputs: int) -> None:
+        super().__init__()
+        self.network = _two_layers(hidden, 3 * hidden, outputs)
+
+    def forward(self, pooled_RVE: Tensor) -> Tensor:
+        """Returns logits_RC of two views."""
+        one_RE, other_RE = pooled_RVE[:, 0], pooled_RVE[:, 1]
+        return self.network(torch.cat([one_RE + other_RE, (one_RE - other_RE).abs(), one_RE * other_RE], dim=1))
+
+    def start_at(self, eta_C: Tensor) -> None:
+        """Begins with the logits `eta_C` for every row."""
+        start_layer(self.network[-1], eta_C)
+
 
 class EquivariantHead(nn.Module):
-    """The head that the module's docstring describes; `task` says which classes are A, B and tie."""
+    """s_A = f(a, b), s_B = f(b, a) and, with three classes, s_tie = g(a, b) + g(b, a)."""
 
-    def __init__(self, hidden: int, task: Task) -> None:
+    def __init__(self, hidden: int, task: Task, outputs: int) -> None:
+        """`task` says which classes are A, B and tie."""
         super().__init__()
         self.first, self.second = task.decisive or (0, 1)
         self.win = _two_layers(hidden, 4 * hidden, 1)
-        self.tie = _two_layers(hidden, 4 * hidden, 1)
+        self.tie = _two_layers(hidden, 4 * hidden, 1) if outputs == 3 else None
 
     def forward(self, pooled_RVE: Tensor) -> Tensor:
-        """Returns logits_RC of two views and three classes."""
+        """Returns logits_RC of two views."""
         straight_RP = _pair(pooled_RVE[:, 0], pooled_RVE[:, 1])
         mirrored_RP = _pair(pooled_RVE[:, 1], pooled_RVE[:, 0])
+        if self.tie is None:
+            return torch.cat([self.win(straight_RP), self.win(mirrored_RP)], dim=1)
         logits_R1 = [self.tie(straight_RP) + self.tie(mirrored_RP)] * 3
         logits_R1[self.first], logits_R1[self.second] = self.win(straight_RP), self.win(mirrored_RP)
         return torch.cat(logits_R1, dim=1)
+
+    def start_at(self, eta_C: Tensor) -> None:
+        """Begins with the logits `eta_C` for every row, the sides' chances evened out."""
+        start_layer(self.win[-1], torch.zeros(1))
+        if self.tie is not None:
+            sides = torch.logsumexp(eta_C[[self.first, self.second]], dim=0) - math.log(2)
+            tie = eta_C[3 - self.first - self.second] - sides
+            start_layer(self.tie[-1], tie.reshape(1) / 2)  # it is asked twice
+
+
+class ChoiceHead(nn.Module):
+    """One scorer for each option: of its vector, and of what tells this from the mean of all options."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.score = _two_layers(hidden, 2 * hidden, 1)
+
+    def forward(self, pooled_RVE: Tensor) -> Tensor:
+        """Returns logits_RC of one view per option."""
+        apart_RVE = pooled_RVE - pooled_RVE.mean(dim=1, keepdim=True)
+        return self.score(torch.cat([pooled_RVE, apart_RVE], dim=2)).squeeze(-1)
+
+    def start_at(self, eta_C: Tensor) -> None:
+        """Begins with equal chances: a constant predictor knows no more of options."""
+        start_layer(self.score[-1], torch.zeros(1))
+
+
+@torch.no_grad()
+def start_layer(layer: nn.Module, eta_C: Tensor) -> None:
+    """Lets a last layer begin with the logits `eta_C` for every row."""
+    assert isinstance(layer, nn.Linear)
+    layer.weight.mul_(SMALL)
+    if layer.bias is not None:
+        layer.bias.copy_(eta_C)
 
 
 def _pair(one_RE: Tensor, other_RE: Tensor) -> Tensor:

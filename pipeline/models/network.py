@@ -10,12 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from pipeline.competitions.task import Task
+from pipeline.data.text import views_of
 from pipeline.errors import PodiumError
-from pipeline.models.heads import EquivariantHead, PlainHead, Pooling
+from pipeline.models.heads import ChoiceHead, EquivariantHead, PlainHead, Pooling, SymmetricHead, start_layer
 from pipeline.settings.decoder import Decoder
 from pipeline.settings.encoder import Encoder
 
@@ -24,52 +27,82 @@ FUNCTION = "build"
 
 
 class Network(nn.Module):
-    """The network from token ids to class logits."""
+    """The network from token ids to logits."""
 
     def __init__(self, backbone: nn.Module, pooling: Pooling, head: nn.Module, views: int) -> None:
         super().__init__()
         self.backbone, self.pooling, self.head, self.views = backbone, pooling, head, views
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Returns (rows, classes) float32 logits of ids and mask, both (B, L), a row's views one after the other."""
+        """Returns (rows, outputs) float32 logits of ids and mask, both (B, L), a row's views one after the other."""
         states_BLE = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         pooled_BE = self.pooling(states_BLE, attention_mask).to(_dtype(self.head))
         pooled_RVE = pooled_BE.view(-1, self.views, pooled_BE.shape[-1])
         return self.head(pooled_RVE).float()
 
 
-def encoder_network(backbone: Any, settings: Encoder, task: Task, classes: int, source: str | None) -> nn.Module:
+def encoder_network(backbone: Any, settings: Encoder, task: Task, outputs: int, source: str | None) -> nn.Module:
     """Returns the network that an encoder member's settings describe; fresh weights come from torch's global generator.
 
     `source` is the text of the custom network's file, where `settings.network` names one.
 
-    Raises: PodiumError where that file does not do what it must.
+    Raises: PodiumError where that file does not do what it must, or the head does not fit the task.
     """
     if source is not None:
-        return _custom(backbone, source, settings.network or "", task, classes)
-    return _network(backbone, settings, task, classes)
+        return _custom(backbone, source, settings.network or "", task, outputs)
+    return _network(backbone, settings, task, outputs)
 
 
-def decoder_network(adapted: Any, settings: Decoder, task: Task, classes: int) -> Network:
-    """Returns the network that a decoder member's settings describe, on a base with adapters."""
-    return _network(adapted, settings, task, classes)
+def decoder_network(adapted: Any, settings: Decoder, task: Task, outputs: int) -> Network:
+    """Returns the network that a decoder member's settings describe, on a base with adapters.
+
+    Raises: PodiumError where the head does not fit the task.
+    """
+    return _network(adapted, settings, task, outputs)
 
 
-def _network(backbone: Any, settings: Encoder | Decoder, task: Task, classes: int) -> Network:
+def start_at(network: nn.Module, eta: np.ndarray) -> None:
+    """Lets a fresh network begin with the logits `eta` (outputs,) for every row.
+
+    One of the user's own begins so if the last linear layer that it has above the backbone gives the logits.
+    """
+    wanted = torch.from_numpy(eta).float()
+    if isinstance(network, Network):
+        network.head.start_at(wanted)  # type: ignore[operator]
+        return
+    backbones = {each for model in network.modules() if isinstance(model, PreTrainedModel) for each in model.modules()}
+    layers = [each for each in network.modules() if isinstance(each, nn.Linear) and each not in backbones]
+    if layers and layers[-1].out_features == len(wanted):
+        start_layer(layers[-1], wanted)
+
+
+def _network(backbone: Any, settings: Encoder | Decoder, task: Task, outputs: int) -> Network:
     hidden = int(backbone.config.hidden_size)
-    views = 2 if settings.input == "siamese" and task.sides else 1
-    if settings.head == "equivariant" and views == 1:
-        raise PodiumError("head equivariant needs two sides; this competition's rows have one text")
-    head = EquivariantHead(hidden, task) if settings.head == "equivariant" else PlainHead(hidden, classes, views)
+    views = len(views_of(task, settings.input == "siamese"))
+    head = _head(hidden, settings, task, outputs, views)
     return Network(backbone, Pooling(settings.pooling, hidden), head, views)
 
 
-def check_custom(network: nn.Module, settings: Encoder, task: Task, classes: int) -> None:
+def _head(hidden: int, settings: Encoder | Decoder, task: Task, outputs: int, views: int) -> nn.Module:
+    if task.options:
+        return ChoiceHead(hidden)
+    if settings.head == "plain":
+        return PlainHead(hidden, outputs, views)
+    if not task.sides:
+        raise PodiumError("head equivariant needs two sides; this competition's rows have none")
+    if task.mirror is None:
+        raise PodiumError("head equivariant needs sides that may change places; this competition's pairs have an order")
+    if task.mirror == tuple(range(outputs)):
+        return SymmetricHead(hidden, outputs)
+    return EquivariantHead(hidden, task, outputs)
+
+
+def check_custom(network: nn.Module, settings: Encoder, task: Task, outputs: int) -> None:
     """Asks a custom network about two rows before it is trained.
 
-    Raises: PodiumError where it fails, or does not answer with one logit per row and class.
+    Raises: PodiumError where it fails, or does not answer with one logit per row and output.
     """
-    views = 2 if settings.input == "siamese" and task.sides else 1
+    views = len(views_of(task, settings.input == "siamese"))
     ids = torch.ones(2 * views, 8, dtype=torch.long, device=next(network.parameters()).device)
     try:
         with torch.no_grad():
@@ -77,9 +110,9 @@ def check_custom(network: nn.Module, settings: Encoder, task: Task, classes: int
     except Exception as error:
         line = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise PodiumError(f"{settings.network}: its forward(input_ids, attention_mask) failed: {line}") from error
-    if found != (2, classes):
+    if found != (2, outputs):
         raise PodiumError(
-            f"{settings.network}: expected (rows, {classes}) logits, found {found} for 2 rows of {views} sequences"
+            f"{settings.network}: expected (rows, {outputs}) logits, found {found} for 2 rows of {views} sequences"
         )
 
 
@@ -92,14 +125,14 @@ def checksum(tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _custom(backbone: nn.Module, source: str, name: str, task: Task, classes: int) -> nn.Module:
+def _custom(backbone: nn.Module, source: str, name: str, task: Task, outputs: int) -> nn.Module:
     scope: dict[str, Any] = {}
     try:
         exec(compile(source, name, "exec"), scope)
         if FUNCTION not in scope:
             raise PodiumError(f"{name}: expected a function {FUNCTION}(backbone, task, classes), found none")
         build: Callable[..., nn.Module] = scope[FUNCTION]
-        network = build(backbone, task, classes)
+        network = build(backbone, task, outputs)
     except PodiumError:
         raise
     except Exception as error:

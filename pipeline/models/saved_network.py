@@ -58,7 +58,7 @@ def load_encoder(folder: Path, about: SavedMember, base: Path, competition: Comp
         load_model(network, file, strict=True)
     except BROKEN as error:
         raise PodiumError(f"{file}: does not fit its network: {' '.join(str(error).split())[:200]}") from error
-    return with_voters(network, folder, about.facts["voters"]).eval()
+    return with_voters(network, folder, about.facts["voters"], competition.family).eval()
 
 
 def save_decoder(
@@ -96,4 +96,4 @@ def load_decoder(folder: Path, about: SavedMember, base: Any, competition: Compe
         raise PodiumError(f"{folder}: the adapter does not fit its base: {line}") from error
     if checksum(tensors) != about.facts["head"]:
         raise PodiumError(f"{file}: not the head that belongs to this adapter")
-    return with_voters(network, folder, about.facts["voters"]).eval(), adapted
+    return with_voters(network, folder, about.facts["voters"], competition.family).eval(), adapted

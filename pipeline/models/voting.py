@@ -1,4 +1,4 @@
-"""One network with several sets of weights that vote: the mean of their probabilities (DENI's last children)."""
+"""One network with several sets of weights that vote: the mean of their answers (DENI's last children)."""
 
 from __future__ import annotations
 
@@ -10,30 +10,36 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.functional import logsigmoid
 
+from pipeline.competitions.family import Categorical, Family, Gaussian
 from pipeline.errors import PodiumError
 
 VOTERS = "voters.safetensors"
 
 
 class Committee(nn.Module):
-    """Answers with the log of the mean probability of `network` and of the same with each of `voters`' weights."""
+    """Answers with the natural parameters of the mean answer of `network` and the same with each of `voters`' weights."""
 
-    def __init__(self, network: nn.Module, voters: list[dict[str, Tensor]]) -> None:
+    def __init__(self, network: nn.Module, voters: list[dict[str, Tensor]], family: Family) -> None:
         super().__init__()
-        self.network, self.names = network, [list(each) for each in voters]
+        self.network, self.names, self.family = network, [list(each) for each in voters], family
         for number, voter in enumerate(voters):
             for place, weight in enumerate(voter.values()):
                 self.register_buffer(_buffer(number, place), weight, persistent=False)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Returns (sequences, length) ids and mask -> (rows, classes) float32 log-probabilities."""
+        """Returns (sequences, length) ids and mask -> (rows, outputs) float32 logits."""
         answers = [self.network(input_ids, attention_mask)]
         for number, names in enumerate(self.names):
             weights = {name: self.get_buffer(_buffer(number, place)) for place, name in enumerate(names)}
             answers.append(functional_call(self.network, weights, (input_ids, attention_mask)))
-        every = torch.stack([each.float().log_softmax(dim=1) for each in answers])
-        return torch.logsumexp(every, dim=0) - math.log(len(answers))
+        every = torch.stack(answers).float()
+        if isinstance(self.family, Gaussian):
+            return every.mean(dim=0)
+        if isinstance(self.family, Categorical):
+            return torch.logsumexp(every.log_softmax(dim=2), dim=0) - math.log(len(answers))
+        return torch.logsumexp(logsigmoid(every), dim=0) - torch.logsumexp(logsigmoid(-every), dim=0)
 
 
 def save_voters(voters: list[dict[str, Tensor]], dtype: torch.dtype | None, folder: Path) -> None:
@@ -47,7 +53,7 @@ def save_voters(voters: list[dict[str, Tensor]], dtype: torch.dtype | None, fold
         save_file(tensors, folder / VOTERS)
 
 
-def with_voters(network: nn.Module, folder: Path, count: int) -> nn.Module:
+def with_voters(network: nn.Module, folder: Path, count: int, family: Family) -> nn.Module:
     """Returns `network`, or the committee of it and the `count` voters in `folder`.
 
     Raises: PodiumError where the file does not fit.
@@ -68,7 +74,7 @@ def with_voters(network: nn.Module, folder: Path, count: int) -> nn.Module:
         voters[int(number)][name] = each
     if not all(voters):
         raise PodiumError(f"{file}: expected {count} voters, found {sum(map(bool, voters))}")
-    return Committee(network, voters)
+    return Committee(network, voters, family)
 
 
 def _buffer(number: int, place: int) -> str:

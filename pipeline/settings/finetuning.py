@@ -55,8 +55,10 @@ class Training:
     label_smoothing: Annotated[float, Limits(ge=0, lt=1)] = 0.0
     dropout: Annotated[float, Limits(ge=0, lt=1)] | None = None
     """In place of every dropout rate of the backbone's own; 0 switches it off."""
+    prior_start: bool = True
+    """Begin with the answer that is best for all rows alike, instead of whatever a fresh head says."""
     swap: bool = False
-    """Train on each row in both orders of its sides."""
+    """Train on each row in both orders of its sides, where they may change places."""
     ema: Annotated[float, Limits(ge=0, le=1)] = 0.0
     """Half-life of the moving average of the weights, as a share of all steps; 0 for none."""
     swa: Annotated[float, Limits(ge=0, le=1)] = 1.0
@@ -128,7 +130,7 @@ class Inference:
     """nf4 and int8 (bitsandbytes) are for decoders."""
     tokens_per_batch: Annotated[int, Limits(ge=16)] = 16384
     swap: bool = False
-    """Answer with the average over both orders of the sides; costs twice the time."""
+    """Answer with the average over both orders of the sides; costs twice the time. Only where they may change places."""
     long_tokens: int | None = None
     """Rows that max_tokens truncates are read once more, with up to that many tokens; the longer reading replaces the
     shorter."""
@@ -139,11 +141,13 @@ class NetworkSettings(MemberSettings):
     """What encoders and decoders have in common."""
 
     input: Literal["siamese", "joint"] = "siamese"
-    """`siamese`: the prompt with each side, one sequence per side; `joint`: prompt and both sides in one sequence."""
+    """`siamese`: one sequence per side, each with what the sides have in common; `joint`: all fields in one sequence.
+    Choices have a sequence per option in any case."""
     max_tokens: Annotated[int, Limits(ge=16)]
     """Per sequence, special tokens included."""
     head: Literal["plain", "equivariant"] = "plain"
-    """`equivariant` (siamese input only): swapping the sides swaps the answer, exactly."""
+    """`equivariant` (siamese input only): swapping the sides swaps the answer, or leaves that of a symmetric pair,
+    exactly. Choices have a head of their own, to which the order of the options means nothing."""
     training: Annotated[Training, Prepared(lambda given: with_rate(given, Batches()))]
     inference: Inference = Inference()
     recipe: str | None = None

@@ -32,8 +32,7 @@ class Shown(NamedTuple):
     loss: float
     plain: float
     logits: np.ndarray | None
-    """(rows, classes), where the rows have classes."""
-    labels: np.ndarray
+    """(rows, outputs), in the order of the step's rows, where these have answers."""
     attack: float | None
     """||v|| / ||w|| of the attack on the weights; None where none was made."""
 
@@ -71,8 +70,7 @@ def gradients(learner: Learner, rows: list[np.ndarray], step: int, progress: flo
         attack = _once_more(learner, batches, units, noise, attackable(learner.network), awp_shift, awp)
     found = (total / units).tolist()
     shown = torch.cat(logits).float().cpu().numpy() if logits else None
-    labels = torch.cat([batch.targets for batch in batches]).cpu().numpy() if logits else np.empty(0)
-    return Shown(found[0], found[1], shown, labels, attack)
+    return Shown(found[0], found[1], shown, attack)
 
 
 def _backward(learner: Learner, batch: Batch, units: int, fgm: Fgm | None) -> Loss:
@@ -102,6 +100,7 @@ def _backward(learner: Learner, batch: Batch, units: int, fgm: Fgm | None) -> Lo
 def _loss(learner: Learner, batch: Batch) -> Loss:
     """Returns the objective's loss, with the penalties that are switched on."""
     network, settings, device = learner.network, learner.settings, learner.device
+    family = learner.objective.family
     r_drop, smart = settings.r_drop, settings.smart
     noise = Noise(device.name) if smart else None
     with device.forward():
@@ -110,14 +109,15 @@ def _loss(learner: Learner, batch: Batch) -> Loss:
                 loss = learner.objective.loss(network, batch)
         else:
             loss = learner.objective.loss(network, batch)
-    if loss.logits is None:
+    if loss.logits is None or family is None:
         return loss
     minimised = loss.minimised
     if r_drop:
         with device.forward():
             other = learner.objective.loss(network, batch)
         assert other.logits is not None
-        minimised = (minimised + other.minimised) / 2 + r_drop.weight / 2 * divergence(loss.logits, other.logits)
+        apart = divergence(family, loss.logits, other.logits)
+        minimised = (minimised + other.minimised) / 2 + r_drop.weight / 2 * apart
     if smart:
         assert noise is not None
 
@@ -126,12 +126,12 @@ def _loss(learner: Learner, batch: Batch) -> Loss:
                 found: Tensor = network(*batch.inputs)
             return found.float()
 
-        rough = smoothness(network, answer, loss.logits, words[0], batch.inputs[1], noise, smart)
+        rough = smoothness(family, network, answer, loss.logits, words[0], batch.inputs[1], noise, smart)
         minimised = minimised + smart.weight * rough
     if learner.teacher:
         with device.forward():
             before = learner.teacher.answer(network, batch.inputs)
-        minimised = minimised + learner.teacher.settings.weight * divergence(loss.logits, before)
+        minimised = minimised + learner.teacher.settings.weight * divergence(family, loss.logits, before)
     return Loss(minimised, loss.plain, loss.logits)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -55,6 +55,7 @@ class CausalModel(nn.Module):
 class Language:
     """Sequences on a device; see loop.Objective. Masks are drawn anew in each step, for each sequence on its own."""
 
+    family: ClassVar[None] = None
     sequences: list[np.ndarray]
     tokenizer: Any
     masked: float | None

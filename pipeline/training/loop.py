@@ -25,6 +25,7 @@ from pipeline.training.gradients import Learner, gradients, within_memory
 from pipeline.training.guard import alarm, seen
 from pipeline.training.objective import Objective
 from pipeline.training.optim import adamw, bottom_and_head, rate_at, step
+from pipeline.training.prior import Prior
 from pipeline.training.progress import track
 from pipeline.training.seeds import seed_of
 from pipeline.training.state import Record, State
@@ -52,9 +53,9 @@ class TrainingRun:
     steps: int | None = None
     """Ends the run early, its schedule too."""
     evaluate: Callable[[], float] | None = None
-    """Gives the plain cross entropy on the inner slice, in nats per row."""
-    prior: np.ndarray | None = None
-    """(classes,) shares of the classes; with them the guard watches."""
+    """Gives the plain loss on the inner slice, in nats per row."""
+    prior: Prior | None = None
+    """With it the guard watches."""
     frozen: nn.Module | None = None
     """A part of the network that stays in evaluation mode."""
 
@@ -130,8 +131,9 @@ def fit(run: TrainingRun) -> Trained:
         if shown.attack is not None:
             record.attacks.append(shown.attack)
         if run.prior is not None and shown.logits is not None:
-            record.seen.append(seen(shown.logits, shown.labels, run.prior, norms, scaler.get_scale(), overflow))
-            record.stopped = alarm(record.seen, total)
+            labels = run.prior.labels[np.concatenate(batches)]
+            record.seen.append(seen(shown.logits, labels, run.prior, norms, scaler.get_scale(), overflow))
+            record.stopped = alarm(record.seen, total, run.prior)
             if record.stopped:
                 break
         if run.evaluate and ((number + 1) % every == 0 or number + 1 == total):

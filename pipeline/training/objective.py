@@ -7,6 +7,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from torch import Tensor, nn
 
+from pipeline.competitions.family import Family
+
 
 class Batch(NamedTuple):
     """What one forward pass sees."""
@@ -23,13 +25,17 @@ class Loss(NamedTuple):
     minimised: Tensor
     """The sum over the units of what is minimised."""
     plain: Tensor
-    """The sum over the units of the plain cross entropy, in nats."""
+    """The sum over the units of the plain loss, in nats."""
     logits: Tensor | None = None
-    """(rows, classes), where the rows have classes: what the guard looks at."""
+    """(rows, outputs), where the rows have answers: what the guard looks at."""
 
 
 class Objective(Protocol):
     """What is to be learned from which rows."""
+
+    @property
+    def family(self) -> Family | None:
+        """What an answer to a row is; None where rows have none."""
 
     def epoch(self, number: int) -> list[list[np.ndarray]]:
         """Steps of batches of row numbers."""

@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM
 
 from pipeline.artifacts import FACTS
 from pipeline.competitions.task import Competition
-from pipeline.data.text import encode, views_of
+from pipeline.data.text import encode
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, write_json
 from pipeline.models.backbones.loading import load_backbone
@@ -139,7 +139,7 @@ def text_sequences(
     Raises: PodiumError where there is no text, or a file of more text is missing or has no column `text`.
     """
     most = settings.max_tokens if settings.texts == "cut" else WHOLE
-    texts = encode(rows, tokenizer, family, views_of(competition.kind, siamese=True), most, token_cache).ids
+    texts = encode(rows, tokenizer, family, competition, True, most, token_cache).ids
     texts += [np.array(tokenizer.encode(text), dtype=np.int32) for file in settings.files for text in _more(Path(file))]
     first = tokenizer.cls_token_id if family == "encoder" else tokenizer.bos_token_id
     start = np.array([] if first is None else [first], dtype=np.int32)

@@ -2,6 +2,8 @@
 more where it came to nothing, and the mean of several runs.
 
 A restart has a new seed for what is fresh, half the rate and a longer warmup; it begins from the backbone as it came.
+Every run begins with the constant predictor's answers (`prior_start`), so that no step is spent on unlearning answers
+that come from nowhere; of a rare class that is most of what a short run can do.
 """
 
 from __future__ import annotations
@@ -12,28 +14,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pipeline.errors import PodiumError
+from pipeline.models.network import start_at
 from pipeline.settings.finetuning import HeadFirst, Training
 from pipeline.settings.optimisation import RateSchedule, Seeds
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.classification import Classification
 from pipeline.training.device import Device
 from pipeline.training.guard import fruitless
 from pipeline.training.loop import NOT_FINITE, Trained, TrainingRun, fit
 from pipeline.training.optim import backbone_name
+from pipeline.training.prior import Prior
 from pipeline.training.progress import forecast
 from pipeline.training.seeds import seed_of
 from pipeline.training.state import Record
+from pipeline.training.supervised import Supervised
 from pipeline.training.techniques.averaging import add, put
 
 SLOWER, LONGER, LONGEST = 0.5, 0.1, 0.4
 """Each restart has that share of the rate before it, and that much more warmup, up to a share of the steps."""
-RARE = 1.0e-6
-"""Rows added to each class, so that one that never occurs has a finite loss."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,12 @@ class Job:
 
     build: Callable[[], nn.Module]
     """A network with fresh weights from torch's global generator, on the device."""
-    learned: Classification
-    judge: Classification | None
+    learned: Supervised
+    judge: Supervised | None
     """The inner slice."""
     settings: Training
     attempts: int
     """The guard's `max_attempts`; 0 where none watches."""
-    classes: int
     device: Device
     checkpoint: Checkpoint
     label: str
@@ -123,7 +123,9 @@ def _run(job: Job, run: int, attempt: int, attempts: list[dict[str, Any]]) -> tu
     settings = retuned(job.settings, run, attempt)
     learned = replace(job.learned, order=settings.seeds.order)
     torch.manual_seed(seed_of(settings.seeds.head))
-    network, part = job.build(), _part(run, attempt)
+    network, part, prior = job.build(), _part(run, attempt), Prior(learned.family, learned.labels)
+    if settings.prior_start:
+        start_at(network, prior.eta)
     if not run and not attempt:
         forecast(network, learned, settings, job.device, job.label, Path())
     if settings.head_first:
@@ -134,8 +136,6 @@ def _run(job: Job, run: int, attempt: int, attempts: list[dict[str, Any]]) -> tu
         with job.device.forward():
             return job.judge.score(network)
 
-    prior = np.bincount(learned.labels, minlength=job.classes) + RARE
-    prior /= prior.sum()
     trained = fit(
         TrainingRun(
             *(network, learned, settings, job.device, job.checkpoint, job.label, part),
@@ -146,8 +146,8 @@ def _run(job: Job, run: int, attempt: int, attempts: list[dict[str, Any]]) -> tu
     record = trained.record
     if job.attempts and not record.stopped:
         best = min((score for _, score in record.scores), default=math.inf)
-        inner = (best, -float(np.log(prior[job.judge.labels]).mean())) if job.judge else None
-        record.stopped = fruitless(record.seen, -float((prior * np.log(prior)).sum()), inner)
+        inner = (best, float(prior.losses(job.judge.labels).mean())) if job.judge else None
+        record.stopped = fruitless(record.seen, prior, inner)
     if record.stopped:
         again = attempt + 1 < job.attempts and not run
         print(f"warning: {job.label}: {record.stopped}; {'it starts again' if again else 'it is given up'}", flush=True)
@@ -168,7 +168,7 @@ def _run(job: Job, run: int, attempt: int, attempts: list[dict[str, Any]]) -> tu
 
 
 def _head_alone(
-    network: nn.Module, job: Job, learned: Classification, settings: Training, first: HeadFirst, part: str
+    network: nn.Module, job: Job, learned: Supervised, settings: Training, first: HeadFirst, part: str
 ) -> None:
     """Trains what is not backbone (linear probing); the backbone is frozen in evaluation mode, bit by bit as it was."""
     backbone = network.get_submodule(backbone_name(network))

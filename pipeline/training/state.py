@@ -26,9 +26,9 @@ class Record:
     """What happened, for metrics and page."""
 
     losses: list[float] = field(default_factory=list)
-    """Plain cross entropy of each step's rows, before the step."""
+    """Plain loss of each step's rows, before the step."""
     scores: list[tuple[int, float]] = field(default_factory=list)
-    """(steps done, plain cross entropy on the inner slice)"""
+    """(steps done, plain loss on the inner slice)"""
     best: int | None = None
     """Steps done when the kept weights were reached; None for the last."""
     skipped: int = 0

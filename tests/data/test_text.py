@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import TASKS
 
+from pipeline.competitions.registry import load_competition
 from pipeline.data.rows import swapped
 from pipeline.data.text import (
     CUT,
@@ -23,11 +23,12 @@ from pipeline.data.text import (
     _sequence,
     encode,
     layout,
-    views_of,
 )
 from pipeline.models.backbones.tokenizer import load_tokenizer
 
-PREFERENCE, SINGLE = TASKS["preference"], TASKS["text"]
+LMSYS, SPOOKY = load_competition("lmsys"), load_competition("spooky")
+PREFERENCE = LMSYS.kind
+SHARES = {"prompt": 1, "a": 2, "b": 2}
 FAMILIES = {"encoder": "bert", "decoder": "llama"}
 turn = st.none() | st.text("ab \n[SEP]é", max_size=60) | st.just("word " * 40)
 field = st.lists(turn, max_size=4)
@@ -48,8 +49,7 @@ def single(*turns: str) -> pl.DataFrame:
 
 
 def encoded(rows: pl.DataFrame, tokenizer: Any, family: str, width: int, siamese: bool = False) -> Encoded:
-    task = PREFERENCE if "a" in rows.columns else SINGLE
-    return encode(rows, tokenizer, family, views_of(task, siamese), width)
+    return encode(rows, tokenizer, family, LMSYS if "a" in rows.columns else SPOOKY, siamese, width)
 
 
 def plain(tokenizer: Any, text: str) -> list[int]:
@@ -102,7 +102,7 @@ def test_swapped_sides_swap_the_two_sequences(
 @given(st.fixed_dictionaries({name: st.integers(0, 500) for name in ("prompt", "a", "b")}), st.integers(-5, 900))
 @quick
 def test_quotas_share_the_budget_and_no_more(whole: dict[str, int], budget: int) -> None:
-    quotas = _quotas(whole, budget)
+    quotas = _quotas(whole, budget, SHARES)
     assert sum(quotas.values()) <= max(budget, 0)
     assert all(0 <= quotas[name] <= need for name, need in whole.items())
     if sum(whole.values()) <= budget:
@@ -149,13 +149,14 @@ def test_a_sequence_is_what_the_rules_say_token_by_token(
     start, opening, closing, end = sizes
     openings = {name: numbers(number + 2, opening) for number, name in enumerate(lengths)}
     marks = [numbers(number + 10, 1 + number % mark) for number in range(len(STEPS))]
-    form = Layout(numbers(1, start), openings, numbers(5, 1 + closing), numbers(6, end), marks)
+    form = Layout(numbers(1, start), openings, numbers(5, 1 + closing), numbers(6, end), marks, SHARES)
     turns = {
         name: [numbers(100 + 10 * place + turn, length) for turn, length in enumerate(each)]
         for place, (name, each) in enumerate(lengths.items())
     }
     around = opening + 1 + closing
-    quotas = _quotas({name: sum(each) + around * len(each) for name, each in lengths.items()}, width - start - end)
+    whole = {name: sum(each) + around * len(each) for name, each in lengths.items()}
+    quotas = _quotas(whole, width - start - end, SHARES)
     said = {name: shown([t.tolist() for t in each], quotas[name], around, marks) for name, each in turns.items()}
     expected = form.start.tolist()
     for number in range(3):
@@ -180,7 +181,7 @@ def test_a_cut_turn_keeps_head_and_tail_around_a_mark_that_never_exaggerates(
 ) -> None:
     tokenizer = tokenizers[family]
     text = " ".join(f"w{number}" for number in range(words))
-    ids, form = plain(tokenizer, text), layout(tokenizer, family, ("text",))
+    ids, form = plain(tokenizer, text), layout(tokenizer, family, SPOOKY, ("text",))
     (found,) = encoded(single(text), tokenizer, family, width).ids
     opening, closing = form.opening["text"], form.closing
     body = list(found[len(form.start) + len(opening) : len(found) - len(closing) - len(form.end)])
@@ -230,7 +231,7 @@ def test_a_null_turn_says_so_and_an_empty_one_stays_empty(tokenizers: dict[str, 
 def test_line_breaks_survive(lines: list[str], ending: str, tokenizers: dict[str, Any]) -> None:
     for family, sign in (("encoder", NEWLINE), ("decoder", "\n")):
         tokenizer = tokenizers[family]
-        form = layout(tokenizer, family, ("text",))
+        form = layout(tokenizer, family, SPOOKY, ("text",))
         (ids,) = encoded(single(ending.join(lines)), tokenizer, family, 400).ids
         body = ids[len(form.start) + len(form.opening["text"]) : len(ids) - len(form.closing) - len(form.end)]
         assert tokenizer.decode(body).count(sign) == len(lines) - 1
@@ -263,7 +264,7 @@ def test_the_report_tells_which_share_was_cut(family: str, tokenizers: dict[str,
     texts = ["short", "word " * 100, "word " * 300, "short too"]
     width = 64
     found = encoded(single(*texts), tokenizer, family, width)
-    form = layout(tokenizer, family, ("text",))
+    form = layout(tokenizer, family, SPOOKY, ("text",))
     around = len(form.start) + len(form.opening["text"]) + len(form.closing) + len(form.end)
     total = [len(plain(tokenizer, text)) for text in texts]
     mark = max(map(len, form.marks))

@@ -18,10 +18,10 @@ from pipeline.members.encoder import trainable_backbone
 from pipeline.models.backbones.tokenizer import load_tokenizer
 from pipeline.models.network import decoder_network, encoder_network
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.classification import Classification
 from pipeline.training.device import Device
 from pipeline.training.gradients import Learner, gradients
 from pipeline.training.loop import Trained, TrainingRun, fit
+from pipeline.training.supervised import Supervised
 
 CPU = Device("cpu", "fp32")
 
@@ -40,7 +40,7 @@ def learner_of(
     chosen, tokenizer = preference_rows(rows), load_tokenizer(folder)
     labels = chosen["label"].to_numpy().astype(np.int64)
     encoded = encoded_rows(chosen, asked, tokenizer, competition)
-    learned = Classification(encoded, labels, tokenizer.pad_token_id, "cpu", 8, budget, 0.0, 0)
+    learned = Supervised(encoded, labels, competition.family, tokenizer.pad_token_id, "cpu", 8, budget, 0.0, 0)
     return Learner(network.train(), learned, asked.training, CPU, CPU.scaler())
 
 

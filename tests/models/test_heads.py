@@ -6,16 +6,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import TASKS
 from torch import nn
 
+from pipeline.competitions.registry import load_competition
 from pipeline.competitions.task import Competition
 from pipeline.models.backbones.loading import without_dropout
 from pipeline.models.heads import EquivariantHead, PlainHead, Pooling
 from pipeline.models.network import Network
 
 HIDDEN = 16
-PREFERENCE = TASKS["preference"]
+PREFERENCE = load_competition("lmsys").kind
 quick = settings(max_examples=30, deadline=None)
 
 
@@ -27,7 +27,7 @@ def states(rows: int, length: int, seed: int = 0) -> torch.Tensor:
 @quick
 def test_the_equivariant_head_turns_with_the_sides_exactly(seed: int, scale: float) -> None:
     torch.manual_seed(seed)
-    head = EquivariantHead(HIDDEN, PREFERENCE)
+    head = EquivariantHead(HIDDEN, PREFERENCE, 3)
     pooled = scale * torch.randn(7, 2, HIDDEN)
     straight = head(pooled).softmax(dim=1)
     mirrored = head(pooled.flip(1)).softmax(dim=1)
@@ -39,7 +39,7 @@ def test_the_equivariant_head_turns_with_the_sides_exactly(seed: int, scale: flo
 
 def test_equal_sides_have_equal_chances_and_unequal_ones_differ() -> None:
     torch.manual_seed(0)
-    head = EquivariantHead(HIDDEN, PREFERENCE)
+    head = EquivariantHead(HIDDEN, PREFERENCE, 3)
     one = torch.randn(4, 1, HIDDEN)
     same = head(one.expand(4, 2, HIDDEN))
     assert torch.equal(same[:, 0], same[:, 1])
@@ -80,7 +80,7 @@ def test_attention_weights_sum_to_one_and_follow_the_score() -> None:
     assert torch.allclose(pooling(hidden, torch.ones(1, 3).long()), hidden[:, 1], atol=1e-4)
 
 
-@pytest.mark.parametrize("head", [PlainHead(HIDDEN, 3, views=2), EquivariantHead(HIDDEN, PREFERENCE)])
+@pytest.mark.parametrize("head", [PlainHead(HIDDEN, 3, views=2), EquivariantHead(HIDDEN, PREFERENCE, 3)])
 def test_gradients_reach_both_sides(head: nn.Module) -> None:
     pooled = states(4, 2).requires_grad_()
     head(pooled)[:, 0].sum().backward()

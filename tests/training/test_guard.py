@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -10,38 +9,96 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.training.guard import FLAT, Seen, alarm, fruitless, seen
+from pipeline.competitions.family import Bernoulli, Categorical, Family, Gaussian, Ordinal
+from pipeline.training.guard import Seen, alarm, fruitless, seen
+from pipeline.training.prior import Prior
 
 quick = settings(max_examples=60, deadline=None)
 ROWS, TOTAL = 16, 200
-ENTROPY = math.log(3)
+EVEN = Prior(Categorical(3), np.arange(300) % 3)
+RARE = Prior(Categorical(2), (np.arange(300) % 100 == 0).astype(np.int64))
 
 
-def step(gain: float = 0.0, **changed: Any) -> Seen:
-    """A step whose rows are `gain` nats better than the prior, each; nothing else is wrong with it."""
+def step(gain: float = 0.0, apart: float = 0.0, rows: int = ROWS, **changed: Any) -> Seen:
+    """A step whose rows are `gain` nats better than the prior, give or take `apart`; nothing else is wrong with it."""
+    sums = {"rows": rows, "gain": gain * rows, "squares": (gain**2 + apart**2) * rows}
     usual = {"spread": 0.1, "bottom": 0.2, "head": 1.0, "predicted": [6, 5, 5], "scale": 1.0, "skipped": False}
-    return Seen(**{"gain": gain * ROWS} | usual | changed)
+    return Seen(**sums | usual | changed)
 
 
-def alarms(steps: list[Seen], total: int = TOTAL) -> dict[int, str]:
+def alarms(steps: list[Seen], total: int = TOTAL, prior: Prior = EVEN) -> dict[int, str]:
     """Steps done -> what the guard says then, for a run that it cannot stop."""
-    told = {done: alarm(steps[:done], total) for done in range(1, len(steps) + 1)}
+    told = {done: alarm(steps[:done], total, prior) for done in range(1, len(steps) + 1)}
     return {done: line for done, line in told.items() if line}
 
 
-@given(st.integers(1, 40), st.integers(2, 5), st.integers(0, 1000))
+FAMILIES: dict[str, tuple[Family, Any]] = {
+    "classes": (Categorical(4), lambda draw, rows: draw.integers(0, 4, rows)),
+    "labels": (Bernoulli(3), lambda draw, rows: draw.integers(0, 2, (rows, 3)).astype(float)),
+    "ordered": (Ordinal(4, 1), lambda draw, rows: draw.integers(1, 6, (rows, 1)).astype(float)),
+    "numbers": (Gaussian((3.0, -1.0), (2.0, 0.5)), lambda draw, rows: draw.normal(size=(rows, 2)) + [3, -1]),
+}
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+@given(st.integers(1, 40), st.integers(0, 1000))
 @quick
-def test_what_is_seen_is_the_plain_cross_entropy_against_that_of_the_prior(rows: int, classes: int, seed: int) -> None:
+def test_what_is_seen_is_the_plain_loss_against_that_of_the_prior(kind: str, rows: int, seed: int) -> None:
     draw = np.random.default_rng(seed)
-    logits, labels = draw.normal(size=(rows, classes)) * 5, draw.integers(0, classes, rows)
-    prior = draw.dirichlet(np.ones(classes)) * 0.9 + 0.1 / classes
-    found = seen(logits.astype(np.float32), labels, prior, [1.0, 2.0], 1.0, False)
-    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    wanted = sum(math.log(probabilities[row, label] / prior[label]) for row, label in enumerate(labels))
-    assert found.gain == pytest.approx(wanted, rel=1e-4, abs=1e-4)
+    family, labels_of = FAMILIES[kind]
+    learned, labels = labels_of(draw, 50), labels_of(draw, rows)
+    if kind in ("labels", "numbers"):
+        labels[0, 0] = np.nan
+    logits = draw.normal(size=(rows, family.outputs)) * 5
+    found = seen(logits.astype(np.float32), labels, Prior(family, learned), [1.0, 2.0], 1.0, False)
+    constant = np.tile(family.prior(learned), (rows, 1))
+    gains = family.losses(labels, constant) - family.losses(labels, family.means(logits))
+    assert found.rows == rows and found.gain == pytest.approx(gains.sum(), rel=1e-4, abs=1e-3)
+    assert found.squares == pytest.approx((gains**2).sum(), rel=1e-4, abs=1e-3)
     assert found.spread == pytest.approx(logits.std(axis=0).max(), rel=1e-4)
-    assert found.predicted == np.bincount(logits.argmax(axis=1), minlength=classes).tolist()
+    counts = np.bincount(logits.argmax(axis=1), minlength=4).tolist()
+    assert found.predicted == (counts if kind == "classes" else [])
     assert (found.bottom, found.head) == (1.0, 2.0)
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_a_flat_loss_is_one_against_what_can_be_won(kind: str) -> None:
+    family, labels_of = FAMILIES[kind]
+    prior = Prior(family, labels_of(np.random.default_rng(0), 500))
+    for share, told in ((0.005, True), (0.02, False)):
+        steps = [step(0.0)] * 60 + [step(share * prior.loss, spread=0.01)] * 140
+        assert bool(alarms(steps, prior=prior)) == told
+        assert bool(fruitless(steps, prior, None)) == told
+
+
+def test_a_gain_that_chance_may_hide_stops_no_run() -> None:
+    """Of 320 rows 3 are rare: their losses differ by nats, and a window says little."""
+    for apart, told in ((0.001, True), (0.5, False)):
+        steps = [step(0.0)] * 60 + [step(-0.002, apart=apart, spread=0.01)] * 140
+        assert bool(alarms(steps, prior=RARE)) == told
+        assert bool(fruitless(steps, RARE, None)) == told
+
+
+def test_one_class_for_every_row_is_no_sign_where_one_is_common() -> None:
+    every = step(0.0, predicted=[16, 0])
+    assert alarms([every] * TOTAL, prior=RARE) == {}
+    assert fruitless([step(0.02 * RARE.loss, predicted=[16, 0])] * TOTAL, RARE, None) is None
+    even = Prior(Categorical(2), np.arange(100) % 2)
+    assert min(alarms([every] * TOTAL, prior=even)) == 100
+    assert fruitless([step(0.02 * even.loss, predicted=[16, 0])] * TOTAL, even, None)
+
+
+def test_one_class_for_every_row_is_no_sign_where_logits_cannot_tell_another_yet() -> None:
+    uneven = Prior(Categorical(3), np.repeat([0, 1, 2], [50, 30, 20]))  # log(50 / 30) = 0.51
+    for spread, told in ((0.4, False), (0.6, True)):
+        assert bool(alarms([step(0.0, predicted=[16, 0, 0], spread=spread)] * TOTAL, prior=uneven)) == told
+
+
+def test_a_slow_run_that_began_at_the_prior_is_left_alone_and_a_dead_one_is_not() -> None:
+    """Both begin with logits that hardly differ."""
+    assert alarms([step(0.0, spread=3e-4 * (1 + number / 500)) for number in range(TOTAL)]) == {}
+    destroyed = [step(0.0, spread=1e-3)] * 5 + [step(-0.3, spread=4.0)] * 10 + [step(-0.05, spread=1e-2)] * 185
+    assert min(alarms(destroyed)) <= 40
 
 
 def test_a_slow_run_is_left_alone_however_long_its_loss_is_flat() -> None:
@@ -64,9 +121,7 @@ def test_a_flat_loss_with_something_vanished_stops_a_run(lost: dict[str, float],
     found = alarms([step(0.0)] * 60 + [step(-0.02, **lost)] * 140)
     first = min(found)
     assert 60 < first <= 80  # within a window
-    assert (
-        found[first] == f"after {first} of 200 steps the loss is 0.020 worse than the classes' shares alone, and {line}"
-    )
+    assert found[first] == f"after {first} of 200 steps the loss is 0.020 worse than the prior's, and {line}"
     assert all(done % 10 == 0 for done in found)
 
 
@@ -97,12 +152,14 @@ def test_the_size_of_logits_and_gradients_sets_no_threshold(logits: float, gradi
         for k in range(TOTAL)
     ]
     scaled = [each._replace(spread=each.spread * logits, bottom=each.bottom * gradients) for each in steps]
-    one, other = (next(done for done in range(1, TOTAL + 1) if alarm(each[:done], TOTAL)) for each in (steps, scaled))
+    one, other = (
+        next(done for done in range(1, TOTAL + 1) if alarm(each[:done], TOTAL, EVEN)) for each in (steps, scaled)
+    )
     assert one == other
 
 
 def test_too_few_rows_say_nothing() -> None:
-    few = [step(0.0, spread=0.0, predicted=[1, 0, 0])] * 200
+    few = [step(0.0, spread=0.0, rows=1, predicted=[1, 0, 0])] * 200
     assert min(alarms(few)) == 70  # the first look that sees 64 rows
 
 
@@ -120,18 +177,18 @@ def test_a_loss_scale_below_one_stops_a_run() -> None:
 
 def test_what_a_run_has_learned_is_judged_at_its_end() -> None:
     learned = [step(0.0)] * 150 + [step(0.2)] * 50
-    assert fruitless(learned, ENTROPY, None) is None
-    assert fruitless([step(0.2)] * 100 + [step(FLAT / 2)] * 100, ENTROPY, None) == (
-        "at its end the loss is 0.005 better than the classes' shares alone"
+    assert fruitless(learned, EVEN, None) is None
+    assert fruitless([step(0.2)] * 100 + [step(0.005)] * 100, EVEN, None) == (
+        "at its end the loss is 0.005 better than the prior's"
     )
     every = [step(0.02, predicted=[16, 0, 0])] * 200
-    assert "at its end every row gets the same class" in str(fruitless(every, ENTROPY, None))
-    assert fruitless(every, 0.3, None) is None  # a rare class may never be the likeliest
+    assert "at its end every row gets the same class" in str(fruitless(every, EVEN, None))
 
 
 def test_the_inner_slice_has_a_word_at_the_end() -> None:
     learned = [step(0.3)] * 200
-    assert fruitless(learned, ENTROPY, (1.0, 1.09)) is None
-    assert fruitless(learned, ENTROPY, (1.088, 1.09)) == (
-        "on the inner slice it is no better than the classes' shares (1.088 against 1.090)"
+    assert fruitless(learned, EVEN, (1.0, 1.09)) is None
+    assert fruitless(learned, EVEN, (1.088, 1.09)) == (
+        "on the inner slice it is no better than the prior (1.088 against 1.090)"
     )
+    assert fruitless([step(0.0)] * 200, EVEN, (1.0, 1.09)) is None  # the kept weights are what counts

@@ -29,11 +29,11 @@ from pipeline.models.backbones.loading import load_backbone
 from pipeline.models.backbones.tokenizer import load_tokenizer
 from pipeline.models.network import encoder_network
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.classification import Classification
 from pipeline.training.device import Device
 from pipeline.training.loop import TrainingRun, fit
 from pipeline.training.seeds import seed_of
 from pipeline.training.state import Record
+from pipeline.training.supervised import Supervised
 
 CPU = Device("cpu", "fp32")
 
@@ -53,16 +53,16 @@ def network_of(
 
 def objective(
     backbones: Path, competition: Competition, budget: int = 1024, rows: int = 40, smoothing: float = 0.0
-) -> Classification:
+) -> Supervised:
     chosen = preference_rows(rows)
     tokenizer = load_tokenizer(backbones / "backbones/bert")
     encoded = encoded_rows(chosen, encoder(), tokenizer, competition)
     labels = chosen["label"].to_numpy().astype(np.int64)
-    return Classification(encoded, labels, tokenizer.pad_token_id, "cpu", 8, budget, smoothing, 0)
+    return Supervised(encoded, labels, competition.family, tokenizer.pad_token_id, "cpu", 8, budget, smoothing, 0)
 
 
 def fitted(
-    network: nn.Module, learned: Classification, checkpoint: Checkpoint, device: Device = CPU,
+    network: nn.Module, learned: Supervised, checkpoint: Checkpoint, device: Device = CPU,
     evaluate: Callable[[], float] | None = None, **changed: Any,
 ) -> Record:  # fmt: skip
     """The record of a run of the loop, with these training settings."""
@@ -316,7 +316,7 @@ def test_a_fold_model_that_learned_nothing_is_marked_collapsed(
     monkeypatch.chdir(tmp_path)
     rows = preference_rows(60).with_columns(label=pl.Series([0, 0, 0, 0, 1, 2] * 10, dtype=pl.Int8))
     artifacts = ready(tmp_path, rows, lmsys, np.repeat([0, 1, -1], [12, 40, 8]), backbones)
-    start = start_of("mine", encoder({"schedule": {"rate": 1e-12}}), lmsys, artifacts)
+    start = start_of("mine", encoder({"schedule": {"rate": 1e-12}, "prior_start": False}), lmsys, artifacts)
     split = split_rows(rows, pl.read_parquet(artifacts / "folds.parquet"), 0)
     train_fold(split, start, 0, Artifacts(artifacts))
     assert read_json(artifacts / "receipts/mine-fold0.json")["training"]["collapsed"] is True

@@ -31,11 +31,11 @@ from pipeline.models.network import decoder_network, encoder_network
 from pipeline.settings.optimisation import RateSchedule
 from pipeline.training import restarts as module
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.classification import Classification
 from pipeline.training.device import Device
 from pipeline.training.loop import Trained, TrainingRun
 from pipeline.training.optim import adamw, backbone_name
 from pipeline.training.restarts import Job, retuned, train
+from pipeline.training.supervised import Supervised
 
 CPU = Device("cpu", "fp32")
 PLAIN = training_settings()
@@ -49,10 +49,10 @@ def job(backbones: Path, lmsys: Competition, tmp_path: Path) -> Any:
         settings = encoder(changed)
         tokenizer = load_tokenizer(backbones / "backbones/bert")
 
-        def objective(chosen: pl.DataFrame) -> Classification:
+        def objective(chosen: pl.DataFrame) -> Supervised:
             labels = chosen["label"].to_numpy().astype(np.int64)
             encoded = encoded_rows(chosen, settings, tokenizer, lmsys)
-            return Classification(encoded, labels, tokenizer.pad_token_id, "cpu", 8, 4096, 0.0, 0)
+            return Supervised(encoded, labels, lmsys.family, tokenizer.pad_token_id, "cpu", 8, 4096, 0.0, 0)
 
         def build() -> nn.Module:
             backbone = trainable_backbone(backbones / "backbones/bert", settings, "cpu")
@@ -60,7 +60,7 @@ def job(backbones: Path, lmsys: Competition, tmp_path: Path) -> Any:
 
         judge = objective(preference_rows(20, seed=9)) if judged else None
         learned, state = objective(preference_rows(rows)), Checkpoint(tmp_path / "run")
-        return Job(build, learned, judge, settings.training, attempts, 3, CPU, state, "mine")
+        return Job(build, learned, judge, settings.training, attempts, CPU, state, "mine")
 
     return made
 
@@ -180,7 +180,7 @@ def test_the_head_learns_first_on_a_backbone_that_stays_bit_by_bit(job: Any, mon
 
     def spy(run: TrainingRun) -> Trained:
         network, learned = run.network, run.objective
-        assert isinstance(learned, Classification)
+        assert isinstance(learned, Supervised)
         if next(calls) == "all":
             now = weights(network)
             assert all(torch.equal(now[name], before[name]) for name in now if name.startswith("backbone."))
@@ -259,7 +259,7 @@ def test_adapters_are_averaged_from_a_common_start(
 
     rows, tokenizer = preference_rows(24), load_tokenizer(backbones / "backbones/llama")
     labels, encoded = rows["label"].to_numpy().astype(np.int64), encoded_rows(rows, asked, tokenizer, lmsys)
-    learned = Classification(encoded, labels, tokenizer.pad_token_id, "cpu", 8, 4096, 0.0, 0)
+    learned = Supervised(encoded, labels, lmsys.family, tokenizer.pad_token_id, "cpu", 8, 4096, 0.0, 0)
     given = replace(job(), build=build, learned=learned, settings=asked.training)
     starts: list[dict[str, Tensor]] = []
     noted = replace(given, build=lambda: (network := build(), starts.append(weights(network)))[0])

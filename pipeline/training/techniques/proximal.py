@@ -2,7 +2,8 @@
 dropout (R-Drop).
 
 All use the symmetric divergence KL(p || q) + KL(q || p) in fp32 with gradients through both sides, summed over the
-rows: doubling a batch doubles it, and the loop divides by the rows.
+rows: doubling a batch doubles it, and the loop divides by the rows. In an exponential family it is the product of the
+differences of the means and of the natural parameters.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from pipeline.competitions.family import Categorical, Family, Gaussian
 from pipeline.settings.techniques import Proximal, Smart
 from pipeline.training.techniques.perturbation import Noise, moved
 
@@ -21,13 +23,21 @@ EARLY = 0.1
 """Share of the steps in which the teacher follows more quickly."""
 
 
-def divergence(logits: Tensor, others: Tensor) -> Tensor:
-    """Returns the sum over the rows of KL(p || q) + KL(q || p), in nats, of (rows, classes) logits."""
-    log_p, log_q = logits.float().log_softmax(dim=1), others.float().log_softmax(dim=1)
-    return ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum()
+def divergence(family: Family, logits: Tensor, others: Tensor) -> Tensor:
+    """Returns the sum over the rows of KL(p || q) + KL(q || p), in nats, of (rows, outputs) logits.
+
+    Several labels or numbers count by their mean, as in the family's loss.
+    """
+    p, q = logits.float(), others.float()
+    if isinstance(family, Categorical):
+        p, q = p.log_softmax(dim=1), q.log_softmax(dim=1)
+        return ((p.exp() - q.exp()) * (p - q)).sum()
+    apart = p - q if isinstance(family, Gaussian) else p.sigmoid() - q.sigmoid()
+    return (apart * (p - q)).mean(dim=1).sum()
 
 
 def smoothness(
+    family: Family,
     network: nn.Module,
     answer: Callable[[], Tensor],
     logits: Tensor,
@@ -55,9 +65,9 @@ def smoothness(
     for _ in range(settings.ascents):
         delta.requires_grad_(True)
         # Scaled, for what is tiny vanishes in fp16; the step is along gradient / max |gradient|.
-        (gradient,) = torch.autograd.grad(SCALE * divergence(moved_answer(delta), logits.detach()), delta)
+        (gradient,) = torch.autograd.grad(SCALE * divergence(family, moved_answer(delta), logits.detach()), delta)
         delta = ascended(delta.detach(), gradient, real, settings)
-    return divergence(moved_answer(delta), logits)
+    return divergence(family, moved_answer(delta), logits)
 
 
 def ascended(delta: Tensor, gradient: Tensor, real: Tensor, settings: Smart) -> Tensor:

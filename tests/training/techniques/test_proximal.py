@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from learners import fitted, furthest, grads, step_of
 from torch import Tensor, nn
 
+from pipeline.competitions.family import Categorical
 from pipeline.settings.techniques import Proximal, RDrop, Smart, with_values_of_the_form
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.gradients import Learner, _loss
@@ -22,6 +23,7 @@ from pipeline.training.techniques.mixout import Mixed, mix, unmix
 from pipeline.training.techniques.perturbation import Noise, caught
 from pipeline.training.techniques.proximal import Teacher, ascended, divergence, smoothness
 
+CLASSES = Categorical(3)
 quick = settings(max_examples=40, deadline=None)
 
 
@@ -36,10 +38,10 @@ def test_the_divergence_is_symmetric_its_formula_and_nothing_between_equals(seed
     one, other = (3 * torch.randn(rows, classes, generator=draw, dtype=torch.float64) for _ in range(2))
     p, q = one.softmax(1), other.softmax(1)
     wanted = float((p * (p / q).log()).sum() + (q * (q / p).log()).sum())
-    assert float(divergence(one, other)) == pytest.approx(wanted, rel=1e-4, abs=1e-6)
-    assert float(divergence(one, other)) == pytest.approx(float(divergence(other, one)), rel=1e-5)
-    assert float(divergence(one, one + 7)) == pytest.approx(0.0, abs=1e-5)
-    both = divergence(torch.cat([one, one]), torch.cat([other, other]))
+    assert float(divergence(CLASSES, one, other)) == pytest.approx(wanted, rel=1e-4, abs=1e-6)
+    assert float(divergence(CLASSES, one, other)) == pytest.approx(float(divergence(CLASSES, other, one)), rel=1e-5)
+    assert float(divergence(CLASSES, one, one + 7)) == pytest.approx(0.0, abs=1e-5)
+    both = divergence(CLASSES, torch.cat([one, one]), torch.cat([other, other]))
     assert float(both) == pytest.approx(2 * wanted, rel=1e-4, abs=1e-6)  # the loop divides by the rows
 
 
@@ -49,7 +51,7 @@ def rough(learner: Learner, asked: Smart) -> Tensor:
     batch, noise = learner.objective.batch(np.arange(6), 0), Noise("cpu")
     with caught(network, asked.space) as words:
         logits = network(*batch.inputs)
-    return smoothness(network, lambda: network(*batch.inputs), logits, words[0], batch.inputs[1], noise, asked)
+    return smoothness(CLASSES, network, lambda: network(*batch.inputs), logits, words[0], batch.inputs[1], noise, asked)
 
 
 @pytest.mark.parametrize("form", ["smart", "sift"])
@@ -94,7 +96,7 @@ def test_on_a_linear_network_the_ascent_goes_along_its_weights() -> None:
     weight, words = torch.tensor([[1.0, -1.0], [0.5, 2.0]]), torch.tensor([[[0.3, 0.1]]])
     delta = torch.tensor([[[1e-3, 2e-3]]], requires_grad=True)
     logits = words[:, 0] @ weight
-    (gradient,) = torch.autograd.grad(divergence((words + delta)[:, 0] @ weight, logits), delta)
+    (gradient,) = torch.autograd.grad(divergence(CLASSES, (words + delta)[:, 0] @ weight, logits), delta)
     direction = (weight[:, 0] - weight[:, 1]) * torch.sign(
         (delta.detach()[0, 0] @ weight)[0] - (delta.detach()[0, 0] @ weight)[1]
     )
@@ -148,7 +150,7 @@ def test_a_heavy_weight_keeps_the_answers_where_they_were(made: Any, tmp_path: P
         batch = learner.objective.batch(np.arange(16), 0)
         before = learner.network(*batch.inputs).detach()
         fitted(learner, tmp_path / str(number))
-        moved.append(float(divergence(learner.network(*batch.inputs), before).detach()))
+        moved.append(float(divergence(CLASSES, learner.network(*batch.inputs), before).detach()))
     assert moved[1] < 0.05 * moved[0]
 
 
@@ -166,7 +168,7 @@ def test_r_drop_draws_twice_and_is_the_formula(made: Any) -> None:
     torch.manual_seed(5)
     one, other = (learner.objective.loss(learner.network, batch) for _ in range(2))
     assert one.logits is not None and other.logits is not None and not torch.equal(one.logits, other.logits)
-    wanted = (one.plain + other.plain) / 2 + 2.0 / 2 * divergence(one.logits, other.logits)
+    wanted = (one.plain + other.plain) / 2 + 2.0 / 2 * divergence(CLASSES, one.logits, other.logits)
     assert float(found.minimised) == pytest.approx(float(wanted), rel=1e-5)
     assert float(found.plain) == float(one.plain)
 
@@ -174,8 +176,8 @@ def test_r_drop_draws_twice_and_is_the_formula(made: Any) -> None:
 def test_r_drop_does_not_depend_on_the_size_of_the_batch(made: Any) -> None:
     logits = torch.randn(5, 3)
     others = torch.randn(5, 3)
-    once = divergence(logits, others) / 5
-    assert float(divergence(torch.cat([logits] * 3), torch.cat([others] * 3)) / 15) == pytest.approx(
+    once = divergence(CLASSES, logits, others) / 5
+    assert float(divergence(CLASSES, torch.cat([logits] * 3), torch.cat([others] * 3)) / 15) == pytest.approx(
         float(once), rel=1e-5
     )
 

@@ -1,0 +1,82 @@
+"""What a fine-tuned network learns: the answer to each row, from its sequences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, log_softmax
+
+from pipeline.competitions.family import Categorical, Family, Gaussian
+from pipeline.data.batches import epoch_steps, inference_batches
+from pipeline.data.text import Encoded
+from pipeline.inference.forward import batch_tensors
+from pipeline.training.objective import Batch, Loss
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """Rows and labels on a device; see loop.Objective."""
+
+    encoded: Encoded
+    labels: np.ndarray
+    """As train.parquet has them: class numbers (rows,), or numbers (rows, labels) with NaN where one is not known."""
+    family: Family
+    pad_id: int
+    """The tokenizer's padding id."""
+    device: str
+    rows_per_step: int
+    tokens_per_batch: int
+    smoothing: float
+    """Share of the target that is spread evenly over the classes, or over yes and no; numbers know none."""
+    order: int
+    """Seed of the rows' order."""
+
+    def epoch(self, number: int) -> list[list[np.ndarray]]:
+        """Returns every row once, in steps of `rows_per_step`."""
+        lengths, views = self.encoded.lengths(), self.encoded.views
+        return epoch_steps(lengths, views, self.rows_per_step, self.tokens_per_batch, (self.order, number))
+
+    def batch(self, rows: np.ndarray, step: int) -> Batch:
+        """Returns the rows' tensors, the same in every step."""
+        inputs, targets = batch_tensors(self.encoded, rows, self.pad_id, self.device), self.labels[rows]
+        if not isinstance(self.family, Categorical):
+            targets = self.family.statistic(targets).astype(np.float32)
+        return Batch(inputs, torch.from_numpy(targets).to(self.device), len(rows))
+
+    def loss(self, network: nn.Module, batch: Batch) -> Loss:
+        """The family's loss, and of what is not known none.
+
+        With smoothing e the target is (1 - e) t + e / classes (Szegedy et al. 2016), of a label (1 - e) t + e / 2.
+        """
+        logits = network(*batch.inputs).float()
+        plain = self._loss(logits, batch.targets)
+        if not self.smoothing or isinstance(self.family, Gaussian):
+            return Loss(plain, plain, logits)
+        if isinstance(self.family, Categorical):
+            even = -log_softmax(logits, dim=1).mean(dim=1).sum()
+        else:
+            even = self._loss(logits, torch.where(batch.targets.isfinite(), 0.5, torch.nan))
+        return Loss((1 - self.smoothing) * plain + self.smoothing * even, plain, logits)
+
+    def score(self, network: nn.Module) -> float:
+        """Returns the plain loss of all rows, in nats per row, without dropout or gradients."""
+        total = 0.0
+        with torch.inference_mode():
+            for rows in inference_batches(self.encoded.lengths(), self.encoded.views, self.tokens_per_batch):
+                total += float(self.loss(network, self.batch(rows, 0)).plain)
+        return total / len(self.labels)
+
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Returns the sum over the rows of what `Family.losses` says of each."""
+        if isinstance(self.family, Categorical):
+            return cross_entropy(logits, targets, reduction="sum")
+        known = targets.isfinite()
+        truth = torch.where(known, targets, 0.0)
+        if isinstance(self.family, Gaussian):
+            each = 0.5 * (logits - truth) ** 2
+        else:
+            each = binary_cross_entropy_with_logits(logits, truth, reduction="none")
+        return torch.where(known, each, 0.0).mean(dim=1).sum()
