@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import csv
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -31,9 +32,43 @@ class Problem(Exception):
     """What is wrong, in one line."""
 
 
+class Log:
+    """A standard stream that nothing can fail on: what cannot be encoded is escaped, and nobody need read it."""
+
+    def __init__(self, stream, number: int) -> None:
+        self.stream, self.number = stream, number
+        stream.reconfigure(errors="backslashreplace")
+
+    def __getattr__(self, name: str):
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        """Writes what can be written."""
+        try:
+            return self.stream.write(text)
+        except (OSError, ValueError):
+            return self._lost(len(text))
+
+    def flush(self) -> None:
+        """Flushes what can be flushed."""
+        try:
+            self.stream.flush()
+        except (OSError, ValueError):
+            self._lost(0)
+
+    def _lost(self, done: int) -> int:
+        """Sends all that follows, of child processes too, to nowhere: the disk is full, or the reader has gone."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.number)
+        os.close(nowhere)
+        return done
+
+
 def main() -> int:
     """Runs the kernel; returns its exit code."""
     started = process_start()
+    if isinstance(sys.stdout, io.TextIOWrapper) and isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stdout, sys.stderr = Log(sys.stdout, 1), Log(sys.stderr, 2)
     rerun = bool(os.environ.get("KAGGLE_IS_COMPETITION_RERUN"))
     sys.dont_write_bytecode = True  # the package is mounted read-only, and its contents are hashed
     csv.field_size_limit(sys.maxsize)
@@ -63,6 +98,7 @@ def serve(started: float, rerun: bool) -> None:
     """Runs the whole kernel. Raises: Problem in the dress rehearsal, or where not even a prior can be written."""
     source = Path(os.environ.get("PODIUM_INPUT") or "/kaggle/input")
     working = Path(os.environ.get("PODIUM_WORKING") or "/kaggle/working")
+    os.environ.pop("PYTHONOPTIMIZE", None)  # of the workers: transformers needs its docstrings
     working.mkdir(parents=True, exist_ok=True)
     print(f"{'scored rerun' if rerun else 'dress rehearsal'} on Python {sys.version.split()[0]}", flush=True)
     package, manifest = find_package(source, rerun)
@@ -127,18 +163,26 @@ def find_competition(source: Path, competition: dict, rerun: bool) -> Path:
 
 
 def write_prior(data: Path, manifest: dict, target: Path, rerun: bool) -> None:
-    """Writes the prior's cells for every id in the sample's order, or in the test file's where their ids differ."""
+    """Writes the prior's cells for every id to answer, in the sample's columns and order.
+
+    These ids are the sample's where the test file cannot be read, or holds a part of them or another writing of them;
+    they are the test file's where it has others.
+    """
     competition, cells = manifest.get("competition", {}), manifest.get("prior_cells", {})
-    separator, identifier = competition.get("separator", ","), competition.get("id")
+    identifier = competition.get("id")
     sample = data / competition.get("sample_submission", "sample_submission.csv")
-    header, ids = read_ids(sample, identifier, separator, rerun)
-    _, tested = read_ids(data / competition.get("test", "test.csv"), identifier, separator, rerun)
+    header, ids = read_ids(sample, competition, rerun)
+    columns, tested = read_ids(data / competition.get("test", "test.csv"), competition, rerun)
+    tested = [] if identifier and identifier not in columns else tested
     if sorted(header) != sorted(expected := [identifier, *cells] if competition else header):
         report(f"{sample}: expected the columns {', '.join(expected)}, found {', '.join(header)}", rerun)
         header = expected
-    if tested and sorted(tested) != sorted(ids):
+    theirs, ours = {as_number(each) for each in tested}, {as_number(each) for each in ids}
+    if not ids or (theirs - ours and (len(tested) > len(ids) or 2 * len(theirs & ours) < len(theirs))):
         print(f"{sample}: its ids are not those of the test file, which are used", flush=True)
-        ids = tested
+        ids = list(dict.fromkeys(tested))
+    elif theirs != ours:
+        print(f"{sample}: {len(ours - theirs)} of its ids are not in the test file and keep the prior", flush=True)
     place = header.index(identifier) if competition else 0
     shares = [str(cells.get(name, 1 / max(len(header) - 1, 1))) for name in header]
     partial = target.with_name(".submission.csv.prior.partial")
@@ -149,15 +193,43 @@ def write_prior(data: Path, manifest: dict, target: Path, rerun: bool) -> None:
     print(f"prior written for {len(ids)} rows", flush=True)
 
 
-def read_ids(path: Path, name: str | None, separator: str, rerun: bool) -> tuple[list[str], list[str]]:
-    """Returns a CSV file's header and id column (by name, else the first); bytes that are no UTF-8 pass unchanged."""
+def as_number(text: str) -> str | float:
+    """Returns an id as the number that it is a writing of (7, 00007, 7.0), else without blanks around it."""
+    try:
+        number = float(text)
+    except ValueError:
+        return text.strip()
+    return number if number == number else text.strip()  # a NaN equals nothing, itself included
+
+
+def read_ids(path: Path, competition: dict, rerun: bool) -> tuple[list[str], list[str]]:
+    """Returns a table's header and id column (by name, else the first); bytes that are no UTF-8 pass unchanged.
+
+    A parquet file's ids are not read: there the sample's are answered.
+    """
+    name = competition.get("id")
     try:
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-            reader = csv.reader(stream, delimiter=separator)
-            header = next(reader, [])
+            if path.suffix in (".json", ".jsonl"):
+                found = json.load(stream, parse_float=str) if path.suffix == ".json" else map(json.loads, stream)
+                each = list(found[name].values() if isinstance(found, dict) else (row[name] for row in found))
+                return [name], list(map(str, each))
+            if path.suffix == ".parquet":
+                return [], []
+            escape = "\\" if competition.get("quotes") == "backslash" else None
+            header, start = [], stream.tell()
+            for separator in (
+                competition.get("separator", ","),
+                ",",
+            ):  # a sample may have commas where others have none
+                stream.seek(start)
+                reader = csv.reader(stream, delimiter=separator, escapechar=escape)
+                header = next(reader, [])
+                if name in header:
+                    break
             place = header.index(name) if name in header else 0
             return header, [row[place] for row in reader if len(row) > place]
-    except (OSError, csv.Error) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, csv.Error) as error:
         report(f"{path}: not readable: {error}", rerun)
         return [], []
 

@@ -59,21 +59,32 @@ def write_submission(
 ) -> None:
     """Replaces `path` at once: every line of the form, with the cells of its id's row of `means` (rows, outputs).
 
-    An id without a row, or whose row is not finite, keeps the form's cells. `decided` holds the rows' labels.
+    Ids are compared as they are written, then as numbers. One without a row, or whose row is not finite, keeps the
+    form's cells. `decided` holds the rows' labels.
     """
     finite = np.isfinite(means[: len(ids)]).all(axis=1)
     row_of = {id_: row for row, id_ in enumerate(ids) if finite[row]}
+    by_number = {as_number(id_): row for id_, row in row_of.items()}
     cells = submission_cells(means[: len(ids)], decided[: len(ids)], competition)
     columns = [None if place == form.place else cells[name] for place, name in enumerate(form.columns)]
     with atomic_file(path) as partial, _opened(partial, "w") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(form.columns)
         for line in form.rows:
-            row = row_of.get(line[form.place])
+            row = row_of.get(line[form.place], by_number.get(as_number(line[form.place])))
             answered = (
                 old if row is None or column is None else column[row] for old, column in zip(line, columns, strict=True)
             )
             writer.writerow(answered)
+
+
+def as_number(text: str) -> str | float:
+    """Returns an id as the number that it is a writing of (7, 00007, 7.0), else without blanks around it."""
+    try:
+        number = float(text)
+    except ValueError:
+        return text.strip()
+    return number if number == number else text.strip()  # a NaN equals nothing, itself included
 
 
 def validate_submission(path: Path, sample: Path, competition: Competition) -> int:

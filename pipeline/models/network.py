@@ -86,12 +86,8 @@ def _network(backbone: Any, settings: Encoder | Decoder, task: Task, outputs: in
 def _head(hidden: int, settings: Encoder | Decoder, task: Task, outputs: int, views: int) -> nn.Module:
     if task.options:
         return ChoiceHead(hidden)
-    if settings.head == "plain":
+    if settings.head == "plain" or task.mirror is None:  # where nothing may change places, every head is equivariant
         return PlainHead(hidden, outputs, views)
-    if not task.sides:
-        raise PodiumError("head equivariant needs two sides; this competition's rows have none")
-    if task.mirror is None:
-        raise PodiumError("head equivariant needs sides that may change places; this competition's pairs have an order")
     if task.mirror == tuple(range(outputs)):
         return SymmetricHead(hidden, outputs)
     return EquivariantHead(hidden, task, outputs)

@@ -70,7 +70,7 @@ def build(root: Path, settings: str = PARAMS) -> None:
         write(demo, Path("data"))
         prepare(Path("data"), competition, artifacts.competition_folder)
         train = pl.read_parquet(artifacts.train_file).select("id", "label")
-        test = pl.read_parquet(artifacts.test_file).select("id", pl.lit(0, pl.Int8).alias("label"))
+        test = pl.read_parquet(artifacts.test_file).select("id", pl.lit(0, pl.Int16).alias("label"))
         write_external(root, "friend", pl.concat([train, test]), competition, sharpness=1.0)
         folds.main()
         for name in params.backbones:

@@ -47,7 +47,7 @@ def preference_rows(count: int, seed: int = 0) -> pl.DataFrame:
     return pl.DataFrame(
         {
             "id": [str(1000 + i) for i in range(count)],
-            "label": pl.Series(scores.argmax(axis=1), dtype=pl.Int8),
+            "label": pl.Series(scores.argmax(axis=1), dtype=pl.Int16),
             "prompt": [[f"Question {i // 2}?"] for i in range(count)],
             "a": [[answer(q)] for q in qualities[:, 0]],
             "b": [[answer(q)] for q in qualities[:, 1]],

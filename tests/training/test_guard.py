@@ -36,7 +36,7 @@ FAMILIES: dict[str, tuple[Family, Any]] = {
     "classes": (Categorical(4), lambda draw, rows: draw.integers(0, 4, rows)),
     "labels": (Bernoulli(3), lambda draw, rows: draw.integers(0, 2, (rows, 3)).astype(float)),
     "ordered": (Ordinal(4, 1), lambda draw, rows: draw.integers(1, 6, (rows, 1)).astype(float)),
-    "numbers": (Gaussian((3.0, -1.0), (2.0, 0.5)), lambda draw, rows: draw.normal(size=(rows, 2)) + [3, -1]),
+    "numbers": (Gaussian((3.0, -1.0), (2.0, 0.5)), lambda draw, rows: draw.normal(size=(rows, 2)) + np.array([3, -1])),
 }
 
 

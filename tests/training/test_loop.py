@@ -314,7 +314,7 @@ def test_a_fold_model_that_learned_nothing_is_marked_collapsed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    rows = preference_rows(60).with_columns(label=pl.Series([0, 0, 0, 0, 1, 2] * 10, dtype=pl.Int8))
+    rows = preference_rows(60).with_columns(label=pl.Series([0, 0, 0, 0, 1, 2] * 10, dtype=pl.Int16))
     artifacts = ready(tmp_path, rows, lmsys, np.repeat([0, 1, -1], [12, 40, 8]), backbones)
     start = start_of("mine", encoder({"schedule": {"rate": 1e-12}, "prior_start": False}), lmsys, artifacts)
     split = split_rows(rows, pl.read_parquet(artifacts / "folds.parquet"), 0)
