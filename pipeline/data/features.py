@@ -113,8 +113,8 @@ def text_features(rows: pl.DataFrame | pl.LazyFrame, task: Task) -> pl.DataFrame
 
 
 def _batch_features(rows: pl.DataFrame, task: Task) -> pl.DataFrame:
-    compared = _compared(task)
-    texts = _with_near_signs(_texts(rows, task.fields), compared)
+    likenesses = compared(task)
+    texts = _with_near_signs(_texts(rows, task.fields), likenesses)
     beside = task.sides or task.options
     alone = [
         value.alias(f"{field}_{name}")
@@ -123,7 +123,7 @@ def _batch_features(rows: pl.DataFrame, task: Task) -> pl.DataFrame:
         if not beside or field in beside or name not in NOT_OF_PROMPTS
     ]
     about = _pair(task) if task.sides else _options(task)
-    for first, second in compared:
+    for first, second in likenesses:
         # The sides of a pair are what the row is about; other likenesses need a name.
         prefix = "" if (first, second) == task.sides else f"{first}_{second}_"
         about |= {prefix + name: value for name, value in _likeness(first, second).items()}
@@ -141,7 +141,7 @@ def _batch_features(rows: pl.DataFrame, task: Task) -> pl.DataFrame:
     ).cast(pl.Float32)
 
 
-def _compared(task: Task) -> list[tuple[str, str]]:
+def compared(task: Task) -> list[tuple[str, str]]:
     """Returns the fields of which the likeness tells something; of competing sides `_pair` tells enough."""
     if task.sides:
         return [] if competing(task) else [task.sides]

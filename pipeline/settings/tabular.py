@@ -22,14 +22,16 @@ class Ngrams:
 
 @section
 class Logistic:
-    """L2-regularised logistic regression; each number is an inverse strength of the penalty."""
+    """L2-regularised logistic regression, of numbers ridge regression. Each number is an inverse strength of the
+    penalty: the loss in nats (of numbers half the squared error, in standard deviations) counts that many times.
+    """
 
     c: Annotated[float, Limits(gt=0)] = 0.5
     """On the weights of n-grams."""
     features_c: Annotated[float, Limits(gt=0)] = 0.002
     """On the weights of the text features, each of unit variance."""
     tie_c: Annotated[float, Limits(gt=0)] = 0.01
-    """On the weights of the text features where they tell ties from decisive rows."""
+    """On the weights of the text features where they tell ties from decisive rows, or compare the texts of a pair."""
 
 
 @section
@@ -48,11 +50,12 @@ class Boosting:
 
 @section
 class Tabular(MemberSettings):
-    """A member of kind `tabular`: TF-IDF and text features under a logistic regression or LightGBM."""
+    """A member of kind `tabular`: TF-IDF and text features under a linear model or LightGBM."""
 
     kind: Literal["tabular"]
     backbone: Literal["none"]
     model: Literal["logistic", "lightgbm"]
+    """`logistic`: the linear one, which is a ridge regression where the answer is a number."""
     features: bool = True
     """Use the text features of pipeline/data/features.py."""
     words: Ngrams | None = None

@@ -7,6 +7,7 @@ called even (sums, absolute differences, overlaps, facts about the other fields)
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import combinations
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -14,7 +15,7 @@ import polars as pl
 from scipy import sparse
 
 from pipeline.competitions.task import Task
-from pipeline.data.features import competing, measures_of, mirrored_features, text_features
+from pipeline.data.features import compared, competing, measures_of, mirrored_features, text_features
 from pipeline.data.rows import joined_turns
 from pipeline.models.tabular.tfidf import Tfidf
 from pipeline.settings.tabular import Tabular
@@ -78,7 +79,8 @@ def head_inputs(
         return _option_inputs(features, len(rows), task, matrices, views)
     if task.sides:
         return {"answer": _pair_inputs(features, len(rows), task, matrices, views)}
-    return {"answer": _joined([_floats(features, len(rows))], list(views.values()))}
+    near = [_near(*pair, matrices, views) for pair in compared(task)] if views else []
+    return {"answer": _joined([_floats(features, len(rows)), *near], list(views.values()))}
 
 
 def _competing_inputs(
@@ -111,12 +113,15 @@ def _pair_inputs(
     dense = [_floats(_odd_and_even(features, task)[1] if task.mirror else features, rows)]
     if not views:
         return _joined(dense, [])
-    texts = [abs(views[first] - views[second]), _product(views[first], views[second])]
-    texts += [views[field] for field in (task.common if task.mirror else task.fields)]
-    dense.append(_cosine(matrices[first], matrices[second]))
+    near = {pair: _near(*pair, matrices, views) for pair in combinations((first, second, *task.common), 2)}
+    dense.append(near[first, second])
     for field in task.common:
-        near = [_cosine(matrices[side], matrices[field]) for side in (first, second)]
-        dense += [near[0] + near[1], abs(near[0] - near[1])] if task.mirror else near
+        one, other = near[first, field], near[second, field]
+        dense += [one + other, abs(one - other)] if task.mirror else [one, other]
+    texts = [views[field] for field in task.common]
+    texts += [views[first] + views[second]] if task.mirror else [views[first], views[second]]
+    if views[first] is matrices[first]:
+        texts += [abs(matrices[first] - matrices[second]), matrices[first].multiply(matrices[second])]
     return _joined(dense, texts)
 
 
@@ -128,9 +133,9 @@ def _option_inputs(
     for option in task.options:
         own = [_floats(features.select(f"{option}_{name}" for name in measures_of(option, features, task)), rows)]
         if matrices:
-            own += [_cosine(matrices[option], matrices[field]) for field in task.common]
-            others = [_cosine(matrices[option], matrices[other]) for other in task.options if other != option]
-            own.append(_mean(np.hstack(others)))
+            own += [_near(option, field, matrices, views) for field in task.common]
+            others = [_near(option, other, matrices, views) for other in task.options if other != option]
+            own.append(_mean(np.stack(others, axis=1))[:, 0])
         blocks.append(np.hstack(own))
     block = np.stack(blocks, axis=1)
     rank = sum(np.sign(block - block[:, [place]]) for place in range(len(task.options)))
@@ -139,6 +144,16 @@ def _option_inputs(
         option: _joined([table[:, place]], [views[option]] if views else [])
         for place, option in enumerate(task.options)
     }
+
+
+def _near(first: str, second: str, matrices: dict[str, sparse.csr_matrix], views: dict[str, View]) -> np.ndarray:
+    """Returns (rows, 1) cosines of two fields' n-grams, or (rows, 3) with cosines and distances of the reduced ones."""
+    one, other, columns = views[first], views[second], [_cosine(matrices[first], matrices[second])]
+    if isinstance(one, np.ndarray):
+        lengths = np.sqrt(np.square(one).sum(axis=1) * np.square(other).sum(axis=1))
+        columns.append((one * other).sum(axis=1) / np.maximum(lengths, 1.0e-9))
+        columns.append(np.sqrt(np.square(one - other).sum(axis=1)))
+    return np.column_stack(columns)
 
 
 def _mean(block: np.ndarray) -> np.ndarray:
@@ -169,10 +184,6 @@ def _joined(dense: list[np.ndarray], views: list[View]) -> Inputs:
     if views and sparse.issparse(views[0]):
         return Inputs(np.ascontiguousarray(np.hstack(dense)), sparse.hstack(views, format="csr"))
     return Inputs(np.ascontiguousarray(np.hstack([*dense, *views])))
-
-
-def _product(first: View, second: View) -> View:
-    return first * second if isinstance(first, np.ndarray) else first.multiply(second).tocsr()
 
 
 def _cosine(first: sparse.csr_matrix, second: sparse.csr_matrix) -> np.ndarray:

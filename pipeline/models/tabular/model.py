@@ -147,7 +147,7 @@ def fit_tabular(
             return
         if settings.model == "logistic":
             penalties = settings.logistic
-            features_c = penalties.tie_c if name == "tie" else penalties.features_c
+            features_c = penalties.tie_c if task.sides and name != "winner" else penalties.features_c
             heads[name] = fit_linear_head(seen, targets, of, penalties.c, features_c, odd=name == "winner")
         else:
             print(f"  {name} head, {len(targets)} rows", flush=True)
