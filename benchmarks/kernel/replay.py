@@ -128,7 +128,7 @@ def replay(case: Case, draw: Draw, budget: float) -> Result:
     schedule = Schedule(
         loads,
         Costs(members, DEVICES),
-        expected_gain(case.ladder.rungs, members),
+        expected_gain(case.ladder.rungs, members, case.ladder.competition.family),
         stop,
         np.sum(list(sizes.values()), axis=0),
         present,

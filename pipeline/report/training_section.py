@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from pipeline.competitions.family import Family
 from pipeline.report.charts import finite, plot
 from pipeline.report.evidence import Evidence
 from pipeline.report.stability_section import panels, ticks
@@ -41,7 +42,7 @@ def training(evidence: Evidence) -> dict[str, Any] | None:
     """Returns curves and runs by member, and the backbones' pretraining; None where no network was trained."""
     if not (evidence.receipts or evidence.pretraining):
         return None
-    level = prior_loss(evidence)
+    level = prior_loss(evidence.cv.get("classes") or {}, evidence.competition.family)
     plots = [
         (member, curve_plot(f"Learning curves of {member}", [_line(each) for each in folds], level))
         for member, folds in _by_member(evidence)
@@ -80,9 +81,8 @@ def failures(evidence: Evidence) -> list[str]:
     return lines + [f'member "{name}" was LEFT OUT of stack and package: {why}' for name, why in dropped.items()]
 
 
-def prior_loss(evidence: Evidence) -> float | None:
-    """Returns the training loss of the constant predictor, in nats; None where it is not known."""
-    prior, family = evidence.cv.get("classes") or {}, evidence.competition.family
+def prior_loss(prior: dict[str, float], family: Family) -> float | None:
+    """Returns the training loss of the constant predictor `prior`, in nats; None where it is not known."""
     if not prior:
         return None
     # Numbers are standardised, and half their variance is left to learn.

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from packaged import manifest_of, write_manifest
-from support import error_line, run_module
+from support import CLASSES, error_line, run_module
 
 from pipeline.ensemble.ladder import Rung
 from pipeline.errors import PodiumError
@@ -35,7 +35,7 @@ RUNGS = (
     Rung("cheap+good", ("cheap", "good"), None, loss=0.9, averaging=0.02),
     Rung("cheap+good+slow", ("cheap", "good", "slow"), None, loss=0.85, averaging=0.02),
 )
-EXPECTED = ExpectedGain(RUNGS, {name: 2 for name in COSTS}, {})
+EXPECTED = ExpectedGain(RUNGS, {name: 2 for name in COSTS}, {}, CLASSES)
 
 
 def situation(seconds: float, done: tuple[Step, ...] = (), unsure: np.ndarray | None = None) -> Situation:
@@ -120,7 +120,7 @@ def test_members_that_help_only_together_are_planned_together() -> None:
         Rung("cheap+slow", ("cheap", "slow"), None, loss=1.0),
         Rung("cheap+good+slow", ("cheap", "good", "slow"), None, loss=0.7),
     )
-    expected = ExpectedGain(rungs, {name: 1 for name in COSTS}, {})
+    expected = ExpectedGain(rungs, {name: 1 for name in COSTS}, {}, CLASSES)
     planned = plan(situation(1e6), costs(), expected)
     assert steps(planned)[:3] == ["cheap0", "good0", "slow0"]
     assert planned[1].gain == pytest.approx(0.15)
@@ -128,7 +128,7 @@ def test_members_that_help_only_together_are_planned_together() -> None:
 
 def test_what_is_expected_to_gain_nothing_runs_last_and_only_whole() -> None:
     rungs = (*RUNGS[:5], replace(RUNGS[5], loss=0.93, averaging=0.0))
-    expected = ExpectedGain(rungs, {name: 2 for name in COSTS}, {})
+    expected = ExpectedGain(rungs, {name: 2 for name in COSTS}, {}, CLASSES)
     planned = plan(situation(1e6), costs(), expected)
     assert steps(planned)[-2:] == ["slow0", "slow1"]
     assert all(each.gain <= LEFTOVER for each in planned[-2:])
@@ -146,7 +146,7 @@ def test_a_swap_pass_waits_for_its_first_and_is_worth_its_share() -> None:
     swap = Step("good", 0, "swap")
     loads, masks = dict(now.loads), dict(now.open)
     loads[swap], masks[swap] = loads[Step("good", 0)], np.ones(ROWS, dtype=bool)
-    expected = ExpectedGain(RUNGS, EXPECTED.folds, {"good": {"swap": 0.08}})
+    expected = ExpectedGain(RUNGS, EXPECTED.folds, {"good": {"swap": 0.08}}, CLASSES)
     planned = plan(replace(now, loads=loads, open=masks), costs(), expected)
     places = {each.step: place for place, each in enumerate(planned)}
     assert places[swap] > places[Step("good", 0)]
@@ -232,6 +232,6 @@ def test_a_cpu_has_no_time_for_networks_but_does_not_take_theirs() -> None:
 def test_without_any_figures_everything_that_fits_is_run() -> None:
     """A ladder that could not be read: the kernel goes on with the equal mean of whatever runs."""
     for loss in (0.0, np.inf):
-        expected = ExpectedGain((Rung("prior", (), None, loss=loss),), {name: 2 for name in COSTS}, {})
+        expected = ExpectedGain((Rung("prior", (), None, loss=loss),), {name: 2 for name in COSTS}, {}, CLASSES)
         assert len(plan(situation(1e6), costs(), expected)) == 6
         assert {each.step.member for each in plan(situation(60.0), costs(), expected)} == {"cheap", "good"}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from support import CLASSES
 
 from pipeline.ensemble.ladder import Rung
 from pipeline.planning.cost import Costs
@@ -39,7 +40,7 @@ def schedule(stop: float, devices: int = 1, factor: float = 1.0, everything: boo
         for name, (first, each) in TRUE.items()
     }
     costs = Costs(MEMBERS, {f"cpu:{number}": "cpu" for number in range(devices)}, timings)
-    expected = ExpectedGain(RUNGS, {name: 2 for name in TRUE}, {})
+    expected = ExpectedGain(RUNGS, {name: 2 for name in TRUE}, {}, CLASSES)
     flat = np.full((ROWS, 3), 1 / 3)
     return Schedule(dict.fromkeys(STEPS, load), costs, expected, stop, lengths, flat, everything=everything)
 

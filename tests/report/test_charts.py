@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import softmax
+from support import CLASSES
 
 from pipeline.report import charts
 from pipeline.report.charts import Bin, Scale
@@ -31,7 +32,7 @@ def by_hand(first: np.ndarray, second: np.ndarray) -> float:
 def test_correlations_agree_with_numpy() -> None:
     first, second = made(1), made(2)
     mixed = softmax(np.log(first) + 0.5 * np.log(second), axis=1)
-    values, shared = charts.correlations([first, second, mixed])
+    values, shared = charts.correlations([first, second, mixed], CLASSES)
     for i, one in enumerate((first, second, mixed)):
         for j, other in enumerate((first, second, mixed)):
             assert values[i, j] == pytest.approx(by_hand(one, other), abs=1e-12)
@@ -41,7 +42,7 @@ def test_correlations_agree_with_numpy() -> None:
 def test_correlations_use_the_rows_that_both_cover() -> None:
     first, second, third = made(1), made(2), made(3)
     first[:10], second[25:], third[:] = np.nan, np.nan, 1 / 3
-    values, shared = charts.correlations([first, second, third])
+    values, shared = charts.correlations([first, second, third], CLASSES)
     assert shared.tolist() == [[30, 15, 30], [15, 25, 25], [30, 25, 40]]
     assert values[0, 1] == pytest.approx(by_hand(first[10:25], second[10:25]), abs=1e-12)
     assert np.isnan(values[2]).all() and np.isnan(values[:, 2]).all()
@@ -49,15 +50,15 @@ def test_correlations_use_the_rows_that_both_cover() -> None:
 
 def test_class_shares_alone_do_not_make_members_alike() -> None:
     shift = (2.0, 0.0, -3.0)
-    values, _ = charts.correlations([made(1, 4000, shift), made(2, 4000, shift)])
+    values, _ = charts.correlations([made(1, 4000, shift), made(2, 4000, shift)], CLASSES)
     assert abs(values[0, 1]) < 0.05
 
 
 def test_correlations_of_one_member_and_of_no_shared_rows() -> None:
-    assert charts.correlations([made(1)])[0] == pytest.approx(np.ones((1, 1)))
+    assert charts.correlations([made(1)], CLASSES)[0] == pytest.approx(np.ones((1, 1)))
     first, second = made(1), made(2)
     first[1:], second[:1] = np.nan, np.nan
-    values, shared = charts.correlations([first, second])
+    values, shared = charts.correlations([first, second], CLASSES)
     assert np.isnan(values[0]).all() and values[1, 1] == pytest.approx(1.0) and shared[0, 1] == 0
 
 

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from report_run import Page, edit, make_run, rendered
+from support import CLASSES
 
+from pipeline.competitions.family import Bernoulli, Gaussian
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, write_json
 from pipeline.report.evidence import load_evidence
 from pipeline.report.stability_section import Row, panels, seeds_plot, ticks
-from pipeline.report.training_section import HEIGHT, LEFT, TOP, WIDTH, Line, curve_plot, prior_entropy, thinned
+from pipeline.report.training_section import HEIGHT, LEFT, TOP, WIDTH, Line, curve_plot, prior_loss, thinned
 
 MEMBERS = {"words": (0.6, 0.5), "siamese": (0.7, 0.5), "judge": (0.3, 0.6)}
 
@@ -101,8 +103,8 @@ def test_the_numbers_are_those_of_the_receipts(run: Path) -> None:
     assert page.row("bert") == ["bert", "4031.2", "61.2", "6,912", "812,345"]
     assert "gone" not in page.text and 'href="#training"' in text
     assert "no better" in page.text
-    entropy = prior_entropy(read_json(run / "metrics/cv.json")["classes"])
-    assert entropy is not None and f"entropy of the class shares, {entropy:.4f}" in page.text
+    entropy = prior_loss(read_json(run / "metrics/cv.json")["classes"], CLASSES)
+    assert entropy is not None and f"loss of the prior, {entropy:.4f}" in page.text
     assert text.count('<svg class="reliability curve"') == 3
     assert re.findall(r"\b(?:nan|None|inf|Undefined)\b", text) == []
 
@@ -111,7 +113,7 @@ def test_what_went_wrong_is_said_at_the_top_and_in_the_section(run: Path) -> Non
     edit(run, "metrics/cv.json", lambda cv: cv.update(dropped={"gone": "all <4> fold models collapsed"}))
     page = Page(rendered(run))
     for line in (
-        'member "judge": 1 fold model COLLAPSED (fold 1), no better than the class shares',
+        'member "judge": 1 fold model COLLAPSED (fold 1), no better than the prior',
         'member "gone" was LEFT OUT of stack and package: all <4> fold models collapsed',
     ):
         assert page.text.count(line) == 2
@@ -143,7 +145,7 @@ def test_empty_and_odd_records_do_not_break_the_page(run: Path) -> None:
     edit(run, "metrics/cv.json", lambda cv: cv.pop("classes"))
     text = rendered(run)
     assert Page(text).row("bert")[1:3] == ["4031.2", "–"]
-    assert "entropy of" not in text and re.findall(r"\b(?:nan|None|inf|Undefined)\b", text) == []
+    assert "loss of the prior" not in text and re.findall(r"\b(?:nan|None|inf|Undefined)\b", text) == []
 
 
 @pytest.mark.parametrize(
@@ -197,9 +199,11 @@ def test_ticks_are_round_and_inside(low: float, high: float) -> None:
     assert np.allclose(np.diff(found), found[1] - found[0])
 
 
-def test_the_entropy_of_equal_shares() -> None:
-    assert prior_entropy({"a": 0.25, "b": 0.75, "c": 0.0}) == pytest.approx(0.5623, abs=1e-4)
-    assert prior_entropy({}) is None
+def test_the_loss_of_the_prior() -> None:
+    assert prior_loss({"a": 0.25, "b": 0.75, "c": 0.0}, CLASSES) == pytest.approx(0.5623, abs=1e-4)
+    assert prior_loss({"toxic": 0.5, "threat": 0.5}, Bernoulli(2)) == pytest.approx(np.log(2))
+    assert prior_loss({"score": 3.0}, Gaussian((3.0,), (2.0,))) == 0.5
+    assert prior_loss({}, CLASSES) is None
 
 
 def test_each_seed_is_a_dot_and_a_failed_one_stands_out() -> None:
