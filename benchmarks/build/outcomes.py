@@ -196,7 +196,7 @@ def laid_out(name: str, folder: Path) -> tuple[dict[str, Any], pl.DataFrame]:
         cells = {column: pl.lit(value) for column, value in zip(columns, first, strict=True)}
         test.select(says["id"]).with_columns(**cells).write_csv(data / "sample_submission.csv")
 
-    lay(frame, frame.head(2))
+    lay(frame, frame.head(2).with_columns(pl.concat_str(pl.lit("new "), says["id"]).alias(says["id"])))
     prepare(data, competition, folder / "whole")
     rows = pl.read_parquet(folder / "whole" / "train.parquet")
     groups = group_keys(rows, competition.kind)
