@@ -146,7 +146,7 @@ def measured(name: str, networks: bool, folder: Path) -> dict[str, Any]:
     competition, truth = laid_out(name, folder)
     place = clone(folder / "clone")
     write_params(place, folder, networks)
-    used = run(["dvc", "repro", "rehearse"], place)
+    used = run(["dvc", "repro"], place)
     cv = json.loads((place / "metrics" / "cv.json").read_text())
     said = pl.read_csv(place / "artifacts" / "rehearsal" / "submission.csv", infer_schema=False)
     truth = said.select(competition["id"]).join(truth, on=competition["id"], how="left", maintain_order="left")
