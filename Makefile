@@ -83,6 +83,7 @@ bench: setup ## measure speed and honesty; says at its end what it leaves out
 	$(RUN) python -m benchmarks.speed.shapes
 	$(RUN) python -m benchmarks.speed.attention
 	$(RUN) python -m benchmarks.speed.overhead
+	$(RUN) python -m benchmarks.stability.unbalanced --quick
 	$(RUN) python -m benchmarks.stack.coverage
 	$(RUN) python -m benchmarks.stack.size
 	$(RUN) python -m benchmarks.stack.honesty

@@ -23,6 +23,7 @@ from pipeline.settings.finetuning import HeadFirst, Training
 from pipeline.settings.optimisation import RateSchedule, Seeds
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import Device
+from pipeline.training.gradients import within_memory
 from pipeline.training.guard import fruitless
 from pipeline.training.loop import NOT_FINITE, Trained, TrainingRun, fit
 from pipeline.training.optim import backbone_name
@@ -125,7 +126,9 @@ def _run(job: Job, run: int, attempt: int, attempts: list[dict[str, Any]]) -> tu
     torch.manual_seed(seed_of(settings.seeds.head))
     network, part, prior = job.build(), _part(run, attempt), Prior(learned.family, learned.labels)
     if settings.prior_start:
-        start_at(network, prior.eta)
+        with within_memory(job.label, settings), job.device.forward():
+            # By the same rows in every run: their weights are averaged, and must begin alike.
+            start_at(network, prior.eta, job.learned.batch(job.learned.epoch(0)[0][0], 0).inputs)
     if not run and not attempt:
         forecast(network, learned, settings, job.device, job.label, Path())
     if settings.head_first:
