@@ -4,8 +4,8 @@ python -m benchmarks.build.outcomes [--only level_cefrsp ...] [--networks small 
 # needs ../shared/data; writes benchmarks/results/outcomes.json and outcomes.md
 
 Each set goes through the whole graph in a clone, from CSV to the rehearsed kernel, whose submission is then scored on
-the fifth by scikit-learn and SciPy. Beside the tabular members of the preset `cpu` come its small networks if asked for,
-or MiniLM with its pretrained weights (pretrained.py).
+the fifth by scikit-learn and SciPy. Beside the tabular members of the preset `cpu` come, where that is asked for, its
+small networks, or MiniLM with its pretrained weights (pretrained.py).
 """
 
 from __future__ import annotations
