@@ -50,7 +50,7 @@ def encoder_network(backbone: Any, settings: Encoder, task: Task, outputs: int, 
     """
     if source is not None:
         return _custom(backbone, source, settings.network or "", task, outputs)
-    return _network(backbone, settings, task, outputs)
+    return network_on(backbone, settings, task, outputs)
 
 
 def decoder_network(adapted: Any, settings: Decoder, task: Task, outputs: int) -> Network:
@@ -58,7 +58,7 @@ def decoder_network(adapted: Any, settings: Decoder, task: Task, outputs: int) -
 
     Raises: PodiumError where the head does not fit the task.
     """
-    return _network(adapted, settings, task, outputs)
+    return network_on(adapted, settings, task, outputs)
 
 
 def start_at(network: nn.Module, eta: np.ndarray) -> None:
@@ -76,7 +76,8 @@ def start_at(network: nn.Module, eta: np.ndarray) -> None:
         start_layer(layers[-1], wanted)
 
 
-def _network(backbone: Any, settings: Encoder | Decoder, task: Task, outputs: int) -> Network:
+def network_on(backbone: Any, settings: Encoder | Decoder, task: Task, outputs: int) -> Network:
+    """Returns a backbone with fresh pooling and head."""
     hidden = int(backbone.config.hidden_size)
     views = len(views_of(task, settings.input == "siamese"))
     head = _head(hidden, settings, task, outputs, views)
