@@ -83,6 +83,8 @@ bench: setup ## measure speed and honesty; says at its end what it leaves out
 	$(RUN) python -m benchmarks.speed.shapes
 	$(RUN) python -m benchmarks.speed.attention
 	$(RUN) python -m benchmarks.speed.overhead
+	$(RUN) python -m benchmarks.stability.unbalanced --quick
+	$(RUN) python -m benchmarks.stack.coverage
 	$(RUN) python -m benchmarks.stack.size
 	$(RUN) python -m benchmarks.stack.honesty
 	@# These two replay what a finished `make repro` has left here.
@@ -92,6 +94,7 @@ bench: setup ## measure speed and honesty; says at its end what it leaves out
 	$(RUN) python -m benchmarks.speed
 	$(RUN) python -m benchmarks.speed.padding
 	@echo "left out; each is run by its command, in the environment $(VENV):"
+	@echo "  python -m benchmarks.build.outcomes                         needs ../shared/data"
 	@echo "  python -m benchmarks.build.history [--data FOLDER]          seven submissions played through"
 	@echo "  python -m benchmarks.stability --study guard (or attacks)   hours; needs ../shared/data/cs224n"
 	@echo "  python -m benchmarks.gpu                                    needs a CUDA GPU"

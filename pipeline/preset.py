@@ -29,18 +29,25 @@ PRESETS = Path(__file__).parent / "presets"
 LAST = Path("work/preset.json")
 """The hash of the params.yaml that this module wrote last: such a file holds no edits of the user's."""
 
+OWN = "competition.yaml"
+"""What `make new-competition` writes into a data folder."""
 REPLACED = ("members", "backbones")
 """Sections that a preset replaces as a whole; all others are merged key by key."""
 
 
 def overlay(base: str, preset: str, data: str, refit: bool = False) -> str:
-    """Returns the text of params.yaml with the preset's text, `data.path` and `refit` laid over it, comments kept."""
+    """Returns the text of params.yaml with the preset's text, `data.path` and `refit` laid over it, comments kept.
+
+    A folder with a competition.yaml of its own names that as `data.competition` too.
+    """
     editor = YAML()
     editor.preserve_quotes, editor.width = True, 120
     params = editor.load(base)
     _merge(params, editor.load(preset))
     if data:
         params["data"]["path"] = data
+        if (own := Path(data) / OWN).is_file():
+            params["data"]["competition"] = str(own)
     if refit:
         params["refit"] = True
     text = io.StringIO()

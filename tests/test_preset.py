@@ -72,6 +72,14 @@ def test_another_folder_starts_from_the_committed_file(project: Path) -> None:
     assert load_params().data.path == "other"
 
 
+def test_a_folder_with_a_competition_of_its_own_names_that_too(project: Path) -> None:
+    (project / "votes" / "competition.yaml").write_text("name: votes\n")
+    preset.apply_preset("", "votes")
+    assert load_params().data.competition == "votes/competition.yaml"
+    preset.apply_preset("", "other")
+    assert load_params().data.competition == "lmsys"
+
+
 def test_uncommitted_edits_are_refused_and_kept(project: Path) -> None:
     file = project / "params.yaml"
     mine = file.read_text().replace("threads: 2", "threads: 3")

@@ -128,6 +128,8 @@ def inner_slice(
     rows: pl.DataFrame, share: float, seed: int, competition: Competition
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Returns `rows` without and with the slice on which the best moment is chosen: whole groups, about `share`."""
+    if not share:
+        return rows, rows.head(0)
     groups = group_keys(rows, competition.kind).rank("dense").to_numpy()
     order = np.random.default_rng([seed, 1]).permutation(np.unique(groups))
     sizes = np.bincount(groups)[order]

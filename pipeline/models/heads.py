@@ -3,16 +3,14 @@
 Three of them answer alike whatever the order of a row's views, exactly and at no extra cost: where the sides of a
 preference or the options of a question change places, so do the answers; those of a symmetric pair stay.
 
-A head can begin at the constant predictor (`start_at`): its last biases say what every row gets, and its last weights
-are so small that no row gets much else. It draws no random numbers for it.
-
 Shape suffixes: R rows, V views of a row, B sequences of a batch (R * V), L tokens of a sequence, E hidden width,
-P features of a pair (4 E), C outputs, 1 an axis of one.
+P features of a pair, C outputs, 1 an axis of one.
 """
 
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +18,8 @@ from torch.nn.functional import linear
 
 from pipeline.competitions.task import Task
 
-SMALL = 0.03
-"""What `start_at` leaves of the last weights: logits that differ by hundredths at most, and gradients that still pass.
-"""
+Ends = list[tuple[nn.Linear, Tensor]]
+"""A head's last layers, each with what it should give on average for the head to give certain logits."""
 
 
 class Pooling(nn.Module):
@@ -54,35 +51,35 @@ class Pooling(nn.Module):
 class PlainHead(nn.Module):
     """Two layers over a row's vectors: one as it is, two beside their difference and product."""
 
+    PARTS: ClassVar = 4
+    """Vectors that `pair` makes of two."""
+
     def __init__(self, hidden: int, outputs: int, views: int) -> None:
         super().__init__()
-        self.network = _two_layers(hidden, hidden * (1 if views == 1 else 4), outputs)
+        self.network = _two_layers(hidden, hidden * (1 if views == 1 else self.PARTS), outputs)
 
     def forward(self, pooled_RVE: Tensor) -> Tensor:
         """Returns logits_RC."""
         one_RE = pooled_RVE[:, 0]
-        return self.network(one_RE if pooled_RVE.shape[1] == 1 else _pair(one_RE, pooled_RVE[:, 1]))
+        return self.network(one_RE if pooled_RVE.shape[1] == 1 else self.pair(one_RE, pooled_RVE[:, 1]))
 
-    def start_at(self, eta_C: Tensor) -> None:
-        """Begins with the logits `eta_C` for every row."""
-        start_layer(self.network[-1], eta_C)
+    def pair(self, one_RE: Tensor, other_RE: Tensor) -> Tensor:
+        """Returns pair_RP."""
+        return _pair(one_RE, other_RE)
+
+    def ends(self, eta_C: Tensor) -> Ends:
+        """Returns what gives the logits `eta_C`."""
+        return [(_last(self.network), eta_C)]
 
 
-class SymmetricHead(nn.Module):
-    """Two layers over what stays when the two sides change places: sum, difference without its sign, product."""
+class SymmetricHead(PlainHead):
+    """The same over what stays when two vectors change places: their sum, difference without its sign, product."""
 
-    def __init__(self, hidden: int, outputs: int) -> None:
-        super().__init__()
-        self.network = _two_layers(hidden, 3 * hidden, outputs)
+    PARTS: ClassVar = 3
 
-    def forward(self, pooled_RVE: Tensor) -> Tensor:
-        """Returns logits_RC of two views."""
-        one_RE, other_RE = pooled_RVE[:, 0], pooled_RVE[:, 1]
-        return self.network(torch.cat([one_RE + other_RE, (one_RE - other_RE).abs(), one_RE * other_RE], dim=1))
-
-    def start_at(self, eta_C: Tensor) -> None:
-        """Begins with the logits `eta_C` for every row."""
-        start_layer(self.network[-1], eta_C)
+    def pair(self, one_RE: Tensor, other_RE: Tensor) -> Tensor:
+        """Returns pair_RP."""
+        return torch.cat([one_RE + other_RE, (one_RE - other_RE).abs(), one_RE * other_RE], dim=1)
 
 
 class EquivariantHead(nn.Module):
@@ -105,13 +102,14 @@ class EquivariantHead(nn.Module):
         logits_R1[self.first], logits_R1[self.second] = self.win(straight_RP), self.win(mirrored_RP)
         return torch.cat(logits_R1, dim=1)
 
-    def start_at(self, eta_C: Tensor) -> None:
-        """Begins with the logits `eta_C` for every row, the sides' chances evened out."""
-        start_layer(self.win[-1], torch.zeros(1))
+    def ends(self, eta_C: Tensor) -> Ends:
+        """Returns what gives the logits `eta_C`, the sides' chances evened out."""
+        ends = [(_last(self.win), torch.zeros(1))]
         if self.tie is not None:
             sides = torch.logsumexp(eta_C[[self.first, self.second]], dim=0) - math.log(2)
             tie = eta_C[3 - self.first - self.second] - sides
-            start_layer(self.tie[-1], tie.reshape(1) / 2)  # it is asked twice
+            ends.append((_last(self.tie), tie.reshape(1) / 2))  # it is asked twice
+        return ends
 
 
 class ChoiceHead(nn.Module):
@@ -126,18 +124,9 @@ class ChoiceHead(nn.Module):
         apart_RVE = pooled_RVE - pooled_RVE.mean(dim=1, keepdim=True)
         return self.score(torch.cat([pooled_RVE, apart_RVE], dim=2)).squeeze(-1)
 
-    def start_at(self, eta_C: Tensor) -> None:
-        """Begins with equal chances: a constant predictor knows no more of options."""
-        start_layer(self.score[-1], torch.zeros(1))
-
-
-@torch.no_grad()
-def start_layer(layer: nn.Module, eta_C: Tensor) -> None:
-    """Lets a last layer begin with the logits `eta_C` for every row."""
-    assert isinstance(layer, nn.Linear)
-    layer.weight.mul_(SMALL)
-    if layer.bias is not None:
-        layer.bias.copy_(eta_C)
+    def ends(self, eta_C: Tensor) -> Ends:
+        """Returns what gives equal chances: a constant predictor knows no more of options."""
+        return [(_last(self.score), torch.zeros(1))]
 
 
 def _pair(one_RE: Tensor, other_RE: Tensor) -> Tensor:
@@ -147,3 +136,8 @@ def _pair(one_RE: Tensor, other_RE: Tensor) -> Tensor:
 
 def _two_layers(hidden: int, inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, outputs))
+
+
+def _last(layers: nn.Sequential) -> nn.Linear:
+    assert isinstance(layers[-1], nn.Linear)
+    return layers[-1]

@@ -18,12 +18,16 @@ from transformers import PreTrainedModel
 from pipeline.competitions.task import Task
 from pipeline.data.text import views_of
 from pipeline.errors import PodiumError
-from pipeline.models.heads import ChoiceHead, EquivariantHead, PlainHead, Pooling, SymmetricHead, start_layer
+from pipeline.models.heads import ChoiceHead, Ends, EquivariantHead, PlainHead, Pooling, SymmetricHead
 from pipeline.settings.decoder import Decoder
 from pipeline.settings.encoder import Encoder
 
 FUNCTION = "build"
 """What a custom network's file must define: build(backbone, task, classes) -> torch.nn.Module."""
+
+APART = 0.02
+"""Standard deviation over the rows up to which a network that begins at the prior may tell them apart: it adds less
+than 0.001 nats to its loss."""
 
 
 class Network(nn.Module):
@@ -61,19 +65,40 @@ def decoder_network(adapted: Any, settings: Decoder, task: Task, outputs: int) -
     return network_on(adapted, settings, task, outputs)
 
 
-def start_at(network: nn.Module, eta: np.ndarray) -> None:
-    """Lets a fresh network begin with the logits `eta` (outputs,) for every row.
+@torch.no_grad()
+def start_at(network: nn.Module, eta: np.ndarray, inputs: tuple[Tensor, ...]) -> None:
+    """Lets a fresh network begin with the logits `eta` (outputs,) for every row, on average over those of `inputs`.
 
-    One of the user's own begins so if the last linear layer that it has above the backbone gives the logits.
+    The last weights become smaller only where logits would differ by more than APART: with small ones a network learns
+    slowly. No random number is drawn. A network of the user's own begins so if the last linear layer that it has above
+    the backbone gives the logits.
     """
-    wanted = torch.from_numpy(eta).float()
+    given: dict[nn.Linear, list[Tensor]] = {}
+    ends = _ends(network, torch.from_numpy(eta).float())
+    hooks = [
+        layer.register_forward_hook(lambda layer, _, found: given.setdefault(layer, []).append(found.float()))
+        for layer, _ in ends
+    ]
+    network.eval()(*inputs)
+    for hook in hooks:
+        hook.remove()
+    for layer, wanted in ends:
+        if layer.bias is None or layer not in given:
+            continue
+        found = torch.cat(given[layer]).flatten(0, -2)
+        scale = (APART / found.std(dim=0, correction=0).max().clamp_min(1e-30)).clamp(max=1.0)
+        if found.isfinite().all():
+            layer.weight.mul_(scale)
+            layer.bias.copy_(wanted.to(found.device) + scale * (layer.bias - found.mean(dim=0)))
+
+
+def _ends(network: nn.Module, eta: Tensor) -> Ends:
+    """Returns the last layers of a network, and what they should give on average."""
     if isinstance(network, Network):
-        network.head.start_at(wanted)  # type: ignore[operator]
-        return
+        return network.head.ends(eta)  # type: ignore[operator]
     backbones = {each for model in network.modules() if isinstance(model, PreTrainedModel) for each in model.modules()}
     layers = [each for each in network.modules() if isinstance(each, nn.Linear) and each not in backbones]
-    if layers and layers[-1].out_features == len(wanted):
-        start_layer(layers[-1], wanted)
+    return [(layers[-1], eta)] if layers and layers[-1].out_features == len(eta) else []
 
 
 def network_on(backbone: Any, settings: Encoder | Decoder, task: Task, outputs: int) -> Network:
@@ -90,7 +115,7 @@ def _head(hidden: int, settings: Encoder | Decoder, task: Task, outputs: int, vi
     if settings.head == "plain" or task.mirror is None:  # where nothing may change places, every head is equivariant
         return PlainHead(hidden, outputs, views)
     if task.mirror == tuple(range(outputs)):
-        return SymmetricHead(hidden, outputs)
+        return SymmetricHead(hidden, outputs, views)
     return EquivariantHead(hidden, task, outputs)
 
 

@@ -19,7 +19,7 @@ VOTERS = "voters.safetensors"
 
 
 class Committee(nn.Module):
-    """Answers with the natural parameters of the mean answer of `network`, and of it with each of `voters`' weights."""
+    """Answers with the logits of the mean answer of `network` and of the same with each of `voters`' weights."""
 
     def __init__(self, network: nn.Module, voters: list[dict[str, Tensor]], family: Family) -> None:
         super().__init__()

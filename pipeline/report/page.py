@@ -24,6 +24,7 @@ STAGES = (
     *("finetune", "refit", "probe", "oof", "stack", "diagnostics", "package", "rehearse"),
 )
 
+MEDALS = ("gold", "silver", "bronze")
 MOST_PLOTS = 12
 """So many outputs get a plot of their calibration; with hundreds of classes nobody would look at the others."""
 
@@ -70,6 +71,7 @@ def head(evidence: Evidence) -> dict[str, Any]:
         "prior": prior,
         "bayes": bayes,
         "best_score": members.get(stack["best_member"]),
+        "medal": medal(evidence, score),
     }
     rungs = [("prior", "constant answer (prior)", prior)]
     others = {name: finite(value) for name, value in stack["candidates"].items() if name != stack["chosen"]}
@@ -81,6 +83,15 @@ def head(evidence: Evidence) -> dict[str, Any]:
     ladder = charts.ladder(rungs, bayes, found["error"], evidence.metric.greater_is_better)
     gains = {rung["kind"]: rung["gain"] for rung in ladder}
     return found | {"ladder": ladder, "gain": gains.get("chosen"), "possible": gains.get("bayes") or 0.0}
+
+
+def medal(evidence: Evidence, score: float | None) -> str | None:
+    """Returns the best medal that a private score like `score` would have won; None where no threshold is known."""
+    known = evidence.competition.medals
+    if not known or score is None:
+        return None
+    better = evidence.metric.better
+    return next((name for name in MEDALS if name in known and not better(known[name], score)), "no medal")
 
 
 def _worst_first(evidence: Evidence, score: float | None) -> float:

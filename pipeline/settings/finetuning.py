@@ -131,7 +131,7 @@ class Inference:
     """nf4 and int8 (bitsandbytes) are for decoders."""
     tokens_per_batch: Annotated[int, Limits(ge=16)] = 16384
     swap: bool = False
-    """Answer with the average over both orders of sides that may change places; costs twice the time."""
+    """Answer with the average over both orders of the sides, where they may change places; costs twice the time."""
     long_tokens: int | None = None
     """Rows that max_tokens truncates are read once more, with up to that many tokens; the longer reading replaces the
     shorter."""

@@ -32,8 +32,8 @@ ERRORS = 2.0
 """A gain is too small only if it is so with that many standard errors added."""
 SPREAD, GRADIENT = 0.2, 0.1
 """What remains, as a share of the run's own best window, counts as vanished below that."""
-NOTHING = 3.0e-5
-"""So little spread is none, whatever it was before; a head that begins at the prior gives some ten times as much."""
+NOTHING = 1.0e-3
+"""So little spread is none, whatever it was before."""
 ALL = 0.99
 """Share of the rows that get one class, above which they all do."""
 LATE = 0.5

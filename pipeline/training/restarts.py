@@ -23,6 +23,7 @@ from pipeline.settings.finetuning import HeadFirst, Training
 from pipeline.settings.optimisation import RateSchedule, Seeds
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import Device
+from pipeline.training.gradients import within_memory
 from pipeline.training.guard import fruitless
 from pipeline.training.loop import NOT_FINITE, Trained, TrainingRun, fit
 from pipeline.training.multitask import Interleaved
@@ -126,8 +127,10 @@ def _run(job: Job, run: int, attempt: int, attempts: list[dict[str, Any]]) -> tu
     torch.manual_seed(seed_of(settings.seeds.head))
     network, part, prior = job.build(), _part(run, attempt), Prior(learned.family, learned.labels)
     if settings.prior_start:
-        for each, its in learned.parts(network):
-            start_at(each, Prior(its.family, its.labels).eta)
+        with within_memory(job.label, settings), job.device.forward():
+            # By the same rows in every run: their weights are averaged, and must begin alike.
+            for each, its in job.learned.parts(network):
+                start_at(each, Prior(its.family, its.labels).eta, its.batch(its.epoch(0)[0][0], 0).inputs)
     if not run and not attempt:
         forecast(network, learned, settings, job.device, job.label, Path())
     if settings.head_first:

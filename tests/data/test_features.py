@@ -11,10 +11,24 @@ from support import SHARED
 
 from pipeline.competitions.registry import load_competition
 from pipeline.competitions.task import Task
-from pipeline.data.features import BATCH, mirrored_features, text_features
+from pipeline.data.features import (
+    BATCH,
+    NEAR_CHARACTERS,
+    compared,
+    competing,
+    measures_of,
+    mirrored_features,
+    text_features,
+)
 from pipeline.data.rows import swapped
 
 PREFERENCE, SINGLE = load_competition("lmsys").kind, load_competition("spooky").kind
+PAIR = Task(("a", "b"), None, ("a", "b"), mirror=(0, 1))
+# A field may be called like the measures of a side, or like those of an option.
+NOTED = Task(("a_note", "a", "b", "topic"), None, ("a", "b"))
+TWO_SIDED = {"preference": PREFERENCE, "pair": PAIR, "noted pair": NOTED}
+CHOICES = Task(("prompt", "a", "a_x", "b"), "prompt", options=("a", "a_x", "b"))
+TASKS = {"single": SINGLE, "texts": Task(("text", "prompt"), "prompt"), "choices": CHOICES} | TWO_SIDED
 TURNS = pl.List(pl.String)
 
 texts = (
@@ -42,35 +56,96 @@ def frame(cells: list[tuple[list, list, list]]) -> pl.DataFrame:
     return pl.DataFrame(columns, schema=dict.fromkeys(columns, TURNS))
 
 
+def spread(cells: list[tuple[list, list, list]], task: Task) -> pl.DataFrame:
+    """The three columns of `frame` under the names of the task's fields, some of them twice."""
+    rows = frame(cells)
+    return rows.select(rows.to_series(place % 3).alias(field) for place, field in enumerate(task.fields))
+
+
 def one(prompt: str, a: str, b: str) -> dict[str, float]:
     return text_features(frame([([prompt], [a], [b])]), PREFERENCE).row(0, named=True)
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(turns, turns, turns), min_size=1, max_size=6))
-def test_a_mirrored_row_has_the_mirrored_features_to_the_last_bit(cells: list) -> None:
-    rows = frame(cells)
-    straight = text_features(rows, PREFERENCE)
-    other = text_features(swapped(rows, PREFERENCE), PREFERENCE)
-    assert other.equals(mirrored_features(straight, PREFERENCE))
-    for name in (name.removeprefix("a_") for name in straight.columns if name.startswith("a_")):
-        assert straight[f"a_{name}"].equals(other[f"b_{name}"].alias(f"a_{name}"))
-        assert (straight[f"diff_{name}"] == -other[f"diff_{name}"]).all()
+@pytest.mark.parametrize("name", TWO_SIDED)
+@settings(max_examples=40, deadline=None)
+@given(cells=st.lists(st.tuples(turns, turns, turns), min_size=1, max_size=6))
+def test_a_mirrored_row_has_the_mirrored_features_to_the_last_bit(name: str, cells: list) -> None:
+    task = TWO_SIDED[name]
+    rows = spread(cells, task)
+    straight = text_features(rows, task)
+    other = text_features(swapped(rows, task), task)
+    assert other.equals(mirrored_features(straight, task))
+    for measure in measures_of("a", straight, task):
+        assert straight[f"a_{measure}"].equals(other[f"b_{measure}"].alias(f"a_{measure}"))
+        assert (straight[f"diff_{measure}"] == -other[f"diff_{measure}"]).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(turns, turns, turns), min_size=1, max_size=6))
-def test_features_are_finite_and_belong_to_their_row_alone(cells: list) -> None:
-    rows = frame(cells)
-    features = text_features(rows, PREFERENCE)
+def test_options_that_change_places_take_their_features_with_them(cells: list) -> None:
+    rows = spread(cells, CHOICES)
+    moved = rows.rename({"a": "a_x", "a_x": "b", "b": "a"})
+    straight, other = text_features(rows, CHOICES), text_features(moved, CHOICES)
+    measures = measures_of("b", straight, CHOICES)
+    assert measures == measures_of("a", straight, CHOICES) == measures_of("a_x", straight, CHOICES)
+    for before, after in {"a": "a_x", "a_x": "b", "b": "a"}.items():
+        for measure in measures:
+            assert straight[f"{before}_{measure}"].equals(other[f"{after}_{measure}"])
+
+
+@pytest.mark.parametrize("name", TASKS)
+@settings(max_examples=40, deadline=None)
+@given(cells=st.lists(st.tuples(turns, turns, turns), min_size=1, max_size=6))
+def test_features_are_finite_and_belong_to_their_row_alone(name: str, cells: list) -> None:
+    task = TASKS[name]
+    rows = spread(cells, task)
+    features = text_features(rows, task)
     assert np.isfinite(features.to_numpy()).all()
     assert set(features.dtypes) == {pl.Float32}
-    assert text_features(rows[-1:], PREFERENCE).equals(features[-1:])
-    single = text_features(rows.select(text="a"), SINGLE)
-    assert np.isfinite(single.to_numpy()).all()
+    assert text_features(rows[-1:], task).equals(features[-1:])
 
 
-@pytest.mark.parametrize("task", [PREFERENCE, SINGLE])
+@settings(max_examples=100, deadline=None)
+@given(st.text("abä", max_size=12), st.text("abä", max_size=12))
+def test_nearness_of_signs_is_the_longest_common_subsequence(first: str, second: str) -> None:
+    table = np.zeros((len(first) + 1, len(second) + 1), dtype=int)
+    for i, one in enumerate(first):
+        for j, other in enumerate(second):
+            table[i + 1, j + 1] = table[i, j] + 1 if one == other else max(table[i, j + 1], table[i + 1, j])
+    near = text_features(frame([([], [first], [second])]), PAIR)["near_signs"][0]
+    assert near == np.float32(2 * table[-1, -1] / (len(first) + len(second)) if first or second else 1)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ("Take 2 pills", "Take 20 pills", {"number_overlap": 0, "numbers_apart": 2, "same_last_word": 1}),
+        ("I can eat it", "I can't eat it", {"negation_differs": 1, "same_first_word": 1}),
+        ("It is not so", "It is never so", {"negation_differs": 0}),
+        ("one", "one", {"near_signs": 1, "word_overlap": 1, "trigram_overlap": 1, "long_words_apart": 0}),
+        ("", "", {"near_signs": 1, "trigram_overlap": 0, "same_first_word": 1, "equal_texts": 1}),
+    ],
+)
+def test_the_likeness_of_a_pair(first: str, second: str, expected: dict[str, float]) -> None:
+    row = text_features(frame([([], [first], [second])]), PAIR).row(0, named=True)
+    assert {name: row[name] for name in expected} == expected
+
+
+def test_only_fields_that_may_say_the_same_are_compared() -> None:
+    assert [name for name, task in TWO_SIDED.items() if competing(task)] == ["preference"]
+    pairs = {name: compared(task) for name, task in TASKS.items()}
+    assert pairs["preference"] == pairs["single"] == compared(Task(("t", "u", "v", "w"), "t")) == []
+    assert pairs["pair"] == pairs["noted pair"] == [("a", "b")]
+    assert pairs["choices"] == [("a", "prompt"), ("a_x", "prompt"), ("b", "prompt")]
+    assert pairs["texts"] == [("text", "prompt")]
+
+
+def test_long_texts_are_compared_by_their_beginnings() -> None:
+    ends = text_features(frame([([], ["x" * NEAR_CHARACTERS + "a" * 9_000_000], ["x" * NEAR_CHARACTERS])]), PAIR)
+    assert ends["near_signs"][0] == 1
+
+
+@pytest.mark.parametrize("task", [PREFERENCE, SINGLE, PAIR])
 def test_batches_and_files_give_the_same_bits_in_the_same_order(tmp_path: Path, task: Task) -> None:
     words = np.random.default_rng(0).choice(["I'm sorry", "- one\n", "x = 1", "你好。", "a b", ""], (2 * BATCH + 5, 3))
     cells = [([f"Question {i}"], [a, b], [b, c] if i % 7 else []) for i, (a, b, c) in enumerate(words.tolist())]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.competitions.registry import load_competition
+from pipeline.competitions.task import Competition
 from pipeline.data.rows import swapped
 from pipeline.data.text import (
     CUT,
@@ -23,6 +25,7 @@ from pipeline.data.text import (
     _sequence,
     encode,
     layout,
+    views_of,
 )
 from pipeline.models.backbones.tokenizer import load_tokenizer
 
@@ -292,3 +295,45 @@ def test_the_marks_are_visible_tokens_of_their_own(tokenizers: dict[str, Any]) -
     tokenizer = tokenizers["encoder"]
     (ids,) = encoded(single("word " * 300), tokenizer, "encoder", 64).ids
     assert tokenizer.convert_ids_to_tokens(ids.tolist()).count(CUT) == 2
+
+
+def competition(task: str, *fields: str, **more: Any) -> Competition:
+    return replace(LMSYS, task=task, texts={name: name for name in fields}, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("asked", "siamese", "views"),
+    [
+        (competition("text", "title", "full_body", outcome="numbers"), True, ["Title|Full body|Value:"]),
+        (competition("pair", "a", "b", "topic", outcome="labels"), False, ["Text A|Text B|Topic|Labels:"]),
+        (competition("pair", "topic", "a", "b", outcome="ordered"), True, ["Topic|Text|Score:"] * 2),
+        (LMSYS, False, ["Prompt|Answer A|Answer B|Better answer:"]),
+        (LMSYS, True, ["Prompt|Answer|Quality:"] * 2),
+        (SPOOKY, False, ["Text|Class:"]),
+        (
+            competition("choices", "story", "one", "two", outcome="choice", options=("one", "two")),
+            False,
+            ["Story|Option|Correct:"] * 2,
+        ),
+    ],
+    ids=lambda each: each.task if isinstance(each, Competition) else None,
+)
+def test_a_decoder_reads_what_each_field_is_and_what_is_asked(
+    asked: Competition, siamese: bool, views: list[str], tokenizers: dict[str, Any]
+) -> None:
+    rows = pl.DataFrame({name: [[f"word{number}"]] for number, name in enumerate(asked.texts)})
+    found = encode(rows, tokenizers["decoder"], "decoder", asked, siamese, 200)
+    assert found.views == len(views) == len(views_of(asked.kind, siamese))
+    fields = list(asked.texts)
+    for ids, view, names in zip(found.ids, views, views_of(asked.kind, siamese), strict=True):
+        *titles, question = view.split("|")
+        body = [f"\n\n{title}:\nword{fields.index(name)}" for title, name in zip(titles, names, strict=True)]
+        said = tokenizers["decoder"].decode(ids).removeprefix("<s>").strip()
+        assert said == f"{''.join(body)}\n\n{question}".strip()
+
+
+def test_sides_and_options_have_twice_the_share_of_other_fields(tokenizers: dict[str, Any]) -> None:
+    asked = competition("choices", "story", "one", "two", outcome="choice", options=("one", "two"))
+    assert layout(tokenizers["encoder"], "encoder", asked, ("story", "two")).shares == {"story": 1, "two": 2}
+    assert layout(tokenizers["encoder"], "encoder", LMSYS, ("prompt", "a", "b")).shares == SHARES
+    assert layout(tokenizers["decoder"], "decoder", SPOOKY, ("text",)).shares == {"text": 1}

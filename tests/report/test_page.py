@@ -265,3 +265,18 @@ def test_the_stage_writes_the_page_or_ends_with_one_line(
     assert ended.value.code == 2 and not Path("reports").exists()
     told = capsys.readouterr().err
     assert told.startswith("error: metrics/rehearsal.json: missing") and told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("medals", "expected"),
+    [
+        ({"gold": 0.8, "silver": 0.99, "bronze": 1.0}, "as a private scoresilver"),
+        ({"bronze": 0.5}, "as a private scoreno medal"),
+        ({}, None),
+    ],
+)
+def test_the_medal_that_such_a_private_score_would_have_won(run: Path, medals: dict, expected: str | None) -> None:
+    edit(run, "metrics/cv.json", lambda cv: cv["stack"].update(score=0.95))
+    edit(run, "artifacts/competition/competition.json", lambda found: found["competition"].update(medals=medals))
+    seen = re.sub(r"\s*\n\s*", "", Page(rendered(run)).text)
+    assert (expected in seen) if expected else ("private score" not in seen)

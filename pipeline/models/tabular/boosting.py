@@ -52,7 +52,7 @@ def fit_boosting(
     apart = stopping_rows(groups, seed)
     trees = max(1, settings.max_trees // 4)
     outcomes = len(np.unique(targets)) if isinstance(family, Categorical) else 2
-    if apart.any() and len(np.unique(targets[~apart])) >= outcomes:
+    if apart.any() and np.ptp(inputs[~apart], axis=0).any() and len(np.unique(targets[~apart])) >= outcomes:
         training = lgb.Dataset(inputs[~apart], targets[~apart])
         watched = lgb.Dataset(inputs[apart], targets[apart], reference=training)
         stopping = lgb.early_stopping(settings.patience, verbose=False)
@@ -69,7 +69,9 @@ def fit_boosting(
 def _objective(family: Family, targets: np.ndarray) -> dict[str, Any]:
     """Returns LightGBM's objective for an answer of that kind, and its metric where that is not the objective's own."""
     if family.exchangeable:
-        return {"objective": partial(_option_slopes, family), "metric": "None"}
+        # With an objective of ours, LightGBM stops with an error where its filters leave no column.
+        kept = {"feature_pre_filter": False, "min_data_in_bin": 1}
+        return {"objective": partial(_option_slopes, family), "metric": "None"} | kept
     if isinstance(family, Categorical):
         classes = int(targets.max()) + 1
         return {"objective": "multiclass", "num_class": classes} if classes > 2 else {"objective": "binary"}

@@ -36,6 +36,10 @@ class Inputs(NamedTuple):
         """Returns the opposite sign everywhere: the mirror image of odd inputs."""
         return Inputs(-self.dense, None if self.ngrams is None else -self.ngrams)
 
+    def varied(self) -> bool:
+        """Returns whether any row can be told from another."""
+        return bool(np.ptp(self.dense, axis=0).any() or (self.ngrams is not None and self.ngrams.nnz))
+
     def take(self, rows: np.ndarray) -> Inputs:
         """Returns the chosen rows."""
         return Inputs(self.dense[rows], None if self.ngrams is None else self.ngrams[rows])

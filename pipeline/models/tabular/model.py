@@ -56,7 +56,7 @@ class TabularModel:
     components: np.ndarray | None
     """(singular vectors, n-grams) float32, where the settings ask for a reduction."""
     heads: dict[str, Head]
-    """A head whose training rows held only one outcome is left out; `shares` answers for it."""
+    """A head whose training rows held only one outcome, or equal inputs, is left out; `shares` answers for it."""
 
     def predict(self, rows: pl.DataFrame) -> np.ndarray:
         """Returns (rows, outputs) float64 means."""
@@ -65,9 +65,9 @@ class TabularModel:
         inputs = head_inputs(rows, task, self.settings, matrices, self.components)
         if competing(task):
             return self._competing(inputs, len(rows))
-        if task.options:
+        if task.options and self.heads:
             return _over_options([_scores(self.heads["option"], inputs[option]) for option in task.options])
-        if isinstance(family, Categorical):
+        if "class" in self.heads:
             return self._class_probabilities(inputs["answer"])
         eta = np.tile(family.link(self.shares), (len(rows), 1))
         for place, name in enumerate(_output_heads(self.competition)):
@@ -79,12 +79,11 @@ class TabularModel:
 
     def _competing(self, inputs: dict[str, Inputs], rows: int) -> np.ndarray:
         """Returns the probabilities that the first side wins, that the second does, and of a tie if there are any."""
-        odds = np.full(
-            rows, logit(np.clip(self.shares[TIE], UNSEEN, 1 - UNSEEN)) if len(self.shares) > TIE else -np.inf
-        )
+        odds, winner = np.full(rows, -np.inf), np.zeros(rows)
         if "tie" in self.heads:
             odds = _scores(self.heads["tie"], inputs["tie"])[:, 0]
-        winner = np.zeros(rows)
+        elif len(self.shares) > TIE:
+            odds[:] = logit(np.clip(self.shares[TIE], UNSEEN, 1 - UNSEEN))
         if "winner" in self.heads:
             straight, mirrored = (_scores(self.heads["winner"], inputs[key]) for key in ("winner", "mirrored winner"))
             winner = (straight - mirrored)[:, 0] / 2
@@ -95,13 +94,9 @@ class TabularModel:
     def _class_probabilities(self, inputs: Inputs) -> np.ndarray:
         """Returns the probabilities of the classes that were trained, with a trace left for the others."""
         probabilities = np.full((len(inputs.dense), len(self.shares)), UNSEEN)
-        trained = np.flatnonzero(self.shares)
-        if "class" not in self.heads:
-            probabilities[:, trained] = 1.0
-        else:
-            scores = _scores(self.heads["class"], inputs)
-            logits = scores if len(trained) > 2 else np.hstack([np.zeros_like(scores), scores])
-            probabilities[:, trained] = softmax(logits, axis=1)
+        trained, scores = np.flatnonzero(self.shares), _scores(self.heads["class"], inputs)
+        logits = scores if len(trained) > 2 else np.hstack([np.zeros_like(scores), scores])
+        probabilities[:, trained] = softmax(logits, axis=1)
         return probabilities / probabilities.sum(axis=1, keepdims=True)
 
     def save(self, folder: Path) -> None:
@@ -143,7 +138,7 @@ def fit_tabular(
     heads: dict[str, Head] = {}
 
     def fit(name: str, seen: Inputs, targets: np.ndarray, of: Family, groups: np.ndarray) -> None:
-        if len(np.unique(targets)) < 2:
+        if len(np.unique(targets)) < 2 or not seen.varied():
             return
         if settings.model == "logistic":
             penalties = settings.logistic

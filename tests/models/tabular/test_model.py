@@ -1,41 +1,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 from support import SHARED, preference_rows
+from tabular_models import BOTH, MODELS, fitted
 
 from pipeline.competitions.metrics import METRICS
 from pipeline.competitions.task import Competition
 from pipeline.data.rows import swapped
 from pipeline.errors import PodiumError
-from pipeline.models.tabular.model import TabularModel, fit_tabular, load_tabular
+from pipeline.models.tabular.model import load_tabular
 from pipeline.models.tabular.tfidf import WORDS, fit_tfidf
-from pipeline.settings.tabular import Tabular
-from pipeline.validation import validated
-
-WORD_NGRAMS = {"longest": 2, "max_features": 500, "min_df": 2}
-FEW_TREES = {"max_trees": 30, "min_rows_in_leaf": 10}
-MODELS: dict[str, dict[str, Any]] = {
-    "n-grams, logistic": {"model": "logistic", "features": False, "words": WORD_NGRAMS},
-    "everything, logistic": {"model": "logistic", "words": WORD_NGRAMS},
-    "characters, logistic": {
-        "model": "logistic",
-        "features": False,
-        "characters": {"longest": 3, "max_features": 300},
-    },
-    "features, lightgbm": {"model": "lightgbm", "boosting": FEW_TREES},
-    "everything, lightgbm": {"model": "lightgbm", "words": WORD_NGRAMS, "components": 8, "boosting": FEW_TREES},
-}
-
-
-def fitted(name: str, rows: pl.DataFrame, competition: Competition) -> TabularModel:
-    settings = validated(Tabular, {"kind": "tabular", "backbone": "none"} | MODELS[name], name)
-    return fit_tabular(rows, rows["label"].to_numpy(), settings, competition, 1)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +74,7 @@ def test_nothing_is_learned_from_rows_outside_the_fold(rows: pl.DataFrame, lmsys
     assert np.array_equal(together[:-1], model.predict(rows[300:]))
 
 
-@pytest.mark.parametrize("name", ["everything, logistic", "everything, lightgbm"])
+@pytest.mark.parametrize("name", BOTH)
 @pytest.mark.parametrize("present", [(0, 1), (0, 2), (2,)])
 def test_a_class_that_never_occurs_keeps_its_column(
     name: str, present: tuple[int, ...], rows: pl.DataFrame, lmsys: Competition, spooky: Competition
@@ -129,7 +108,7 @@ def test_texts_of_any_kind_are_answered(rows: pl.DataFrame, lmsys: Competition) 
     odd = [[None], [""], [" \n\t"], [], ["й" * 1_000_000], ["你好 😀"]]
     schema = {"prompt": pl.List(pl.String), "a": pl.List(pl.String), "b": pl.List(pl.String)}
     strange = pl.DataFrame({"prompt": odd, "a": odd, "b": odd[::-1]}, schema=schema)
-    for name in ("everything, logistic", "everything, lightgbm"):
+    for name in BOTH:
         answer = fitted(name, rows[:300], lmsys).predict(strange)
         assert np.isfinite(answer).all()
 
