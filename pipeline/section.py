@@ -96,4 +96,6 @@ def _read(hint: Any, value: Any) -> Any:
         hint = next((each for each in get_args(hint) if is_dataclass(each)), get_args(hint)[0])
     if is_dataclass(hint) and isinstance(value, Mapping):
         return from_json(hint, value)  # type: ignore[arg-type]
+    if get_origin(hint) in (dict, Mapping) and value is not None:
+        return {name: _read(get_args(hint)[1], each) for name, each in value.items()}
     return tuple(value) if get_origin(hint) is tuple and value is not None else value

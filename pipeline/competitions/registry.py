@@ -22,8 +22,8 @@ WRITTEN = {"classes": ("column", "one_hot", "joined"), "choice": ("column",), "o
 FIELD = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
-def load_competition(name: str) -> Competition:
-    """Returns the competition that `data.competition` in params.yaml names.
+def load_competition(name: str, key: str = "data.competition") -> Competition:
+    """Returns the competition that `key` in params.yaml names.
 
     Raises: PodiumError for an unknown name or an inconsistent file.
     """
@@ -31,7 +31,7 @@ def load_competition(name: str) -> Competition:
     known = sorted(file.stem for file in FOLDER.glob("*.yaml"))
     if path.parent == FOLDER and path.stem not in known:
         raise PodiumError(
-            f'params.yaml: data.competition: no competition "{name}"{nearest(name, known)}, '
+            f'params.yaml: {key}: no competition "{name}"{nearest(name, known)}, '
             f"known are {', '.join(known)}, or a path to a YAML file"
         )
     competition = validated(Competition, _as_texts(read_yaml(path)), str(path))

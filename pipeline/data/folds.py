@@ -5,7 +5,8 @@ python -m stages.folds
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
@@ -173,12 +174,23 @@ def _filled(part_of: np.ndarray, sizes: np.ndarray, fewest: np.ndarray) -> np.nd
 
 
 @dataclass(frozen=True)
+class Beside:
+    """The rows of another competition that a network learns beside its own."""
+
+    competition: Competition
+    rows: pl.DataFrame
+    left_out: int
+    """Rows that are not among them, because a text of theirs stands in the fold or the holdout."""
+
+
+@dataclass(frozen=True)
 class Split:
     """The rows of one fold model: what it learns from, the fold it is scored on, and the holdout."""
 
     train: pl.DataFrame
     fold: pl.DataFrame
     holdout: pl.DataFrame
+    auxiliary: Mapping[str, Beside] = field(default_factory=dict)
 
 
 def split_rows(rows: pl.DataFrame, folds: pl.DataFrame, fold: int) -> Split:

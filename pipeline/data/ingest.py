@@ -94,8 +94,23 @@ def prepare(source: Path, competition: Competition, target: Path) -> None:
         if truth_csv.is_file():
             _run(_truth(truth_csv, competition, train_csv, train_ids).lazy(), truth)
         rows = {"train": len(train_ids), "test": len(test_ids)}
-        facts = {"competition": asdict(competition), "rows": rows, "data": _content_hash(train, competition)}
+        data = content_hash(pl.scan_parquet(train, glob=False), competition)
+        facts = {"competition": asdict(competition), "rows": rows, "data": data}
         write_json(folder / at.competition_file.name, facts)
+
+
+def read_train(path: Path, competition: Competition) -> tuple[pl.DataFrame, Competition]:
+    """Returns the rows of a training file as `prepare` writes them, but for the groups of a pair, and the competition
+    with the classes and the scale that are found in them.
+
+    Raises: PodiumError in one line for the first thing that is wrong.
+    """
+    _header(path, competition, labelled=True)
+    if competition.classes == AUTO:
+        competition = replace(competition, classes=_classes_of(path, competition))
+    rows = _read(path, competition, labelled=True)
+    diagnose.check_ids(path, rows["id"])
+    return rows, _with_scale(competition, rows["label"].to_numpy(), path)
 
 
 def read_test(path: Path, competition: Competition, strict: bool) -> pl.DataFrame:
@@ -327,10 +342,10 @@ def _truth(path: Path, competition: Competition, train_csv: Path, train_ids: pl.
     return train_ids.to_frame().join(means.insert_column(0, ids), on="id", how="left", maintain_order="left")
 
 
-def _content_hash(train: Path, competition: Competition) -> str:
+def content_hash(rows: pl.LazyFrame, competition: Competition) -> str:
     """Returns the hex hash of all that training reads: the competition, and every id, label, group and text."""
     about = {key: value for key, value in asdict(competition).items() if key not in NOT_LEARNT_FROM}
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-    for batch in pl.scan_parquet(train, glob=False).collect_batches(chunk_size=ROW_GROUP, maintain_order=True):
+    for batch in rows.collect_batches(chunk_size=ROW_GROUP, maintain_order=True):
         digest.update(batch.write_ndjson().encode())
     return digest.hexdigest()

@@ -18,6 +18,16 @@ from pipeline.training.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
+class Source:
+    """What an auxiliary task's rows are."""
+
+    competition: Competition
+    """With the classes and the scale that its training file gives."""
+    data: str
+    """Content hash of its rows."""
+
+
+@dataclass(frozen=True)
 class Start:
     """Everything that decides a member's training; pipeline/members/start.py resolves it."""
 
@@ -38,6 +48,8 @@ class Start:
     """Content hash of its backbone, where it has a network."""
     max_attempts: int = 0
     """How often the guard begins a run; 0 where none watches."""
+    auxiliary: Mapping[str, Source] = field(default_factory=dict)
+    """By name, where its settings have auxiliary tasks."""
 
 
 def read_start(file: Path) -> Start:

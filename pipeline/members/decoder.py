@@ -15,6 +15,7 @@ from pipeline.models.backbones.loading import load_backbone
 from pipeline.models.network import decoder_network
 from pipeline.models.saved_network import save_decoder
 from pipeline.settings.decoder import Decoder
+from pipeline.training.multitask import with_auxiliary
 
 
 def train(split: Split, start: Start, folder: Path, run: Run) -> dict[str, Any]:
@@ -26,7 +27,7 @@ def train(split: Split, start: Start, folder: Path, run: Run) -> dict[str, Any]:
     def build() -> nn.Module:
         adapted = adapted_base(opened.base, settings, opened.device.name)
         network = decoder_network(adapted, settings, competition.kind, len(competition.outputs))
-        return network.to(opened.device.name)
+        return with_auxiliary(network, settings, split.auxiliary).to(opened.device.name)
 
     network, record, voters = train_network(build, split, opened, run.checkpoint)
     save_decoder(network, voters, settings, competition, opened.backbone, folder)

@@ -16,6 +16,7 @@ from pipeline.models.backbones.loading import load_backbone
 from pipeline.models.network import check_custom, encoder_network, network_source
 from pipeline.models.saved_network import save_encoder
 from pipeline.settings.encoder import Encoder
+from pipeline.training.multitask import with_auxiliary
 from pipeline.training.techniques.mixout import mix, unmix
 
 
@@ -31,7 +32,7 @@ def train(split: Split, start: Start, folder: Path, run: Run) -> dict[str, Any]:
         network.to(opened.device.name)
         if source is not None:
             check_custom(network, settings, competition.kind, outputs)
-        return network
+        return with_auxiliary(network, settings, split.auxiliary).to(opened.device.name)
 
     network, record, voters = train_network(build, split, opened, run.checkpoint)
     unmix(network)

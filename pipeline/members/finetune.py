@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from pipeline.models.backbones.tokenizer import load_tokenizer
 from pipeline.settings.finetuning import NetworkSettings
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import Device, training_device
+from pipeline.training.multitask import Interleaved, scored_part
 from pipeline.training.restarts import Job, train
 from pipeline.training.supervised import Supervised
 
@@ -79,26 +80,19 @@ def train_network(
     """Fine-tunes what `build` gives on `split.train`; returns it, what is to be told about it, and who votes with it.
 
     The record: `curve` and `inner` (steps done, plain loss), `best`, `skipped`, `truncation` by field,
-    `attempts` (see restarts.FineTuned), and `failed`, the guard's reason to give up, or None.
+    `attempts` (see restarts.FineTuned), `auxiliary` by task, and `failed`, the guard's reason to give up, or None.
     """
     training = run.settings.training
     learned, inner = inner_slice(split.train, training.inner, training.seeds.order, run.competition)
-    objective = _objective(learned, run, training.swap, training.label_smoothing)
+    objective = _learned(learned, run)
+    mixed = _interleaved(objective, split, run) if split.auxiliary else None
     judge = _objective(inner, run, False, 0.0) if len(inner) else None
     if training.inner and judge is None:
         told = f"{len(split.train)} rows are too few for training.inner {training.inner}"
         print(f"warning: {run.label}: {told}; the last weights are kept", flush=True)
-    truncation = objective.encoded.truncation
-    cut = ", ".join(
-        f"{name} {each['rows']:.1%} of rows, {each['tokens']:.1%} of tokens" for name, each in truncation.items()
-    )
-    print(
-        f"{run.label}: {len(objective.labels)} rows; cut to {run.settings.max_tokens} tokens: {cut}",
-        flush=True,
-    )
     job = Job(
         build,
-        objective,
+        mixed or objective,
         judge,
         training,
         run.max_attempts,
@@ -109,16 +103,25 @@ def train_network(
     trained = train(job)
     record = trained.record
     about: dict[str, Any] = {
-        "curve": record.curve(),
+        "curve": record.curve(mixed.steps_of(None) if mixed else None),
         "inner": [(step, round(score, 6)) for step, score in record.scores],
         "best": record.best,
         "skipped": record.skipped,
-        "truncation": truncation,
+        "truncation": objective.encoded.truncation,
         "attempts": trained.attempts,
+        "auxiliary": {
+            name: {
+                "rows": len(each.rows),
+                "left_out": each.left_out,
+                "curve": record.curve(mixed.steps_of(name) if mixed else ()),
+            }
+            for name, each in split.auxiliary.items()
+        },
         "failed": record.stopped,
     }
+    network, voters = scored_part(trained.network, trained.voters)
     deni = training.deni
-    return trained.network, about, trained.voters if deni and deni.answer == "vote" else []
+    return network, about, voters if deni and deni.answer == "vote" else []
 
 
 def inner_slice(
@@ -146,6 +149,28 @@ def _show(rows: pl.DataFrame, run: OpenRun) -> None:
         print(f"row {row['id'][0]}, label {label}, {len(ids)} tokens:")
         print(f"  ids {ids[:12].tolist()}{' ...' if len(ids) > 12 else ''}")
         print(f"  {run.tokenizer.decode(ids.tolist())[:SHOWN_CHARACTERS]!r}")
+
+
+def _interleaved(scored: Supervised, split: Split, run: OpenRun) -> Interleaved:
+    """Returns the scored task's rows with those of the auxiliary tasks, which are read as its own are."""
+    assert run.settings.auxiliary
+    tasks = {
+        name: _learned(each.rows, replace(run, label=f"{run.label}, {name}", competition=each.competition))
+        for name, each in split.auxiliary.items()
+    }
+    return Interleaved(scored, tasks, run.settings.auxiliary, run.settings.training.epochs)
+
+
+def _learned(rows: pl.DataFrame, run: OpenRun) -> Supervised:
+    """Returns rows to learn from, and prints what is cut from them."""
+    training = run.settings.training
+    objective = _objective(rows, run, training.swap, training.label_smoothing)
+    cut = ", ".join(
+        f"{name} {each['rows']:.1%} of rows, {each['tokens']:.1%} of tokens"
+        for name, each in objective.encoded.truncation.items()
+    )
+    print(f"{run.label}: {len(objective.labels)} rows; cut to {run.settings.max_tokens} tokens: {cut}", flush=True)
+    return objective
 
 
 def _objective(rows: pl.DataFrame, run: OpenRun, both_orders: bool, smoothing: float) -> Supervised:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from pipeline.errors import PodiumError
 from pipeline.files import atomic_folder, remove_partials, sha256_file, write_json, write_parquet
 from pipeline.inference.predict import predict_member
 from pipeline.kinds import KINDS
+from pipeline.members.auxiliary import auxiliary_rows
 from pipeline.members.context import Run, Start
 from pipeline.models.saved import save_untrained
 from pipeline.training.checkpoint import Checkpoint, checkpoint
@@ -51,6 +53,7 @@ def train_fold(split: Split, start: Start, fold: int, artifacts: Artifacts) -> f
     with checkpoint(f"{member}-fold{fold}", key) as state:
         remove_partials(folder)
         run = Run(label, artifacts, state)
+        split = replace(split, auxiliary=auxiliary_rows(start, pl.concat([split.fold, split.holdout]), label))
         with atomic_folder(folder) as partial:
             training = kind.train()(split, start, partial, run)
         gc.collect()  # networks refer to themselves; the prediction is about to load another
@@ -84,7 +87,8 @@ def quick_look(split: Split, start: Start, rows: int, artifacts: Artifacts) -> f
         folder.mkdir()
         state = Checkpoint(Path(temporary) / "checkpoint")
         run = Run(f"{start.member} quick look", artifacts, state, quick=True)
-        kind.train()(Split(split.train.head(rows), asked, split.holdout), start, folder, run)
+        auxiliary = auxiliary_rows(start, pl.concat([split.fold, split.holdout]), run.label, rows)
+        kind.train()(Split(split.train.head(rows), asked, split.holdout, auxiliary), start, folder, run)
         means = predict_member(folder, artifacts, asked, competition)
     if kind.knows_every_row:
         _refuse_gaps(means, run.label)

@@ -19,6 +19,7 @@ from pipeline.data.folds import Split
 from pipeline.files import atomic_folder, remove_partials, sha256_file, write_parquet
 from pipeline.inference.predict import predict_member
 from pipeline.kinds import KINDS
+from pipeline.members.auxiliary import auxiliary_rows
 from pipeline.members.context import Run, Start
 from pipeline.members.fold import collapsed
 from pipeline.models.saved import save_untrained
@@ -50,7 +51,9 @@ def refit(start: Start, wanted: bool, artifacts: Artifacts) -> bool:
             model.mkdir()
             if wanted and KINDS[start.settings.kind].knows_every_row:
                 run = Run(f"{member} refit", artifacts, state)
-                answers = _train(Split(rows, asked, rows.head(0)), start, model, run)
+                # Nothing is kept apart: it is judged by rows that it has learned.
+                auxiliary = auxiliary_rows(start, rows.head(0), run.label)
+                answers = _train(Split(rows, asked, rows.head(0), auxiliary), start, model, run)
             if answers is None:
                 shutil.rmtree(model)
                 model.mkdir()

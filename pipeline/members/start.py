@@ -16,16 +16,24 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts import FACTS, Artifacts
+from pipeline.competitions.registry import load_competition
 from pipeline.competitions.task import Competition
 from pipeline.config import Params
 from pipeline.errors import PodiumError, nearest
 from pipeline.files import read_json, sha256_file
 from pipeline.imports import fingerprint, libraries
 from pipeline.kinds import KINDS
+from pipeline.members.auxiliary import source_of
+from pipeline.settings.auxiliary import Auxiliary
 from pipeline.settings.backbones import NoBackbone
 from pipeline.settings.finetuning import NetworkSettings
 
-SHARED = ("stages/finetune.py", "pipeline/members/fold.py", "pipeline/inference/predict.py")
+SHARED = (
+    "stages/finetune.py",
+    "pipeline/members/fold.py",
+    "pipeline/members/auxiliary.py",
+    "pipeline/inference/predict.py",
+)
 """What every kind's fold goes through, counted without the kinds that it calls."""
 UNCOUNTED = ("pipeline/kinds.py", "pipeline/artifacts.py")
 """What decides of a member's own kind stands in its start file; another kind, and where files lie, change nothing."""
@@ -39,8 +47,8 @@ def resolve(name: str, params: Params, competition: Competition, artifacts: Arti
 
     The precision of a network's training is what `auto` comes to here.
 
-    Raises: PodiumError for an unknown member, a file under external/ that is missing, or a member that does not fit
-    its backbone.
+    Raises: PodiumError for an unknown member, a file under external/ that is missing, a member that does not fit its
+    backbone, or the first fault of an auxiliary task's files.
     """
     if name not in params.members:
         raise PodiumError(f'params.yaml: members: no member "{name}"{nearest(name, params.members)}')
@@ -49,6 +57,7 @@ def resolve(name: str, params: Params, competition: Competition, artifacts: Arti
     module = kind.trainer.split(":")[0]
     if isinstance(settings, NetworkSettings):
         network = {"backbone": _backbone(name, settings, artifacts), "max_attempts": params.guard.max_attempts}
+        network["auxiliary"] = _auxiliary(name, settings.auxiliary)
         settings = _with_precision(name, settings)
     return {
         "member": name,
@@ -60,6 +69,15 @@ def resolve(name: str, params: Params, competition: Competition, artifacts: Arti
         "libraries": {library: _version(library) for library in libraries(module)},
         "files": {key: _content(Path(file), f"members.{name}.{key}") for key, file in settings.files().items()},
     } | network
+
+
+def _auxiliary(name: str, settings: Auxiliary | None) -> dict[str, Any]:
+    """Returns what the rows of each auxiliary task are; all of its training file is read and checked."""
+    found = {}
+    for task, each in settings.learned.items() if settings else ():
+        key = f"members.{name}.auxiliary.tasks.{task}.competition"
+        found[task] = asdict(source_of(each.path, load_competition(each.competition, key)))
+    return found
 
 
 def _with_precision(name: str, settings: NetworkSettings) -> NetworkSettings:

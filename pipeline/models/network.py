@@ -54,7 +54,7 @@ def encoder_network(backbone: Any, settings: Encoder, task: Task, outputs: int, 
     """
     if source is not None:
         return _custom(backbone, source, settings.network or "", task, outputs)
-    return _network(backbone, settings, task, outputs)
+    return network_on(backbone, settings, task, outputs)
 
 
 def decoder_network(adapted: Any, settings: Decoder, task: Task, outputs: int) -> Network:
@@ -62,7 +62,7 @@ def decoder_network(adapted: Any, settings: Decoder, task: Task, outputs: int) -
 
     Raises: PodiumError where the head does not fit the task.
     """
-    return _network(adapted, settings, task, outputs)
+    return network_on(adapted, settings, task, outputs)
 
 
 @torch.no_grad()
@@ -101,7 +101,8 @@ def _ends(network: nn.Module, eta: Tensor) -> Ends:
     return [(layers[-1], eta)] if layers and layers[-1].out_features == len(eta) else []
 
 
-def _network(backbone: Any, settings: Encoder | Decoder, task: Task, outputs: int) -> Network:
+def network_on(backbone: Any, settings: Encoder | Decoder, task: Task, outputs: int) -> Network:
+    """Returns a backbone with fresh pooling and head."""
     hidden = int(backbone.config.hidden_size)
     views = len(views_of(task, settings.input == "siamese"))
     head = _head(hidden, settings, task, outputs, views)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pipeline.section import Limits, Prepared, section
+from pipeline.settings.auxiliary import Auxiliary
 from pipeline.settings.member import MemberSettings
 from pipeline.settings.optimisation import Batches, RateSchedule, Seeds, with_rate
 from pipeline.settings.techniques import (
@@ -150,6 +151,8 @@ class NetworkSettings(MemberSettings):
     exactly. Choices have a head of their own, to which the order of the options means nothing."""
     training: Annotated[Training, Prepared(lambda given: with_rate(given, Batches()))]
     inference: Inference = Inference()
+    auxiliary: Auxiliary | None = None
+    """Tasks of other competitions, learned beside the member's own."""
     recipe: str | None = None
     """A name in pipeline/settings/recipes/: its settings hold where this member gives none of its own."""
 

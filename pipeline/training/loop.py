@@ -56,6 +56,9 @@ class TrainingRun:
     """Gives the plain loss on the inner slice, in nats per row."""
     prior: Prior | None = None
     """With it the guard watches."""
+    rows: int | None = None
+    """Rows of the task itself, where those with higher numbers are of auxiliary ones: their steps are not watched, and
+    count for nothing when the next evaluation is due."""
     frozen: nn.Module | None = None
     """A part of the network that stays in evaluation mode."""
 
@@ -78,6 +81,8 @@ def fit(run: TrainingRun) -> Trained:
     plan = [run.objective.epoch(number) for number in range(settings.epochs)]
     flat = [batches for epoch in plan for batches in epoch][: run.steps]
     total = len(flat)
+    own = [run.rows is None or bool(batches[0][0] < run.rows) for batches in flat]
+    counts = np.cumsum(own)
     optimizer, scaler = adamw(network, settings), device.scaler()
     weights: dict[str, Tensor] = {name: each for name, each in network.named_parameters() if each.requires_grad}
     share = share_of(settings, total)
@@ -86,7 +91,7 @@ def fit(run: TrainingRun) -> Trained:
     learner = Learner(network, run.objective, settings, device, scaler, teacher)
 
     def rate_of(number: int) -> float:
-        return rate_at(number, total, len(plan[0]), settings.schedule)
+        return rate_at(number, total, sum(map(len, plan)) / len(plan), settings.schedule)
 
     children = Children(learner, weights, flat, rate_of) if settings.deni else None
     state = State(weights, optimizer, scaler, average, teacher, children)
@@ -96,7 +101,7 @@ def fit(run: TrainingRun) -> Trained:
         return Trained(record, [])
     if done:
         print(f"{label}: goes on after step {done} of {total}", flush=True)
-    every = max(1, len(plan[0]) // settings.evaluations_per_epoch)
+    every = max(1, sum(own[: len(plan[0])]) // settings.evaluations_per_epoch)
     bottom, head = bottom_and_head(network)
     network.train()
     if run.frozen is not None:
@@ -133,10 +138,10 @@ def fit(run: TrainingRun) -> Trained:
         if run.prior is not None and shown.logits is not None:
             labels = run.prior.labels[np.concatenate(batches)]
             record.seen.append(seen(shown.logits, labels, run.prior, norms, scaler.get_scale(), overflow))
-            record.stopped = alarm(record.seen, total, run.prior)
+            record.stopped = alarm(record.seen, int(counts[-1]), run.prior)
             if record.stopped:
                 break
-        if run.evaluate and ((number + 1) % every == 0 or number + 1 == total):
+        if run.evaluate and ((own[number] and counts[number] % every == 0) or number + 1 == total):
             state.judge(number + 1, run.evaluate, network)
         if run.checkpoint.due() and number + 1 < total:
             state.save(run.checkpoint, run.part, number + 1)

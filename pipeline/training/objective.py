@@ -17,6 +17,8 @@ class Batch(NamedTuple):
     targets: Tensor
     units: int
     """Rows, or tokens to guess: what the loss of a step is an average over."""
+    task: str | None = None
+    """The auxiliary task that the rows are of."""
 
 
 class Loss(NamedTuple):
@@ -27,7 +29,7 @@ class Loss(NamedTuple):
     plain: Tensor
     """The sum over the units of the plain loss, in nats."""
     logits: Tensor | None = None
-    """(rows, outputs), where the rows have answers: what the guard looks at."""
+    """(rows, outputs), where the rows have answers that count: what the guard and the penalties look at."""
 
 
 class Objective(Protocol):

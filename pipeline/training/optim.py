@@ -81,7 +81,7 @@ def _distance(name: str, layers: int) -> int:
     return max(layers - 1, 0) if "rel_embeddings" in name or "encoder.LayerNorm" in name else 0
 
 
-def rate_at(step: int, total: int, steps_per_epoch: int, schedule: RateSchedule) -> float:
+def rate_at(step: int, total: int, steps_per_epoch: float, schedule: RateSchedule) -> float:
     """Returns the learning rate at optimiser step `step` (0 to total - 1)."""
     peak, warmup = schedule.rate, math.ceil(schedule.warmup * total)
     if step < warmup:

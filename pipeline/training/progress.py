@@ -64,7 +64,7 @@ def forecast(
 
     Raises: PodiumError where the disk of `folder` is too small.
     """
-    steps = objective.epoch(0)
+    steps = [step for number in range(settings.epochs) for step in objective.epoch(number)]
     batches = sorted((rows for step in steps for rows in step), key=len)
     chosen = [batches[place] for place in np.linspace(0, len(batches) - 1, TIMED + 1).astype(int)]
     network.train()  # as it will be; some spend less memory then
@@ -74,15 +74,15 @@ def forecast(
     network.zero_grad(set_to_none=True)
     # The first one pays for what is set up once.
     per_row = sum(seconds[1:]) / sum(map(len, chosen[1:]))
-    epochs = settings.epochs * settings.runs
-    rows = float(sum(len(rows) for rows in batches) * epochs)
+    total = len(steps) * settings.runs
+    rows = float(sum(map(len, batches)) * settings.runs)
     if settings.deni:
-        rows *= updates(len(steps) * epochs, settings.deni) / (len(steps) * epochs)
+        rows *= updates(total, settings.deni) / total
     trained = sum(each.numel() * each.element_size() for each in network.parameters() if each.requires_grad)
     whole = sum(each.numel() * each.element_size() for each in network.parameters())
     needed, free = trained * COPIES + whole, shutil.disk_usage(folder).free
     print(
-        f"{label}: {len(steps) * epochs} steps, {len(batches) / len(steps):.1f} batches each; "
+        f"{label}: {total} steps, {len(batches) / len(steps):.1f} batches each; "
         f"about {per_row * rows / 60:.1f} min and {needed / 1e6:.0f} MB ({free / 1e9:.0f} GB free)",
         flush=True,
     )

@@ -26,6 +26,7 @@ from pipeline.training.device import Device
 from pipeline.training.gradients import within_memory
 from pipeline.training.guard import fruitless
 from pipeline.training.loop import NOT_FINITE, Trained, TrainingRun, fit
+from pipeline.training.multitask import Interleaved
 from pipeline.training.optim import backbone_name
 from pipeline.training.prior import Prior
 from pipeline.training.progress import forecast
@@ -44,7 +45,7 @@ class Job:
 
     build: Callable[[], nn.Module]
     """A network with fresh weights from torch's global generator, on the device."""
-    learned: Supervised
+    learned: Supervised | Interleaved
     judge: Supervised | None
     """The inner slice."""
     settings: Training
@@ -122,13 +123,14 @@ def retuned(settings: Training, run: int, attempt: int) -> Training:
 def _run(job: Job, run: int, attempt: int, attempts: list[dict[str, Any]]) -> tuple[nn.Module, Trained]:
     """Trains one network, and adds what is told about it to `attempts`."""
     settings = retuned(job.settings, run, attempt)
-    learned = replace(job.learned, order=settings.seeds.order)
+    learned = job.learned.planned(settings.seeds.order, settings.epochs)
     torch.manual_seed(seed_of(settings.seeds.head))
     network, part, prior = job.build(), _part(run, attempt), Prior(learned.family, learned.labels)
     if settings.prior_start:
         with within_memory(job.label, settings), job.device.forward():
             # By the same rows in every run: their weights are averaged, and must begin alike.
-            start_at(network, prior.eta, job.learned.batch(job.learned.epoch(0)[0][0], 0).inputs)
+            for each, its in job.learned.parts(network):
+                start_at(each, Prior(its.family, its.labels).eta, its.batch(its.epoch(0)[0][0], 0).inputs)
     if not run and not attempt:
         forecast(network, learned, settings, job.device, job.label, Path())
     if settings.head_first:
@@ -144,6 +146,7 @@ def _run(job: Job, run: int, attempt: int, attempts: list[dict[str, Any]]) -> tu
             *(network, learned, settings, job.device, job.checkpoint, job.label, part),
             evaluate=evaluate if job.judge else None,
             prior=prior if job.attempts else None,
+            rows=len(learned.labels),
         )
     )
     record = trained.record
@@ -171,7 +174,7 @@ def _run(job: Job, run: int, attempt: int, attempts: list[dict[str, Any]]) -> tu
 
 
 def _head_alone(
-    network: nn.Module, job: Job, learned: Supervised, settings: Training, first: HeadFirst, part: str
+    network: nn.Module, job: Job, learned: Supervised | Interleaved, settings: Training, first: HeadFirst, part: str
 ) -> None:
     """Trains what is not backbone (linear probing); the backbone is frozen in evaluation mode, bit by bit as it was."""
     backbone = network.get_submodule(backbone_name(network))
@@ -182,7 +185,7 @@ def _head_alone(
     alone = replace(
         settings.without_step_techniques(), epochs=first.epochs, schedule=schedule, head_rate=None, ema=0.0, swa=1.0
     )
-    label = f"{job.label}, head"
+    label, learned = f"{job.label}, head", learned.planned(settings.seeds.order, first.epochs)
     fit(TrainingRun(network, learned, alone, job.device, job.checkpoint, label, part, frozen=backbone))
     for each in learning:
         each.requires_grad_(True)

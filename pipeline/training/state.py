@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
@@ -40,14 +40,12 @@ class Record:
     stopped: str | None = None
     """Why the guard ended the run, or found at its end that it had learned nothing."""
 
-    def curve(self) -> list[tuple[int, float]]:
-        """Returns (steps done, mean loss since the point before), at most 200 of them."""
-        width = max(1, math.ceil(len(self.losses) / POINTS))
-        starts = range(0, len(self.losses), width)
-        return [
-            (min(start + width, len(self.losses)), round(float(np.mean(self.losses[start : start + width])), 5))
-            for start in starts
-        ]
+    def curve(self, own: Sequence[int] | None = None) -> list[tuple[int, float]]:
+        """Returns (steps done, mean loss since the point before), at most 200 of them, of the steps `own` or of all."""
+        steps = range(len(self.losses)) if own is None else [step for step in own if step < len(self.losses)]
+        width = max(1, math.ceil(len(steps) / POINTS))
+        windows = [steps[start : start + width] for start in range(0, len(steps), width)]
+        return [(each[-1] + 1, round(float(np.mean([self.losses[step] for step in each])), 5)) for each in windows]
 
 
 class State:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -33,6 +33,19 @@ class Supervised:
     """Share of the target that is spread evenly over the classes, or over yes and no; numbers know none."""
     order: int
     """Seed of the rows' order."""
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch."""
+        return -(-len(self.labels) // self.rows_per_step)
+
+    def planned(self, order: int, epochs: int) -> Supervised:
+        """Returns the same rows in another order; every epoch of a run is alike."""
+        return replace(self, order=order)
+
+    def parts(self, network: nn.Module) -> list[tuple[nn.Module, Supervised]]:
+        """Returns `network`, and what it learns."""
+        return [(network, self)]
 
     def epoch(self, number: int) -> list[list[np.ndarray]]:
         """Returns every row once, in steps of `rows_per_step`."""

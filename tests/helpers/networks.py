@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from pipeline.artifacts import FACTS, POINTER, Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.config import member_settings
 from pipeline.files import read_json, write_json
-from pipeline.members.context import Start
+from pipeline.members.context import Source, Start
 from pipeline.models.backbones.obtain import obtain
 from pipeline.models.backbones.scratch import build_scratch
 from pipeline.settings.backbones import Backbone, Pretrain, Scratch
@@ -119,11 +121,17 @@ def decoder(training: dict[str, Any] | None = None, precision: str = "fp32", **c
     return member_settings(given | changed)
 
 
-def start_of(name: str, settings: NetworkSettings, competition: Competition, root: Path) -> Start:
+def start_of(
+    name: str,
+    settings: NetworkSettings,
+    competition: Competition,
+    root: Path,
+    auxiliary: Mapping[str, Source] = MappingProxyType({}),
+) -> Start:
     """The start that the start stage writes below `root` (artifacts), as far as training reads it; written there."""
     artifacts = Artifacts(root)
     backbone = artifacts.backbone_facts(settings.backbone)["sha256"]
-    start = Start(name, settings, competition, 1, backbone=backbone, max_attempts=2)
+    start = Start(name, settings, competition, 1, backbone=backbone, max_attempts=2, auxiliary=dict(auxiliary))
     write_json(artifacts.start(name), asdict(start))
     return start
 

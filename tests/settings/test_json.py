@@ -38,6 +38,9 @@ def examples() -> Iterator[Any]:
     encoder = {"kind": "encoder", "backbone": "bert", "max_tokens": 64}
     for file in sorted(FOLDER.glob("*.yaml")):
         yield validated(KINDS["encoder"].settings_class(), with_recipe(encoder | {"recipe": file.stem}), file.stem)
+    tasks = {"sts": {"path": "external/sts", "competition": "sts", "weight": 0.5}}
+    beside = encoder | {"training": {"schedule": {"rate": 1.0e-3}}, "auxiliary": {"tasks": tasks}}
+    yield validated(KINDS["encoder"].settings_class(), beside, "auxiliary")
     yield from (training_settings(dropout=0.1, **{name: {}}) for name in TECHNIQUES)
     yield Hub(source="hub", repository="a/b", revision="f" * 40)
     yield External(kind="external", backbone="none", file="external/friend.csv")
@@ -49,8 +52,9 @@ def parts(value: Any) -> Iterator[Any]:
     """The settings and all settings within them."""
     yield value
     for each in vars(value).values():
-        if is_dataclass(each):
-            yield from parts(each)
+        for inner in each.values() if isinstance(each, dict) else [each]:
+            if is_dataclass(inner):
+                yield from parts(inner)
 
 
 def classes(hint: Any) -> Iterator[Any]:
@@ -79,6 +83,8 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
         return st.just(EXAMPLES[hint])  # type: ignore[index]
     if get_origin(hint) in (Union, UnionType):
         return st.one_of([values(each) for each in get_args(hint)])
+    if get_origin(hint) is dict:
+        return st.dictionaries(st.text(), values(get_args(hint)[1]))
     numbers = {float: st.floats(allow_nan=False), int: st.integers(min_value=1)}
     return numbers.get(hint, st.from_type(hint))
 
