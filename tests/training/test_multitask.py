@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from pipeline.competitions.family import Categorical
 from pipeline.data.text import Encoded
 from pipeline.settings.auxiliary import Auxiliary, AuxiliaryTask
-from pipeline.training.multitask import Interleaved
-from pipeline.training.supervised import Supervised
+from pipeline.training.objectives.multitask import Interleaved
+from pipeline.training.objectives.supervised import Supervised
 
 
 def rows(count: int, rows_per_step: int = 4) -> Supervised:

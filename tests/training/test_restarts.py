@@ -33,9 +33,9 @@ from pipeline.training import restarts as module
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import Device
 from pipeline.training.loop import Trained, TrainingRun
+from pipeline.training.objectives.supervised import Supervised
 from pipeline.training.optim import adamw, backbone_name
 from pipeline.training.restarts import Job, retuned, train
-from pipeline.training.supervised import Supervised
 
 CPU = Device("cpu", "fp32")
 PLAIN = training_settings()
