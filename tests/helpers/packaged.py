@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from contextlib import redirect_stdout
+from contextlib import chdir, redirect_stdout
 from pathlib import Path
 from unittest import mock
 
@@ -62,9 +62,7 @@ def once(base: Path) -> Path:
 def build(root: Path, settings: str = PARAMS) -> None:
     """Makes a whole run up to the package: root/data, root/params.yaml, root/artifacts."""
     (root / "params.yaml").write_text(settings)
-    before = Path.cwd()
-    os.chdir(root)
-    try:
+    with chdir(root):
         artifacts, params, competition = Artifacts(), load_params(), load_competition("lmsys")
         demo = generate(params.demo.train_rows, params.demo.test_rows, params.demo.seed)
         write(demo, Path("data"))
@@ -72,6 +70,13 @@ def build(root: Path, settings: str = PARAMS) -> None:
         train = pl.read_parquet(artifacts.train_file).select("id", "label")
         test = pl.read_parquet(artifacts.test_file).select("id", pl.lit(0, pl.Int16).alias("label"))
         write_external(root, "friend", pl.concat([train, test]), competition, sharpness=1.0)
+    build_prepared(root)
+
+
+def build_prepared(root: Path) -> None:
+    """Goes on from root/params.yaml and a prepared competition to the package."""
+    with chdir(root):
+        artifacts, params = Artifacts(), load_params()
         folds.main()
         for name in params.backbones:
             backbone.main(name)
@@ -90,8 +95,6 @@ def build(root: Path, settings: str = PARAMS) -> None:
         # One small wheel stands for all: installing it is as real and a few times as quick.
         small = [wheel for wheel in find_wheels(WHEELS, LOCK) if wheel.name.startswith("safetensors")]
         build_package(artifacts, params.package, small)
-    finally:
-        os.chdir(before)
 
 
 def mount(run: Path, target: Path, package: str = "datasets/somebody/some-package", files: str = COMPETITION) -> Path:

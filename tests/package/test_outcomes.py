@@ -1,0 +1,87 @@
+"""Every kind of answer from CSV to the kernel: the dress rehearsal, and a hidden test file as Kaggle has it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from outcomes import COMPETITIONS, labelled_rows
+from packaged import build_prepared, mount, read_csv, run_here, write_csv
+
+from pipeline.artifacts import Artifacts
+from pipeline.competitions.submission import submission_columns
+from pipeline.competitions.task import Competition
+from pipeline.ingest.prepare import prepare
+from pipeline.kernel.submission import validate_submission
+
+PARAMS = """
+data: {path: data, competition: lmsys}
+demo: {train_rows: 260, test_rows: 24, seed: 20}
+folds: {ids: [0, 1], holdout: 0.1, seed: 5}
+threads: 1
+backbones: {none: {source: none}}
+members:
+  words: {kind: tabular, backbone: none, model: logistic, words: {longest: 1, max_features: 200, min_df: 1}}
+  trees: {kind: tabular, backbone: none, model: lightgbm, boosting: {max_trees: 8}}
+stack: {candidates: [mean, weights], seed: 3}
+package: {owner: somebody, slug: some-package, title: Some package, budget_seconds: 600}
+"""
+ROWS, TEST_ROWS = 160, 12
+
+
+def laid_out(competition: Competition, folder: Path) -> None:
+    """Writes train.csv, test.csv and sample_submission.csv of a small competition; words tell of the answer."""
+    rows, _ = labelled_rows(competition, ROWS + TEST_ROWS, 5)
+    labels = rows["label"].to_numpy()
+    strata = competition.family.strata(labels)
+    texts = {
+        column: [f"{' '.join(turns)} about{stratum}" for (turns, stratum) in zip(rows[name], strata, strict=True)]
+        for name, column in competition.texts.items()
+    }
+    if competition.outcome in ("classes", "choice"):
+        answers = {competition.label.column: [competition.label_values[place] for place in labels]}
+    else:
+        names = competition.label.columns or (competition.label.column,)
+        written = [[None if np.isnan(v) else f"{v:g}" for v in labels[:, c]] for c in range(labels.shape[1])]
+        answers = dict(zip(names, written, strict=True))
+    frame = pl.DataFrame({"id": rows["id"], **texts, **answers})
+    folder.mkdir()
+    frame.head(ROWS).write_csv(folder / "train.csv")
+    test = frame.tail(TEST_ROWS).drop(answers)
+    test.write_csv(folder / "test.csv")
+    columns = submission_columns(competition)
+    lines = [[each, *("0" for _ in columns)] for each in test["id"]]
+    write_csv(folder / "sample_submission.csv", [["id", *columns], *lines])
+
+
+@pytest.mark.parametrize("name", ["ranked", "labels", "binary", "ordered", "pair", "choices", "winner"])
+def test_from_files_to_the_kernels_answers(name: str, tmp_path: Path) -> None:
+    competition = COMPETITIONS[name]
+    root = tmp_path / "run"
+    root.mkdir()
+    (root / "params.yaml").write_text(PARAMS)
+    laid_out(competition, root / "data")
+    prepare(root / "data", replace(competition, centre=(), spread=()), root / Artifacts().competition_folder)
+    build_prepared(root)
+    files = tmp_path / "input" / "small-competition"
+    mounted = mount(root, tmp_path / "input", files="small-competition")
+    done = run_here(mounted, tmp_path / "working")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "rows per rung: words+trees 12" in done.stdout
+    assert validate_submission(tmp_path / "working/submission.csv", files / "sample_submission.csv", competition) == 12
+
+    # The hidden file: more rows in another order, new ids, a missing text.
+    header, *lines = read_csv(files / "test.csv")
+    hidden = [[f"{line[0]}-{copy}", *line[1:]] for copy in range(3) for line in reversed(lines)]
+    hidden[4][1] = ""
+    write_csv(files / "test.csv", [header, *hidden])
+    columns = submission_columns(competition)
+    sample = [["id", *columns], *([line[0], *("0" for _ in columns)] for line in reversed(hidden))]
+    write_csv(files / "sample_submission.csv", sample)
+    done = run_here(mounted, tmp_path / "hidden", rerun=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "rows per rung: words+trees 36" in done.stdout
+    assert validate_submission(tmp_path / "hidden/submission.csv", files / "sample_submission.csv", competition) == 36
