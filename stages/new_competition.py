@@ -6,7 +6,7 @@ python -m stages.new_competition path/to/competition
 import argparse
 from pathlib import Path
 
-from pipeline.data.draft import write_draft
+from pipeline.ingest.draft import write_draft
 from pipeline.stage import stage
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pipeline.artifacts import Artifacts
 from pipeline.competitions.registry import load_competition
 from pipeline.competitions.task import Competition
 from pipeline.config import load_params
-from pipeline.data.ingest import prepare
+from pipeline.ingest.prepare import prepare
 from pipeline.stage import stage
 
 MOST_SHARES = 12

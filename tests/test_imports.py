@@ -13,14 +13,15 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "settings": (),
     "competitions": (),
     "data": ("competitions",),
+    "ingest": ("competitions", "data"),
     "models": ("settings", "competitions", "data"),
     "ensemble": ("competitions", "data"),
     "evaluation": ("competitions", "data", "ensemble"),
     "inference": ("settings", "competitions", "data", "models"),
     "planning": ("settings", "competitions", "data", "ensemble", "inference"),
-    "kernel": ("settings", "competitions", "data", "models", "ensemble", "inference", "planning"),
+    "kernel": ("settings", "competitions", "ingest", "data", "models", "ensemble", "inference", "planning"),
     "training": ("competitions", "data", "models", "inference", "settings"),
-    "members": ("competitions", "data", "models", "ensemble", "inference", "settings", "training"),
+    "members": ("competitions", "ingest", "data", "models", "ensemble", "inference", "settings", "training"),
 }
 
 

@@ -30,7 +30,7 @@ from benchmarks.result import ROOT, command_line, markdown, write
 from pipeline.competitions.registry import load_competition
 from pipeline.config import load_params
 from pipeline.data.folds import assign_folds, group_keys
-from pipeline.data.ingest import prepare
+from pipeline.ingest.prepare import prepare
 from pipeline.validation import read_yaml
 
 SHARED = ROOT.parent / "shared" / "data"

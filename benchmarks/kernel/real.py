@@ -28,11 +28,11 @@ from pipeline.artifacts import Artifacts
 from pipeline.competitions.family import average
 from pipeline.competitions.task import competition_from_json
 from pipeline.config import load_params
-from pipeline.data.ingest import read_test
 from pipeline.ensemble.ladder import load_ladder
 from pipeline.errors import PodiumError
 from pipeline.files import read_json
 from pipeline.inference.predict import predict_member
+from pipeline.ingest.prepare import read_test
 from pipeline.kernel.submission import to_distribution, validate_submission
 from pipeline.stage import stage
 

@@ -36,8 +36,8 @@ from pipeline.settings.decoder import Decoder
 from pipeline.settings.encoder import Encoder
 from pipeline.settings.finetuning import Training
 from pipeline.training.device import Device, resolve_precision, training_device
+from pipeline.training.objectives.supervised import Supervised
 from pipeline.training.optim import adamw, step
-from pipeline.training.supervised import Supervised
 from pipeline.validation import read_yaml
 
 TIMED = 2

@@ -14,7 +14,7 @@ from pipeline.models.network import Network
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import training_device
 from pipeline.training.loop import TrainingRun, fit
-from pipeline.training.supervised import Supervised
+from pipeline.training.objectives.supervised import Supervised
 
 
 def train(bench: Bench, network: Network, seed: int, work: Path, threads: int) -> None:

@@ -14,10 +14,10 @@ from torch import nn
 from pipeline.competitions.registry import load_competition
 from pipeline.competitions.task import Competition
 from pipeline.config import member_settings
-from pipeline.data.ingest import prepare
 from pipeline.data.text import Encoded
 from pipeline.errors import PodiumError
 from pipeline.inference.network_member import encoded_rows
+from pipeline.ingest.prepare import prepare
 from pipeline.members.encoder import trainable_backbone
 from pipeline.models.backbones.obtain import obtain
 from pipeline.models.backbones.tokenizer import load_tokenizer

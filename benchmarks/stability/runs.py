@@ -42,9 +42,9 @@ from pipeline.settings.encoder import Encoder
 from pipeline.settings.finetuning import Training
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import training_device
+from pipeline.training.objectives.supervised import Supervised
 from pipeline.training.pretrain import PretrainStart, pretrain
 from pipeline.training.restarts import Job, train
-from pipeline.training.supervised import Supervised
 from pipeline.training.techniques.deni import updates
 from pipeline.validation import validated
 

@@ -33,9 +33,9 @@ from pipeline.settings.encoder import Encoder
 from pipeline.stage import stage
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import training_device
+from pipeline.training.objectives.supervised import Supervised
 from pipeline.training.prior import Prior
 from pipeline.training.restarts import Job, train
-from pipeline.training.supervised import Supervised
 from pipeline.validation import validated
 
 

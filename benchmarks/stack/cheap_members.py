@@ -22,8 +22,8 @@ from sklearn.linear_model import LogisticRegression
 from pipeline.competitions.registry import load_competition
 from pipeline.data.demo import generate, write
 from pipeline.data.features import mirrored_features, text_features
-from pipeline.data.ingest import prepare
 from pipeline.data.rows import joined_turns
+from pipeline.ingest.prepare import prepare
 
 COMPETITION = load_competition("lmsys")
 MIRROR = list(COMPETITION.kind.mirror or ())

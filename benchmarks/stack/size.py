@@ -27,8 +27,8 @@ from pipeline.competitions.family import Categorical
 from pipeline.competitions.registry import load_competition
 from pipeline.data import demo
 from pipeline.data.folds import assign_folds, group_keys
-from pipeline.data.ingest import prepare
 from pipeline.files import write_json, write_parquet
+from pipeline.ingest.prepare import prepare
 
 GOAL = {"seconds": 480, "peak_mb": 3000}
 THREADS, FOLDS = 2, 5

@@ -159,10 +159,12 @@ class Bernoulli:
         return np.logaddexp(np.zeros(1, eta.dtype), eta).sum(axis=0)
 
     def loss_and_slope(self, eta: np.ndarray, statistic: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        known = np.isfinite(statistic)
-        truth = np.where(known, statistic, 0.0)
-        losses = np.where(known, np.logaddexp(0.0, eta) - eta * truth, 0.0).mean(axis=1)
-        return losses, np.where(known, expit(eta) - truth, 0.0) / self.outputs
+        unknown = np.isnan(statistic)
+        small = np.exp(-np.abs(eta))  # both the loss and its slope come of this one exponential, which never overflows
+        losses = np.maximum(eta, 0.0) + np.log1p(small) - eta * statistic
+        slope = np.where(eta >= 0, 1.0, small) / (1.0 + small) - statistic
+        losses[unknown] = slope[unknown] = 0.0
+        return losses.mean(axis=1), slope / self.outputs
 
     def losses(self, labels: np.ndarray, means: np.ndarray) -> np.ndarray:
         truth = self.statistic(labels)

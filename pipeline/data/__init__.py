@@ -1,6 +1,6 @@
-"""From CSV files to what members learn from: checked rows, folds, text features, token ids, batches.
+"""From checked rows to what members learn from: folds, text features, token ids, batches; and the generated demo.
 
-May import competitions; every room but settings may import it. The kernel ships what reads the test file and makes
-features and tokens of it, so that training and kernel see the same row in the same way.
-Begin with ingest.py, which says what a row is; then folds.py, and text.py for what networks read.
+May import competitions; every room but settings may import it. The kernel ships what makes features and tokens of a
+row, so that training and kernel see the same row in the same way.
+Begin with rows.py and folds.py, then text.py for what networks read.
 """

@@ -246,22 +246,14 @@ def _options(task: Task) -> dict[str, pl.Expr]:
 
 def _likeness(first: str, second: str) -> dict[str, pl.Expr]:
     """Returns how alike two texts are, the same in both orders."""
-
     lower, words = ([pl.col(f"{field} {form}") for field in (first, second)] for form in ("lower", "words"))
-    negated, begin, end = zip(
-        *[
-            (text.str.contains(NEGATIONS), each.list.first(), each.list.last())
-            for text, each in zip(lower, words, strict=True)
-        ],
-        strict=True,
-    )
     values = {
         "word_overlap": _word_overlap(first, second),
         "near_signs": pl.col(f"{first} {second} near"),
         "trigram_overlap": pl.col(f"{first} {second} trigrams"),
-        "negation_differs": negated[0] != negated[1],
-        "same_first_word": begin[0].eq_missing(begin[1]),
-        "same_last_word": end[0].eq_missing(end[1]),
+        "negation_differs": lower[0].str.contains(NEGATIONS) != lower[1].str.contains(NEGATIONS),
+        "same_first_word": words[0].list.first().eq_missing(words[1].list.first()),
+        "same_last_word": words[0].list.last().eq_missing(words[1].list.last()),
     }
     for name, pattern in {"number": NUMBERS, "long_word": r"[\w']{4,}"}.items():
         one, other = (text.str.extract_all(pattern).list.unique() for text in lower)
@@ -271,10 +263,10 @@ def _likeness(first: str, second: str) -> dict[str, pl.Expr]:
     return values
 
 
-def _with_near_signs(texts: pl.DataFrame, compared: Iterable[tuple[str, str]]) -> pl.DataFrame:
+def _with_near_signs(texts: pl.DataFrame, likenesses: Iterable[tuple[str, str]]) -> pl.DataFrame:
     """Returns `texts` with how much of two texts' signs are the same, in order (0 to 1), and as sets of trigrams."""
     columns = []
-    for first, second in compared:
+    for first, second in likenesses:
         starts = (texts[f"{field} lower"].str.head(NEAR_CHARACTERS).to_list() for field in (first, second))
         near = [(_near(one, other), _trigram_overlap(one, other)) for one, other in zip(*starts, strict=True)]
         columns += [

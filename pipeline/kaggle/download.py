@@ -11,9 +11,9 @@ from pathlib import Path
 
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
-from pipeline.data.ingest import prepare
 from pipeline.errors import PodiumError
 from pipeline.files import atomic_folder, read_json, write_json
+from pipeline.ingest.prepare import prepare
 from pipeline.kaggle.cli import KaggleError, Patience, kaggle
 
 DATA = Path("data")

@@ -11,10 +11,10 @@ import polars as pl
 
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition, competition_from_json
-from pipeline.data.ingest import read_test
 from pipeline.ensemble.ladder import Ladder, load_ladder
 from pipeline.errors import PodiumError
 from pipeline.files import read_json
+from pipeline.ingest.prepare import read_test
 from pipeline.kernel.inputs import KernelInputs
 from pipeline.kernel.submission import SubmissionForm, read_form
 

@@ -9,9 +9,9 @@ import polars as pl
 
 from pipeline.competitions.task import Competition, Task
 from pipeline.data.folds import Beside
-from pipeline.data.ingest import content_hash, read_train
 from pipeline.data.rows import condensed, joined
 from pipeline.errors import PodiumError
+from pipeline.ingest.prepare import content_hash, read_train
 from pipeline.members.context import Source, Start
 from pipeline.settings.finetuning import NetworkSettings
 

@@ -15,7 +15,7 @@ from pipeline.models.backbones.loading import load_backbone
 from pipeline.models.network import decoder_network
 from pipeline.models.saved_network import save_decoder
 from pipeline.settings.decoder import Decoder
-from pipeline.training.multitask import with_auxiliary
+from pipeline.training.objectives.multitask import with_auxiliary
 
 
 def train(split: Split, start: Start, folder: Path, run: Run) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pipeline.models.backbones.loading import load_backbone
 from pipeline.models.network import check_custom, encoder_network, network_source
 from pipeline.models.saved_network import save_encoder
 from pipeline.settings.encoder import Encoder
-from pipeline.training.multitask import with_auxiliary
+from pipeline.training.objectives.multitask import with_auxiliary
 from pipeline.training.techniques.mixout import mix, unmix
 
 

@@ -23,9 +23,9 @@ from pipeline.models.backbones.tokenizer import load_tokenizer
 from pipeline.settings.finetuning import NetworkSettings
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import Device, training_device
-from pipeline.training.multitask import Interleaved, scored_part
+from pipeline.training.objectives.multitask import Interleaved, scored_part
+from pipeline.training.objectives.supervised import Supervised
 from pipeline.training.restarts import Job, train
-from pipeline.training.supervised import Supervised
 
 SHOWN = 3
 """Rows that a quick look prints, cut to that many characters each."""

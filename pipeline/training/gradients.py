@@ -18,7 +18,7 @@ from pipeline.errors import PodiumError
 from pipeline.settings.finetuning import Training
 from pipeline.settings.techniques import Awp, Fgm
 from pipeline.training.device import Device
-from pipeline.training.objective import Batch, Loss, Objective
+from pipeline.training.objectives.objective import Batch, Loss, Objective
 from pipeline.training.techniques.adversarial import attackable, attacked, awp_shift, table, table_shift, words_shift
 from pipeline.training.techniques.perturbation import Noise, caught, moved
 from pipeline.training.techniques.proximal import Teacher, divergence, smoothness

@@ -23,7 +23,7 @@ from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import Device
 from pipeline.training.gradients import Learner, gradients, within_memory
 from pipeline.training.guard import alarm, seen
-from pipeline.training.objective import Objective
+from pipeline.training.objectives.objective import Objective
 from pipeline.training.optim import adamw, bottom_and_head, rate_at, step
 from pipeline.training.prior import Prior
 from pipeline.training.progress import track

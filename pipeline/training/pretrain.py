@@ -31,8 +31,8 @@ from pipeline.section import from_json
 from pipeline.settings.backbones import Pretrain
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import Device, resolve_precision, training_device
-from pipeline.training.language import CausalModel, Language, MaskedModel
 from pipeline.training.loop import TrainingRun, fit
+from pipeline.training.objectives.language import CausalModel, Language, MaskedModel
 from pipeline.training.progress import forecast
 from pipeline.training.seeds import seed_of
 

@@ -18,7 +18,7 @@ from pipeline.errors import PodiumError
 from pipeline.settings.finetuning import Training
 from pipeline.training.device import Device
 from pipeline.training.gradients import Learner, gradients, within_memory
-from pipeline.training.objective import Objective
+from pipeline.training.objectives.objective import Objective
 from pipeline.training.techniques.deni import updates
 
 T = TypeVar("T")

@@ -26,13 +26,13 @@ from pipeline.training.device import Device
 from pipeline.training.gradients import within_memory
 from pipeline.training.guard import fruitless
 from pipeline.training.loop import NOT_FINITE, Trained, TrainingRun, fit
-from pipeline.training.multitask import Interleaved
+from pipeline.training.objectives.multitask import Interleaved
+from pipeline.training.objectives.supervised import Supervised
 from pipeline.training.optim import backbone_name
 from pipeline.training.prior import Prior
 from pipeline.training.progress import forecast
 from pipeline.training.seeds import seed_of
 from pipeline.training.state import Record
-from pipeline.training.supervised import Supervised
 from pipeline.training.techniques.averaging import add, put
 
 SLOWER, LONGER, LONGEST = 0.5, 0.1, 0.4

@@ -19,9 +19,9 @@ from pipeline.artifacts import HOLDOUT, Artifacts
 from pipeline.competitions.registry import load_competition
 from pipeline.competitions.task import Competition, Label
 from pipeline.data.folds import assign_folds, assign_times, group_keys, group_words, split_rows
-from pipeline.data.ingest import prepare
 from pipeline.data.shared_lines import share_in_common
 from pipeline.errors import PodiumError
+from pipeline.ingest.prepare import prepare
 from pipeline.validation import parse_yaml
 from stages import folds as stage
 

@@ -14,8 +14,8 @@ import pytest
 from pipeline.competitions.registry import load_competition
 from pipeline.competitions.submission import LABEL, TOP, submission_columns
 from pipeline.competitions.task import AUTO, Competition, Label
-from pipeline.data.ingest import prepare
 from pipeline.errors import PodiumError
+from pipeline.ingest.prepare import prepare
 
 LMSYS = load_competition("lmsys")
 SINGLE = Competition(

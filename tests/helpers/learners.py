@@ -21,7 +21,7 @@ from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import Device
 from pipeline.training.gradients import Learner, gradients
 from pipeline.training.loop import Trained, TrainingRun, fit
-from pipeline.training.supervised import Supervised
+from pipeline.training.objectives.supervised import Supervised
 
 CPU = Device("cpu", "fp32")
 

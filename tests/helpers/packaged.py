@@ -24,8 +24,8 @@ from pipeline.artifacts import Artifacts
 from pipeline.competitions.registry import load_competition
 from pipeline.config import load_params
 from pipeline.data.demo import generate, write
-from pipeline.data.ingest import prepare
 from pipeline.files import read_json, sha256_file, write_json
+from pipeline.ingest.prepare import prepare
 from pipeline.package.build import build_package
 from pipeline.package.wheels import find_wheels
 from stages import backbone, finetune, folds, oof, pretrain, stack, start

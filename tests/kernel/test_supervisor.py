@@ -18,10 +18,10 @@ from support import geometric_mean
 
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
-from pipeline.data.ingest import read_test
 from pipeline.ensemble.ladder import load_ladder
 from pipeline.files import read_json
 from pipeline.inference.predict import predict_member
+from pipeline.ingest.prepare import read_test
 from pipeline.kernel.submission import to_distribution, validate_submission
 
 FULL = "words+shape+friend"

@@ -20,7 +20,7 @@ from pipeline.files import read_json, write_json
 from pipeline.models.backbones.loading import load_backbone
 from pipeline.models.backbones.tokenizer import load_tokenizer
 from pipeline.training import pretrain as training
-from pipeline.training.language import CausalModel, Language, MaskedModel
+from pipeline.training.objectives.language import CausalModel, Language, MaskedModel
 from pipeline.training.pretrain import SHORTEST, PretrainStart, text_sequences
 
 

@@ -31,9 +31,9 @@ from pipeline.models.network import encoder_network
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import Device
 from pipeline.training.loop import TrainingRun, fit
+from pipeline.training.objectives.supervised import Supervised
 from pipeline.training.seeds import seed_of
 from pipeline.training.state import Record
-from pipeline.training.supervised import Supervised
 
 CPU = Device("cpu", "fp32")
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from pipeline.competitions.family import Categorical
 from pipeline.data.text import Encoded
 from pipeline.settings.auxiliary import Auxiliary, AuxiliaryTask
-from pipeline.training.multitask import Interleaved, MultiTask
-from pipeline.training.supervised import Supervised
+from pipeline.training.objectives.multitask import Interleaved, MultiTask
+from pipeline.training.objectives.supervised import Supervised
 
 
 def rows(count: int, rows_per_step: int = 4) -> Supervised:

@@ -33,9 +33,9 @@ from pipeline.training import restarts as module
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import Device
 from pipeline.training.loop import Trained, TrainingRun
+from pipeline.training.objectives.supervised import Supervised
 from pipeline.training.optim import adamw, backbone_name
 from pipeline.training.restarts import Job, retuned, train
-from pipeline.training.supervised import Supervised
 
 CPU = Device("cpu", "fp32")
 PLAIN = training_settings()
@@ -239,9 +239,8 @@ def test_several_runs_are_averaged_weight_by_weight(job: Any, tmp_path: Path) ->
     single = []
     for run in range(3):
         asked = replace(retuned(given.settings, run, 0), runs=1)
-        learned = replace(given.learned, order=asked.seeds.order)
         state = Checkpoint(tmp_path / str(run))
-        single.append(weights(train(replace(given, settings=asked, learned=learned, checkpoint=state)).network))
+        single.append(weights(train(replace(given, settings=asked, checkpoint=state)).network))
     found = weights(trained.network)
     for name in found:
         assert not torch.equal(single[0][name], single[1][name]) or "rel_embeddings" in name, name
@@ -284,8 +283,7 @@ def test_a_later_run_that_comes_to_nothing_is_left_out(
     kept = []
     for run in (0, 2):
         asked = replace(retuned(given.settings, run, 0), runs=1)
-        learned = replace(given.learned, order=asked.seeds.order)
-        job_of = replace(given, settings=asked, learned=learned, attempts=0, checkpoint=Checkpoint(tmp_path / str(run)))
+        job_of = replace(given, settings=asked, attempts=0, checkpoint=Checkpoint(tmp_path / str(run)))
         kept.append(weights(train(job_of).network))
     for name, each in weights(trained.network).items():
         assert torch.allclose(each, (kept[0][name] + kept[1][name]) / 2, atol=1e-6), name

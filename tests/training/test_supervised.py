@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pipeline.competitions.family import Bernoulli, Categorical, Family, Gaussian, Ordinal
 from pipeline.data.text import Encoded
 from pipeline.models.voting import Committee
-from pipeline.training.supervised import Supervised
+from pipeline.training.objectives.supervised import Supervised
 from pipeline.training.techniques.proximal import divergence
 
 FAMILIES: dict[str, Family] = {

@@ -72,7 +72,7 @@ def _fitted(
         squares = Ridge(alpha=1.0 / strength).fit(table, targets)
         return squares.coef_.reshape(1, -1), squares.intercept_
     model = LogisticRegression(C=strength, fit_intercept=intercept, max_iter=MAX_ITERATIONS)
-    if np.isin(targets, np.unique(targets.astype(np.int64))).all():
+    if (targets % 1 == 0).all():
         model.fit(table, targets.astype(np.int64))
     else:  # a share is that much of a row with 1, and the rest of a row with 0
         twice = np.vstack([table, table]) if isinstance(table, np.ndarray) else sparse.vstack([table, table], "csr")

@@ -134,8 +134,11 @@ def test_permuted_options_get_exactly_the_permuted_answer(name: str) -> None:
 @pytest.mark.parametrize("name", BOTH)
 def test_a_step_of_an_ordered_score_is_less_likely_than_the_one_below(name: str) -> None:
     contest = COMPETITIONS["ordered"]
-    answer = fitted(name, rows_of(contest, 200, 0), contest).predict(rows_of(contest, 200, 1))
-    assert (np.diff(answer, axis=1) <= 0).all()
+    train, rng = rows_of(contest, 200, 0), np.random.default_rng(0)
+    # Scores between the lowest and the highest are so rare that single heads would contradict each other.
+    scores = np.where(rng.random(200) < 0.1, rng.integers(2, 4, 200), rng.choice([1, 4], 200))
+    model = fitted(name, labelled(train, scores[:, None].astype(float)), contest)
+    assert (np.diff(model.predict(rows_of(contest, 200, 1)), axis=1) <= 0).all()
 
 
 @pytest.mark.parametrize("name", BOTH)
@@ -144,11 +147,11 @@ def test_what_is_not_known_is_left_out_of_its_own_column_alone(name: str) -> Non
     train, fresh = rows_of(contest, 300, 0), rows_of(contest, 200, 1)
     labels, truth = train["label"].to_numpy().copy(), fresh["label"].to_numpy()
     whole = fitted(name, train, contest).predict(fresh)
-    labels[::3, 0] = np.nan
+    labels[np.arange(300) % 3 > 0, 0] = np.nan
     part = fitted(name, labelled(train, labels), contest).predict(fresh)
     assert np.array_equal(part[:, 1:], whole[:, 1:])
-    assert not np.array_equal(part[:, 0], whole[:, 0])
-    assert part[truth[:, 0] == 1, 0].mean() > part[truth[:, 0] == 0, 0].mean() + 0.1
+    assert abs(part[:, 0].mean() - whole[:, 0].mean()) < 0.05
+    assert part[truth[:, 0] == 1, 0].mean() > part[truth[:, 0] == 0, 0].mean() + 0.02
 
 
 @pytest.mark.parametrize("name", BOTH)
@@ -156,6 +159,7 @@ def test_a_column_with_one_outcome_is_answered_by_its_share(name: str) -> None:
     contest = COMPETITIONS["labels"]
     train = rows_of(contest, 200, 0)
     labels = np.tile([0.0, 1.0, np.nan], (200, 1))
+    labels[::2, 1] = np.nan
     answer = fitted(name, labelled(train, labels), contest).predict(train)
     assert (answer[:, 0] < 1e-5).all()
     assert (answer[:, 1] > 1 - 1e-5).all()

@@ -13,7 +13,7 @@ from pipeline.competitions.family import Categorical, Family, Gaussian
 from pipeline.data.batches import epoch_steps, inference_batches
 from pipeline.data.text import Encoded
 from pipeline.inference.forward import batch_tensors
-from pipeline.training.objective import Batch, Loss
+from pipeline.training.objectives.objective import Batch, Loss
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from support import ROOT, error_line, run_module
 
 from pipeline.competitions.registry import load_competition
 from pipeline.competitions.task import AUTO, Competition
-from pipeline.data.draft import write_draft
 from pipeline.errors import PodiumError
+from pipeline.ingest.draft import write_draft
 
 NAMES = sorted(file.stem for file in (ROOT / "pipeline" / "competitions").glob("*.yaml"))
 

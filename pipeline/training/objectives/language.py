@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu, linear
 
 from pipeline.data.batches import cut_by_budget, epoch_steps, pad
-from pipeline.training.objective import Batch, Loss
+from pipeline.training.objectives.objective import Batch, Loss
 
 KEPT, RANDOM = 0.1, 0.1
 """Of the tokens to guess, that share stays as it is, and that share becomes another token; the rest becomes the mask

@@ -20,9 +20,9 @@ from pipeline.models.network import Network, network_on
 from pipeline.settings.auxiliary import Auxiliary
 from pipeline.settings.decoder import Decoder
 from pipeline.settings.encoder import Encoder
-from pipeline.training.objective import Batch, Loss
+from pipeline.training.objectives.objective import Batch, Loss
+from pipeline.training.objectives.supervised import Supervised
 from pipeline.training.seeds import seed_of
-from pipeline.training.supervised import Supervised
 
 ANNEALED = 0.8
 """What the power of a task's size has lost by the last epoch (Stickland & Murray 2019)."""

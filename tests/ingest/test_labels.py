@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from pipeline.competitions.submission import submission_columns
 from pipeline.competitions.task import AUTO, Competition, Label
-from pipeline.data.ingest import read_test
-from pipeline.data.labels import connected_rows, label_columns, label_fault, labels, moment
+from pipeline.ingest.labels import connected_rows, label_columns, label_fault, labels, moment
+from pipeline.ingest.prepare import read_test
 
 TEXT = Competition("essays", "text", "log_loss", "id", {"text": "text"}, Label(column="author"), classes=("x", "y"))
 YES_OR_NO = replace(TEXT, classes=("0", "1"))

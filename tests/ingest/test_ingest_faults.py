@@ -22,8 +22,8 @@ from competition_files import (
     write,
 )
 
-from pipeline.data.ingest import prepare, read_test
 from pipeline.errors import PodiumError
+from pipeline.ingest.prepare import prepare, read_test
 
 
 def test_missing_files(tmp_path):

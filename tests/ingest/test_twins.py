@@ -13,7 +13,7 @@ from support import ROOT
 
 from pipeline.artifacts import HOLDOUT, Artifacts
 from pipeline.competitions.registry import load_competition
-from pipeline.data.ingest import prepare, read_test
+from pipeline.ingest.prepare import prepare, read_test
 from stages import folds
 from stages.prepare import summary
 

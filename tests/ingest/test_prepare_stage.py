@@ -18,7 +18,7 @@ from competition_files import (
 )
 from support import ROOT
 
-from pipeline.data.ingest import prepare
+from pipeline.ingest.prepare import prepare
 
 
 def workplace(folder, source, competition="lmsys"):
@@ -92,7 +92,7 @@ def test_a_full_disk_is_no_fault_of_the_files(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("pipeline.data.ingest.write_json", full)
+    monkeypatch.setattr("pipeline.ingest.prepare.write_json", full)
     with pytest.raises(OSError, match="No space left"):
         prepare(source, LMSYS, source / "out/competition")
     assert os.listdir(source / "out") == []

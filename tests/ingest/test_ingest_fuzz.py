@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 from competition_files import SINGLE, fault, prepared, single, write
 
-from pipeline.data import quotes
-from pipeline.data.ingest import read_test
 from pipeline.errors import PodiumError
+from pipeline.ingest import quotes
+from pipeline.ingest.prepare import read_test
 
 BACKSLASH = replace(SINGLE, quotes="backslash")
 PIECES = ["a", "b ", '"', '""', '" pipe', ",", ";", "\n", "\r\n", "\r", "\\", '\\"', "\\\\", "é", "😀", "", " ", "\x00"]

@@ -16,9 +16,9 @@ import polars as pl
 
 from pipeline.competitions.submission import LABEL, MEAN, TOP, submission_columns
 from pipeline.competitions.task import Competition
-from pipeline.data.cells import LONE_SURROGATE, plain_rows, quoted, read_header
-from pipeline.data.labels import label_fault, moment
 from pipeline.errors import PodiumError, nearest
+from pipeline.ingest.cells import LONE_SURROGATE, plain_rows, quoted, read_header
+from pipeline.ingest.labels import label_fault, moment
 
 MANY = 20
 """Column names that a message lists at most."""

@@ -18,11 +18,11 @@ from pathlib import Path
 from pipeline.competitions.metrics import METRICS
 from pipeline.competitions.registry import load_competition
 from pipeline.competitions.task import OURS, Competition, Label
-from pipeline.data.cells import OTHERS, PACKED, plain_rows, read_header
-from pipeline.data.diagnose import turns_of
-from pipeline.data.labels import TRUTHS, moment
 from pipeline.errors import PodiumError
 from pipeline.files import write_text
+from pipeline.ingest.cells import OTHERS, PACKED, plain_rows, read_header
+from pipeline.ingest.diagnose import turns_of
+from pipeline.ingest.labels import TRUTHS, moment
 
 FILE = "competition.yaml"
 TABLES = (".csv", ".tsv", *OTHERS)

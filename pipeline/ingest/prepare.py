@@ -21,13 +21,13 @@ import polars as pl
 
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import AUTO, TAKEN, Competition
-from pipeline.data import diagnose, labels
-from pipeline.data.cells import OTHERS, quoted, read_header, scan_by_hand
-from pipeline.data.diagnose import turns_of
-from pipeline.data.labels import label_columns
-from pipeline.data.quotes import as_in_rfc_4180
 from pipeline.errors import PodiumError
 from pipeline.files import atomic_folder, write_json
+from pipeline.ingest import diagnose, labels
+from pipeline.ingest.cells import OTHERS, quoted, read_header, scan_by_hand
+from pipeline.ingest.diagnose import turns_of
+from pipeline.ingest.labels import label_columns
+from pipeline.ingest.quotes import as_in_rfc_4180
 
 TURNS = pl.List(pl.String)
 SMALLEST_SPREAD = 1.0e-9

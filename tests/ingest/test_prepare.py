@@ -32,7 +32,7 @@ from support import ROOT, SHARED
 
 from pipeline.competitions.registry import load_competition
 from pipeline.competitions.task import Label, competition_from_json
-from pipeline.data.ingest import prepare, read_test
+from pipeline.ingest.prepare import prepare, read_test
 
 GIVEN = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -224,7 +224,7 @@ PREPARE = """
 import sys
 from pathlib import Path
 from pipeline.competitions.registry import load_competition
-from pipeline.data.ingest import prepare
+from pipeline.ingest.prepare import prepare
 prepare(Path(sys.argv[1]), load_competition("lmsys"), Path(sys.argv[2]))
 """
 
