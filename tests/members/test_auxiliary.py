@@ -27,7 +27,10 @@ from pipeline.members.context import Source, Start, read_start
 from pipeline.members.fold import train_fold
 from pipeline.members.start import resolve
 from pipeline.settings.auxiliary import Auxiliary
+from pipeline.training import loop
 from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.guard import Seen
+from pipeline.training.prior import Prior
 from stages import finetune
 
 ROWS, FOLDS = preference_rows(60), np.repeat([0, 1, -1], [12, 40, 8])
@@ -126,6 +129,19 @@ def test_tasks_of_other_outcomes_are_learned_and_only_the_scored_head_is_kept(
     assert sizes[0] == sizes[1] and sizes[0]
     names = [sorted(each.name for each in Path(f"artifacts/members/{m}/fold0").rglob("*")) for m in ("mine", "plain")]
     assert names[0] == names[1]
+
+
+def test_the_guard_counts_the_scored_steps_alone(
+    root: Path, lmsys: Competition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[tuple[int, int]] = []
+
+    def spy(steps: list[Seen], total: int, prior: Prior) -> None:
+        looks.append((len(steps), total))
+
+    monkeypatch.setattr(loop, "alarm", spy)
+    trained(encoder({"epochs": 2}, **beside("tone", "likeness", until=0.5)), lmsys)
+    assert looks[:10] == [(done, 10) for done in range(1, 11)]  # 2 epochs of 40 rows
 
 
 def test_neither_the_order_of_the_tasks_nor_one_of_weight_0_changes_a_bit(root: Path, lmsys: Competition) -> None:

@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
 from pipeline.competitions.family import Categorical
 from pipeline.data.text import Encoded
 from pipeline.settings.auxiliary import Auxiliary, AuxiliaryTask
-from pipeline.training.objectives.multitask import Interleaved
+from pipeline.training.objectives.multitask import Interleaved, MultiTask
 from pipeline.training.objectives.supervised import Supervised
 
 
@@ -23,8 +25,11 @@ def rows(count: int, rows_per_step: int = 4) -> Supervised:
     return Supervised(encoded, np.zeros(count, dtype=np.int64), Categorical(2), 0, "cpu", rows_per_step, 64, 0.0, 0)
 
 
-def plan_of(sizes: dict[str, int], scored: int = 40, epochs: int = 3, order: int = 0, **settings: Any) -> Interleaved:
-    asked = Auxiliary(tasks={name: AuxiliaryTask(path="x", competition="x") for name in sizes}, **settings)
+def plan_of(
+    sizes: dict[str, int], scored: int = 40, epochs: int = 3, order: int = 0, weights: Any = None, **settings: Any
+) -> Interleaved:
+    given = {name: AuxiliaryTask(path="x", competition="x", weight=(weights or {}).get(name, 1.0)) for name in sizes}
+    asked = Auxiliary(tasks=given, **settings)
     tasks = {name: rows(count) for name, count in sizes.items()}
     return Interleaved(rows(scored), tasks, asked, epochs).planned(order, epochs)
 
@@ -95,6 +100,31 @@ def test_the_order_comes_from_the_seed_and_the_tasks_have_orders_of_their_own() 
              for name, base in (("scored", 0), ("a", 40), ("b", 80))}  # fmt: skip
     assert len({tuple(each) for each in first.values()}) == 3
     assert all(sorted(each) == list(range(40)) for each in first.values())
+
+
+class Constant(nn.Module):
+    """The same logits for every row."""
+
+    def __init__(self, *logits: float) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor(logits))
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return self.logits.expand(len(input_ids), -1)
+
+
+def test_a_batch_meets_the_head_of_its_task_and_counts_by_its_weight() -> None:
+    plan = plan_of({"a": 8, "b": 8}, weights={"a": 1.0, "b": 0.25})
+    network = MultiTask(Constant(0.0, 0.0), {"a": Constant(0.0, 1.0), "b": Constant(0.0, 2.0)})
+    wanted = {None: (0, 0.0, 1.0), "a": (40, 1.0, 1.0), "b": (48, 2.0, 0.25)}
+    for task, (first, logit, weight) in wanted.items():
+        batch = plan.batch(np.arange(first, first + 4), 0)
+        loss = plan.loss(network, batch)
+        assert batch.task == task and (loss.logits is None) == (task is not None)
+        assert float(loss.plain.detach()) == pytest.approx(4 * np.log(1 + np.exp(logit)), rel=1e-5)
+        assert float(loss.minimised.detach()) == pytest.approx(weight * float(loss.plain.detach()))
+    for task, (part, its) in zip(wanted, plan.parts(network), strict=True):
+        assert float(part.logits[1].detach()) == wanted[task][1] and len(its.labels) == (8 if task else 40)
 
 
 def test_a_run_of_more_epochs_stretches_the_plan() -> None:
