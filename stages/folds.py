@@ -65,9 +65,8 @@ def main() -> None:
     write_parquet(pl.DataFrame({"id": found.ids, "fold": pl.Series(folds, dtype=pl.Int8)}), artifacts.folds_file)
     sizes = ", ".join(f"{'holdout' if k == HOLDOUT else f'fold {k}'} {(folds == k).sum()}" for k in sorted(set(folds)))
     largest = f"{largest_share(groups):.1%} of the rows in the largest group"
-    print(
-        f"folds: {len(folds)} rows with {len(np.unique(groups))} different {group_words(competition)}: {sizes}; {largest}"
-    )
+    grouped = f"{len(folds)} rows with {len(np.unique(groups))} different {group_words(competition)}"
+    print(f"folds: {grouped}: {sizes}; {largest}")
     lines = warnings(found, competition)
     if (share := share_in_common(artifacts.train(), folds, competition.kind)) > MANY_SHARED:
         lines.append(

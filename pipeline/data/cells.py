@@ -73,16 +73,21 @@ def read_header(path: Path, competition: Competition, strict: bool = True) -> li
     return header
 
 
-def plain_rows(path: Path, competition: Competition, strict: bool) -> Iterator[list[str]]:
+def plain_rows(path: Path, competition: Competition, strict: bool, most: int | None = None) -> Iterator[list[str]]:
     """Yields the cells of every data row, in the order of the header; blank lines are passed over.
 
-    Where `strict` is False, undecodable bytes become U+FFFD, short rows are filled up and long ones cut.
+    Where `strict` is False, undecodable bytes become U+FFFD, short rows are filled up and long ones cut. Of a CSV file
+    no more is read than the first `most` rows need.
 
     Raises: PodiumError, if `strict`, for what is not UTF-8, for broken quoting and for a row of the wrong length.
     """
-    if strict and path.suffix != ".parquet":
+    if strict and most is None and path.suffix != ".parquet":
         check_utf8(path)
-    yield from islice(_table(path, competition, strict), 1, None)
+    try:
+        yield from islice(_table(path, competition, strict), 1, None if most is None else most + 1)
+    except UnicodeDecodeError:
+        check_utf8(path)
+        raise
 
 
 def scan_by_hand(

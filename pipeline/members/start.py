@@ -125,7 +125,7 @@ def check_network(name: str, member: NetworkSettings, competition: Competition, 
             raise PodiumError(
                 f"{where}.{key}: {tokens} is more than the {limit} positions of backbone {member.backbone}"
             )
-    if (fresh := member.training.reinit_layers) > about["layers"]:
+    if about["layers"] is not None and (fresh := member.training.reinit_layers) > about["layers"]:
         raise PodiumError(
             f"{where}.training.reinit_layers: {fresh} is more than the {about['layers']} layers of "
             f"backbone {member.backbone}"
