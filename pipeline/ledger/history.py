@@ -30,12 +30,16 @@ def dvc_repository() -> Iterator[Any]:
     from dvc.repo import Repo
     from dvc.scm import SCMError
 
-    logging.getLogger("dvc").setLevel(logging.ERROR)
+    logger = logging.getLogger("dvc")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         with Repo() as repository:
             yield repository
     except (DvcException, SCMError) as error:
         raise PodiumError(f"dvc: {' '.join(str(error).split())}") from None
+    finally:
+        logger.setLevel(level)
 
 
 def changed_params(repository: Any, before: str, after: str) -> str:
