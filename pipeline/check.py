@@ -225,11 +225,12 @@ CHECKS: dict[str, Callable[[Plan, Findings], str]] = {
 
 def look(plan: Plan) -> Findings:
     """Runs every check; one that fails does not keep the others from being run."""
-    found, facts = Findings(), {}
+    found = Findings()
+    facts: dict[str, dict[str, Any]] = {name: {} for name in plan.params.backbones}
     for name, backbone in plan.params.backbones.items():
         with found.going_on():
             facts[name] = foreseen(name, backbone, plan.artifacts)
-    plan = replace(plan, facts={name: {} for name in plan.params.backbones} | facts)
+    plan = replace(plan, facts=facts)
     for name, check in CHECKS.items():
         before, at = (len(found.errors), len(found.warnings)), "–"
         with found.going_on():

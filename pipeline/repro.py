@@ -41,22 +41,20 @@ class Interrupted(logging.Filter):
 
 def refuse_running_dvc() -> None:
     """Raises PodiumError where a DVC command that was not begun by this module works in this folder."""
-    import psutil  # DVC brings it
-
     holders = []
     if DVC_HOLDERS.is_file():
         held = json.loads(DVC_HOLDERS.read_text(encoding="utf-8") or "{}")
         readers = [each for several in held.get("read", {}).values() for each in several]
-        holders = [each["pid"] for each in (*held.get("write", {}).values(), *readers) if each]
+        holders = [(DVC_HOLDERS, each["pid"]) for each in (*held.get("write", {}).values(), *readers) if each]
     if DVC_LOCK.is_file():
         with DVC_LOCK.open("r+") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                holders.append(int(lock.read() or 0))
-    for holder in holders:
-        if psutil.pid_exists(holder):  # of one that was killed DVC keeps the number
-            raise PodiumError(already(WHERE, holder, DOES, psutil.Process(holder).create_time()))
+                holders.append((DVC_LOCK, int(lock.read() or 0)))
+    for file, holder in holders:
+        if Path(f"/proc/{holder}").exists():  # of one that was killed DVC keeps the number
+            raise PodiumError(already(WHERE, holder, DOES, file.stat().st_mtime))
 
 
 def run_dvc() -> int:
