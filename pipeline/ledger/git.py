@@ -13,6 +13,8 @@ from pathlib import Path
 
 from pipeline.errors import PodiumError
 
+TRIAL = "podium-trial"
+
 
 def git(*arguments: str, stdin: str | None = None, **environment: str) -> str:
     """Runs `git ARGUMENTS` and returns what it prints, without the final newline.
@@ -53,6 +55,21 @@ def refuse_dirty(allow: bool) -> None:
             "`git add -A && git commit -m 'what is new'` (or ARGS=--allow-dirty)"
         )
     print(f"warning: not in the commit: {some}", flush=True)
+
+
+def check_can_tag() -> None:
+    """Makes a tag and removes it again, so that no submission is spent or scored that could not be marked.
+
+    Raises: PodiumError with git's own words and what may help.
+    """
+    try:
+        git("tag", "-f", "-a", TRIAL, "-m", "a trial", "HEAD")
+        git("tag", "-d", TRIAL)
+    except PodiumError as error:
+        raise PodiumError(
+            f"no tag can be made here, and each submission gets one: {str(error)[:300]} "
+            "(user.name and user.email must be set; with tag.gpgSign there must be a key)"
+        ) from None
 
 
 def numbered_tags(prefix: str) -> dict[int, str]:
