@@ -28,7 +28,7 @@ from pipeline.ledger.git import (
     numbered_tags,
     tag_message,
 )
-from pipeline.ledger.history import changed_params, dvc_repository, read_ledger, submitted_commits
+from pipeline.ledger.history import changed_params, read_ledger, submitted_commits
 from pipeline.ledger.ledger import LB, LEDGER, Entry, decimals, lb_text, ledger_text, nested_score, with_entries
 
 
@@ -113,9 +113,7 @@ def _with_changes(entry: Entry, tags: dict[int, str]) -> Entry:
     before = max((number for number in tags if number < entry.submission), default=None)
     if before is None:
         return entry
-    with dvc_repository() as repository:
-        changes = changed_params(repository, f"sub-{before}", f"sub-{entry.submission}")
-    return replace(entry, changes=changes)
+    return replace(entry, changes=changed_params([(f"sub-{before}", f"sub-{entry.submission}")])[0])
 
 
 def record_scores(fresh: list[Entry], tags: dict[int, str]) -> None:

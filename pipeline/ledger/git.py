@@ -96,6 +96,29 @@ def file_at(revision: str, path: str) -> str | None:
         return None
 
 
+def fetch_contents(revisions: list[str]) -> None:
+    """Has git fetch what this clone lacks of these commits' files: one made with --filter=blob:none lacks most.
+
+    Raises: PodiumError where it cannot.
+    """
+    if not revisions:
+        return
+    listed = git("rev-list", "--objects", "--no-walk", "--missing=print", *revisions).splitlines()
+    missing = [line[1:] for line in listed if line.startswith("?")]
+    if not missing:
+        return
+    try:
+        promised = git("config", "--get-regexp", r"^remote\..*\.promisor$").splitlines()[0]
+        remote = promised.removeprefix("remote.").partition(".promisor")[0]
+        # In one request; git itself would fetch each file when it is looked at.
+        git("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--stdin", remote, stdin="\n".join(missing))
+    except PodiumError as error:
+        raise PodiumError(
+            f"this clone lacks {len(missing)} files of earlier commits, and git cannot fetch them: "
+            f"{str(error)[:200]}; try again where the remote can be reached, or clone without --filter"
+        ) from None
+
+
 def commit_on(base: str, files: dict[str, str], message: str) -> str:
     """Makes a commit on top of `base` in which `files` (path -> text) are as given; returns its hash.
 
