@@ -16,7 +16,7 @@ PYTEST := OMP_NUM_THREADS=1 $(RUN) python -m pytest -q -n logical --dist loadfil
 KERNEL_WHEELS := lightgbm narwhals polars polars-runtime-32 safetensors \
 	accelerate anyio bitsandbytes h11 httpcore2 httpx2 huggingface-hub peft tokenizers transformers truststore
 
-.PHONY: help setup repro new-competition download publish submit sync-lb compare test test-slow lint bench prune lock
+.PHONY: help setup repro check new-competition download publish submit sync-lb compare test test-slow lint bench prune lock
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,11 +41,12 @@ $(VENV)/ready: $(VENV)/torch requirements.lock
 	@touch $@
 
 repro: setup ## run every stale stage, from raw data to the rehearsed kernel and the report
-	@if [ -n "$(PRESET)$(DATA)$(REFIT)" ]; then $(RUN) python -m pipeline.preset "$(PRESET)" "$(DATA)" "$(REFIT)"; fi
-	@# A mistake in params.yaml is one line here; DVC would show its own.
-	$(RUN) python -m pipeline.config > /dev/null
-	$(RUN) dvc repro
+	@# It looks at the whole plan first; a mistake in params.yaml is one line there, and DVC would show its own.
+	@$(RUN) python -m pipeline.repro "$(PRESET)" "$(DATA)" "$(REFIT)"
 	@echo "open reports/index.html"
+
+check: setup ## look at the whole plan before anything is trained: files, members, folds, disk, memory
+	@$(RUN) python -m pipeline.check
 
 new-competition: setup ## write a first YAML file for the competition in DATA=folder, guessed from its files
 	@test -n "$(DATA)" || { echo "error: DATA: name the folder with the competition's files: make new-competition DATA=folder"; exit 2; }

@@ -1,9 +1,15 @@
-"""The one error that a user can cause: it ends a stage with one clear line and exit code 2."""
+"""The one error that a user can cause, which ends a stage with one clear line and exit code 2; and Ctrl-C."""
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
+from types import TracebackType
+
+STOPPED = 130
+"""The exit code after a Ctrl-C, as shells have it."""
 
 
 class PodiumError(Exception):
@@ -14,3 +20,21 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """`' (did you mean "x"?)'` for the known name closest to `name`, or an empty string."""
     close = get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f' (did you mean "{close[0]}"?)' if close else ""
+
+
+def stopped(in_pipeline: bool = True) -> str:
+    """Returns the one line after a Ctrl-C."""
+    return "stopped; " + ("run `make repro` again: it goes on where it was" if in_pipeline else "run it again")
+
+
+def stop_in_one_line() -> None:
+    """Lets a Ctrl-C end this process in one line also before its stage has begun: imports take seconds."""
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not issubclass(kind, KeyboardInterrupt) or os.environ.get("PODIUM_DEBUG") == "1":
+            sys.__excepthook__(kind, error, trace)
+            return
+        print(stopped(), file=sys.stderr, flush=True)
+        os._exit(STOPPED)  # else Python ends itself by the signal, and DVC would have another number
+
+    sys.excepthook = hook

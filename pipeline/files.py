@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
@@ -9,10 +10,13 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+
+from pipeline.errors import PodiumError
 
 
 @contextmanager
@@ -40,6 +44,30 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def exclusive(path: Path, where: str, does: str) -> Iterator[None]:
+    """Holds the lock file `path`, which says who holds it, for the time of the body.
+
+    Raises: PodiumError where another process holds it; `where` and `does` are as in `already`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            raise PodiumError(already(where, lock.read().strip(), does, path.stat().st_mtime)) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def already(where: str, process: int | str, does: str, since: float) -> str:
+    """Returns a sentence: `words-fold0: process 12 is training it already, since 2026-03-01 12:00:00`."""
+    return f"{where}: process {process} {does} already, since {datetime.fromtimestamp(since):%Y-%m-%d %H:%M:%S}"
 
 
 def remove_partials(path: Path) -> None:

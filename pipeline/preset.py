@@ -22,6 +22,7 @@ from ruamel.yaml import YAML
 from pipeline.config import Params
 from pipeline.errors import PodiumError, nearest
 from pipeline.files import read_json, sha256_file, write_json, write_text
+from pipeline.ingest.cells import LONE_SURROGATE
 from pipeline.stage import stage
 from pipeline.validation import decoded, parse_yaml, validated
 
@@ -81,6 +82,8 @@ def apply_preset(name: str, data: str, refit: bool = False, params: Path = Path(
     known = sorted(file.stem for file in PRESETS.glob("*.yaml"))
     if name and name not in known:
         raise PodiumError(f'PRESET: no preset "{name}"{nearest(name, known)}, known are {", ".join(known)}')
+    if LONE_SURROGATE.search(data):  # bytes that are no text to Python, and could not stand in params.yaml
+        raise PodiumError(f"DATA: {data}: expected a name in {sys.getfilesystemencoding()}; rename it, or link to it")
     if data and not Path(data).is_dir():
         raise PodiumError(f"DATA: {data}: no such folder")
     committed = _committed(params)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import sys
 import time
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import PodiumError
+from pipeline.errors import STOPPED, PodiumError, stopped
 from pipeline.files import read_json, write_json
 
 SECONDS = Path("work/seconds")
@@ -21,6 +22,7 @@ SECONDS = Path("work/seconds")
 
 def options(doc: str, **flags: dict[str, Any]) -> argparse.Namespace:
     """Returns a script's options; `flags` holds what argparse's add_argument takes for each (dry_run is --dry-run)."""
+    escape_console()
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, settings in flags.items():
         parser.add_argument(f"--{name.replace('_', '-')}", **settings)
@@ -31,12 +33,18 @@ def options(doc: str, **flags: dict[str, Any]) -> argparse.Namespace:
 def stage(name: str, keep_seconds: bool = True) -> Iterator[None]:
     """Runs the body of the stage `name` (`folds`, `finetune@lgb-0`), and keeps how long it took.
 
-    A PodiumError or a full disk ends the process with one line on stderr and exit code 2; with PODIUM_DEBUG=1 the
-    traceback is shown.
+    A PodiumError or a full disk ends the process with one line on stderr and exit code 2, Ctrl-C with one line and 130;
+    with PODIUM_DEBUG=1 the traceback is shown. What a console cannot encode is escaped.
     """
+    escape_console()
     started = time.monotonic()
     try:
         yield
+    except KeyboardInterrupt:
+        if os.environ.get("PODIUM_DEBUG") == "1":
+            raise
+        print(stopped(in_pipeline=keep_seconds), file=sys.stderr, flush=True)
+        raise SystemExit(STOPPED) from None
     except Exception as error:
         line = one_line(error)
         if line is None or os.environ.get("PODIUM_DEBUG") == "1":
@@ -45,6 +53,13 @@ def stage(name: str, keep_seconds: bool = True) -> Iterator[None]:
         raise SystemExit(2) from None
     if keep_seconds:
         write_json(SECONDS / f"{name}.json", round(time.monotonic() - started, 3))
+
+
+def escape_console() -> None:
+    """Lets stdout and stderr escape what their encoding cannot say: no sentence is worth a failed stage."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def seconds_of(prefix: str) -> float | None:

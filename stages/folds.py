@@ -11,10 +11,8 @@ import polars as pl
 from pipeline.artifacts import HOLDOUT, Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.config import load_params
-from pipeline.data.folds import GROUP_CHARACTERS, assign_folds, assign_times, group_key, group_words
+from pipeline.data.folds import GROUP_CHARACTERS, Parts, group_words, part_rows
 from pipeline.data.shared_lines import SHORTEST, share_in_common
-from pipeline.ensemble.table import FEWEST_PARTS
-from pipeline.errors import PodiumError
 from pipeline.files import write_parquet
 from pipeline.stage import stage
 
@@ -29,30 +27,9 @@ def largest_share(groups: np.ndarray) -> float:
     return float(np.unique(groups, return_counts=True)[1].max() / len(groups))
 
 
-def check_stack_parts(groups: np.ndarray, strata: np.ndarray, folds: np.ndarray, competition: Competition) -> None:
-    """Raises PodiumError where a fold model, or the stack, which parts the rows of few folds anew, cannot do with them.
-
-    groups: as above; strata: Family.strata, the class indices of classes; folds: HOLDOUT or a fold; each (rows,).
-    """
-    rest, parts, words = folds != HOLDOUT, FEWEST_PARTS + 1, group_words(competition)
-    count, distinct = len(np.unique(folds[rest])), len(np.unique(groups[rest]))
-    largest = np.bincount(strata[rest]).max()
-    scarce = competition.outcome == "classes"
-    if scarce and largest < count:
-        raise PodiumError(
-            f"params.yaml: folds: {count} folds need that many rows of the largest class and that many different "
-            f"{words} beside the holdout, found {largest}"
-        )
-    if count < FEWEST_PARTS and (distinct < parts or (scarce and largest < parts)):
-        raise PodiumError(
-            f"params.yaml: folds.ids: with {count} folds the stack needs {parts} different {words} and {parts} "
-            f"rows of one class outside the holdout, found {distinct} and {largest}; "
-            f"give {FEWEST_PARTS} folds or more"
-        )
-
-
-def warnings(groups: np.ndarray, strata: np.ndarray, folds: np.ndarray, competition: Competition) -> list[str]:
-    """Returns a line for each thing about the parts that later stages can do little with; arrays as above."""
+def warnings(found: Parts, competition: Competition) -> list[str]:
+    """Returns a line for each thing about the parts that later stages can do little with."""
+    groups, strata, folds = found.groups, found.strata, found.folds
     lines, share, words = [], largest_share(groups), group_words(competition)
     if share > LARGE_GROUP:
         why = f"their {words} are equal"
@@ -83,23 +60,14 @@ def warnings(groups: np.ndarray, strata: np.ndarray, folds: np.ndarray, competit
 def main() -> None:
     settings, artifacts = load_params().folds, Artifacts()
     competition = artifacts.competition()
-    words = group_words(competition)
-    # In a stream, and of each group only its hash: memory does not grow with the texts.
-    group = group_key(competition.kind).hash().alias("group")
-    columns = ["id", "label", group, *(["time"] if competition.time else [])]
-    rows = artifacts.train().select(columns).collect(engine="streaming")
-    groups, strata = rows["group"].to_numpy(), competition.family.strata(rows["label"].to_numpy())
-    parts = len(settings.ids)
-    if competition.time:
-        folds = assign_times(rows["group"], rows["time"].to_numpy(), parts, settings.holdout, words)
-    else:
-        folds = assign_folds(rows["group"], strata, parts, settings.holdout, settings.seed, words)
-    check_stack_parts(groups, strata, folds, competition)
-    write_parquet(rows.select("id").with_columns(pl.Series("fold", folds, dtype=pl.Int8)), artifacts.folds_file)
+    found = part_rows(artifacts.train(), competition, settings)
+    groups, folds = found.groups, found.folds
+    write_parquet(pl.DataFrame({"id": found.ids, "fold": pl.Series(folds, dtype=pl.Int8)}), artifacts.folds_file)
     sizes = ", ".join(f"{'holdout' if k == HOLDOUT else f'fold {k}'} {(folds == k).sum()}" for k in sorted(set(folds)))
     largest = f"{largest_share(groups):.1%} of the rows in the largest group"
-    print(f"folds: {len(rows)} rows with {len(np.unique(groups))} different {words}: {sizes}; {largest}")
-    lines = warnings(groups, strata, folds, competition)
+    grouped = f"{len(folds)} rows with {len(np.unique(groups))} different {group_words(competition)}"
+    print(f"folds: {grouped}: {sizes}; {largest}")
+    lines = warnings(found, competition)
     if (share := share_in_common(artifacts.train(), folds, competition.kind)) > MANY_SHARED:
         lines.append(
             f"{share:.0%} of the rows have a line of {SHORTEST} characters or more in common with a row of another "

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -142,3 +143,13 @@ def test_a_committed_mistake_is_one_line(project: Path, change: tuple[bytes, byt
     with pytest.raises(PodiumError) as caught:
         preset.apply_preset("cpu", "votes")
     assert str(caught.value) == expected
+
+
+def test_a_folder_whose_name_is_no_text_is_one_line(project: Path) -> None:
+    folder = os.fsdecode(b"caf\xe9")
+    (project / folder).mkdir()
+    with pytest.raises(PodiumError, match=r"^DATA: .*: expected a name in utf-8; rename it"):
+        preset.apply_preset("", folder)
+    (project / "café").mkdir()
+    preset.apply_preset("", "café")
+    assert load_params().data.path == "café"

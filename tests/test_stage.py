@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from support import ROOT, run_module
 
 from pipeline import stage as stages
 from pipeline.errors import PodiumError
@@ -43,6 +44,33 @@ def test_a_users_error_is_one_line_and_exit_code_2(
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith(expected)
     assert stages.seconds_of("x") is None
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "line"), [(True, "run `make repro` again: it goes on"), (False, "run it again\n")]
+)
+def test_ctrl_c_is_one_line_and_exit_code_130(
+    pipeline: bool, line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PODIUM_DEBUG", raising=False)
+    with pytest.raises(SystemExit) as ended, stages.stage("x", keep_seconds=pipeline):
+        raise KeyboardInterrupt
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.startswith(f"stopped; {line}")
+
+
+@pytest.mark.parametrize("script", ["main", "error", "help"])
+def test_what_a_console_cannot_encode_is_escaped(tmp_path: Path, script: str) -> None:
+    texts = {
+        "main": "with stage('x'): print('0.1 ± 0.2')",
+        "error": "with stage('x'): raise PodiumError('café: ± wrong')",
+        "help": "options('± of a stage')",
+    }
+    imports = "from pipeline.errors import PodiumError\nfrom pipeline.stage import options, stage\n"
+    (tmp_path / "script.py").write_text(imports + texts[script], encoding="utf-8")
+    done = run_module("script", "--help", cwd=tmp_path, PYTHONIOENCODING="ascii", PYTHONPATH=f"{ROOT}:{tmp_path}")
+    assert done.returncode == (2 if script == "error" else 0), done.stderr
+    assert "\\xb1" in done.stdout + done.stderr
 
 
 def test_a_defect_of_ours_keeps_its_traceback() -> None:

@@ -5,8 +5,9 @@ python -m stages.folds
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -17,6 +18,11 @@ from pipeline.competitions.task import Competition, Task
 from pipeline.data.rows import by_appearance, condensed
 from pipeline.errors import PodiumError
 
+if TYPE_CHECKING:
+    from pipeline.config import Folds
+
+FEWEST_PARTS = 3
+"""Outer folds below this leave the stack no inner folds to tune on; it parts the rows anew, into one part more."""
 GROUP_CHARACTERS = 400
 SIZE_WEIGHT = 0.1
 """How much less equal sizes weigh than equal shares of a class; without large groups the second bring the first."""
@@ -181,6 +187,61 @@ class Beside:
     rows: pl.DataFrame
     left_out: int
     """Rows that are not among them, because a text of theirs stands in the fold or the holdout."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Where every training row goes, and what decided it."""
+
+    ids: pl.Series
+    groups: np.ndarray
+    """(rows,) equal where rows must not be parted."""
+    strata: np.ndarray
+    """(rows,) Family.strata; the class indices of classes."""
+    folds: np.ndarray
+    """(rows,) HOLDOUT or a fold."""
+
+
+def part_rows(train: pl.LazyFrame, competition: Competition, settings: Folds) -> Parts:
+    """Returns the parts of the training rows (Artifacts.train).
+
+    Raises: PodiumError where folds, holdout or stack cannot do with so few groups or rows.
+    """
+    words, parts = group_words(competition), len(settings.ids)
+    # In a stream, and of each group only its hash: memory does not grow with the texts.
+    group = group_key(competition.kind).hash().alias("group")
+    columns = ["id", "label", group, *(["time"] if competition.time else [])]
+    rows = train.select(columns).collect(engine="streaming")
+    strata = competition.family.strata(rows["label"].to_numpy())
+    if competition.time:
+        folds = assign_times(rows["group"], rows["time"].to_numpy(), parts, settings.holdout, words)
+    else:
+        folds = assign_folds(rows["group"], strata, parts, settings.holdout, settings.seed, words)
+    found = Parts(rows["id"], rows["group"].to_numpy(), strata, folds)
+    check_stack_parts(found, competition, settings.ids)
+    return found
+
+
+def check_stack_parts(found: Parts, competition: Competition, common: Collection[int]) -> None:
+    """Raises PodiumError where a fold model, or the stack, which parts the rows of few folds anew, cannot do with them.
+
+    common: the folds that every member trains, whose rows the stack learns from.
+    """
+    rest, parts, words = np.isin(found.folds, list(common)), FEWEST_PARTS + 1, group_words(competition)
+    count, distinct = len(np.unique(found.folds[rest])), len(np.unique(found.groups[rest]))
+    largest = np.bincount(found.strata[rest]).max()
+    scarce = competition.outcome == "classes"
+    if scarce and largest < count:
+        raise PodiumError(
+            f"params.yaml: folds: {count} folds need that many rows of the largest class and that many different "
+            f"{words} beside the holdout, found {largest}"
+        )
+    if count < FEWEST_PARTS and (distinct < parts or (scarce and largest < parts)):
+        raise PodiumError(
+            f"params.yaml: folds.ids: with {count} folds the stack needs {parts} different {words} and {parts} "
+            f"rows of one class outside the holdout, found {distinct} and {largest}; "
+            f"give {FEWEST_PARTS} folds or more"
+        )
 
 
 @dataclass(frozen=True)

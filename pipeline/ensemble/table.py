@@ -10,10 +10,7 @@ import polars as pl
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.family import average
 from pipeline.competitions.task import Competition
-from pipeline.data.folds import assign_folds, group_keys
-
-FEWEST_PARTS = 3
-"""Outer folds below this leave no inner folds to tune on; the rows are then parted anew."""
+from pipeline.data.folds import FEWEST_PARTS, assign_folds, group_keys
 
 
 @dataclass(frozen=True)

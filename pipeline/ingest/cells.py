@@ -54,8 +54,7 @@ def read_header(path: Path, competition: Competition, strict: bool = True) -> li
     if len(separator.encode()) != 1 or separator in '\r\n"\\':
         raise PodiumError(f"{path}: separator: expected one ASCII character, found {quoted(separator)}")
     if not path.is_file():
-        packed = next((file for file in (Path(f"{path}{end}") for end in PACKED) if file.is_file()), None)
-        raise PodiumError(f"{path}: no such file" + (f"; unpack {packed.name} beside it" if packed else ""))
+        raise PodiumError(f"{path}: no such file{_elsewhere(path)}")
     if not path.stat().st_size:
         raise PodiumError(f"{path}: expected a line of column names, found an empty file")
     try:
@@ -73,16 +72,33 @@ def read_header(path: Path, competition: Competition, strict: bool = True) -> li
     return header
 
 
-def plain_rows(path: Path, competition: Competition, strict: bool) -> Iterator[list[str]]:
+def _elsewhere(path: Path) -> str:
+    """Returns a hint where a table stands packed beside its place, or in a folder below."""
+    packed = next((file for file in (Path(f"{path}{end}") for end in PACKED) if file.is_file()), None)
+    if packed:
+        return f"; unpack {packed.name} beside it"
+    for name in (path.name, *(f"{path.name}{end}" for end in PACKED)):
+        if below := sorted(path.parent.rglob(name)):
+            place = below[0].relative_to(path.parent).as_posix()
+            return f"; {place} is below it: move it up, or name it in the competition's YAML file"
+    return ""
+
+
+def plain_rows(path: Path, competition: Competition, strict: bool, most: int | None = None) -> Iterator[list[str]]:
     """Yields the cells of every data row, in the order of the header; blank lines are passed over.
 
-    Where `strict` is False, undecodable bytes become U+FFFD, short rows are filled up and long ones cut.
+    Where `strict` is False, undecodable bytes become U+FFFD, short rows are filled up and long ones cut. Of a CSV file
+    no more is read than the first `most` rows need.
 
     Raises: PodiumError, if `strict`, for what is not UTF-8, for broken quoting and for a row of the wrong length.
     """
-    if strict and path.suffix != ".parquet":
+    if strict and most is None and path.suffix != ".parquet":
         check_utf8(path)
-    yield from islice(_table(path, competition, strict), 1, None)
+    try:
+        yield from islice(_table(path, competition, strict), 1, None if most is None else most + 1)
+    except UnicodeDecodeError:
+        check_utf8(path)
+        raise
 
 
 def scan_by_hand(

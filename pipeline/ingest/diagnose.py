@@ -68,14 +68,14 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(names[:MANY]) + (", ..." if len(names) > MANY else "")
 
 
-def find_fault(path: Path, competition: Competition, labelled: bool) -> None:
-    """Checks every row of train.csv (`labelled`) or test.csv in file order.
+def find_fault(path: Path, competition: Competition, labelled: bool, most: int | None = None) -> None:
+    """Checks every row of train.csv (`labelled`) or test.csv in file order; with `most`, so many of them.
 
     Raises: PodiumError for the first fault; rows count from 1 below the header.
     """
     at = {name: place for place, name in enumerate(read_header(path, competition))}
     first_time: str | None = None
-    for number, cells in enumerate(plain_rows(path, competition, strict=True), start=1):
+    for number, cells in enumerate(plain_rows(path, competition, strict=True, most=most), start=1):
         row = {name: cells[place] for name, place in at.items()}
         identity = row[competition.id]
         if not identity:

@@ -68,12 +68,8 @@ def prepare(source: Path, competition: Competition, target: Path) -> None:
     """
     train_csv, test_csv = source / competition.train, source / competition.test
     sample_csv, truth_csv = source / competition.sample_submission, source / "truth.csv"
-    # The headers first: a wrong column in the smallest file should not cost a pass over the largest.
-    _header(train_csv, competition, labelled=True)
-    _header(test_csv, competition, labelled=False)
-    if competition.classes == AUTO:
-        competition = replace(competition, classes=_classes_of(train_csv, competition))
-    sample = _sample_ids(sample_csv, competition)
+    competition = _after_headers(source, competition)
+    sample = ids_of(sample_csv, _as_sample(sample_csv, competition))
     at = Artifacts()
     with atomic_folder(target) as folder:
         train, test, truth = (folder / file.name for file in (at.train_file, at.test_file, at.truth_file))
@@ -111,6 +107,23 @@ def read_train(path: Path, competition: Competition) -> tuple[pl.DataFrame, Comp
     rows = _read(path, competition, labelled=True)
     diagnose.check_ids(path, rows["id"])
     return rows, _with_scale(competition, rows["label"].to_numpy(), path)
+
+
+def glance(source: Path, competition: Competition, most: int) -> Competition:
+    """Checks the columns of the competition's files in `source`, and the first `most` rows of each.
+
+    Returns the competition with its classes. Raises: PodiumError as `prepare` would.
+    """
+    competition = _after_headers(source, competition)
+    for name, labelled in ((competition.train, True), (competition.test, False)):
+        diagnose.find_fault(source / name, competition, labelled, most)
+    return competition
+
+
+def ids_of(path: Path, competition: Competition) -> pl.Series:
+    """Returns the ids of a file of the competition, in file order."""
+    rows = scan_by_hand(path, read_header(path, competition), [competition.id], competition, strict=True)
+    return rows.collect(engine="streaming")[competition.id].alias("id")
 
 
 def read_test(path: Path, competition: Competition, strict: bool) -> pl.DataFrame:
@@ -153,6 +166,19 @@ def _read(path: Path, competition: Competition, labelled: bool, sink: Path | Non
         rows = _run(_rows(cells, competition, labelled, doubts), sink)
         assert _WRONG not in doubts, f"{path}: find_fault passes a row that _normalised does not"
     return rows
+
+
+def _after_headers(source: Path, competition: Competition) -> Competition:
+    """Returns the competition with its classes, after a look at the columns of its files."""
+    # First of all: a wrong column in the smallest file should not cost a pass over the largest.
+    _header(source / competition.train, competition, labelled=True)
+    _header(source / competition.test, competition, labelled=False)
+    if competition.classes == AUTO:
+        competition = replace(competition, classes=_classes_of(source / competition.train, competition))
+    sample_csv = source / competition.sample_submission
+    sample = _as_sample(sample_csv, competition)
+    diagnose.check_sample(sample_csv, read_header(sample_csv, sample), sample)
+    return competition
 
 
 def _header(path: Path, competition: Competition, labelled: bool) -> list[str]:
@@ -278,16 +304,13 @@ def _classes_of(train_csv: Path, competition: Competition) -> tuple[str, ...]:
     return classes
 
 
-def _sample_ids(path: Path, competition: Competition) -> pl.Series:
-    """Returns the ids of the sample submission: a file with commas, whatever the others have."""
+def _as_sample(path: Path, competition: Competition) -> Competition:
+    """Returns the competition as its sample submission is written: with commas, whatever the other files have."""
     if path.is_file() and competition.separator != ",":
         with path.open(encoding="utf-8", errors="replace") as stream:
             if competition.separator not in stream.readline():
-                competition = replace(competition, separator=",")
-    header = read_header(path, competition)
-    diagnose.check_sample(path, header, competition)
-    ids = scan_by_hand(path, header, [competition.id], competition, strict=True)
-    return ids.collect(engine="streaming")[competition.id]
+                return replace(competition, separator=",")
+    return competition
 
 
 def _write_connected(train: Path, competition: Competition) -> None:

@@ -122,6 +122,7 @@ def _once(
         answers = Path(folder) / "answers"
         # The CLI keeps its half-finished uploads in the folder for temporary files.
         environment |= {"PODIUM_ANSWERS": str(answers), "TMPDIR": str((STATE_FOLDER / "tmp").resolve())}
+        environment["PYTHONIOENCODING"] = "utf-8"  # as it is read here, whatever this console takes
         show = (lambda line: print(f"  {credentials.mask(line)}", flush=True)) if echo else None
         done = follow([*CLI, *arguments], environment, silence, stop_at, show)
         logged = answers.read_text(encoding="utf-8").splitlines() if answers.is_file() else []

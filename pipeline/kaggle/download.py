@@ -6,14 +6,13 @@ python -m stages.download
 from __future__ import annotations
 
 import tempfile
-import zipfile
 from pathlib import Path
 
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
-from pipeline.errors import PodiumError
-from pipeline.files import atomic_folder, read_json, write_json
+from pipeline.files import read_json, write_json
 from pipeline.ingest.prepare import prepare
+from pipeline.kaggle.archive import unpack
 from pipeline.kaggle.cli import KaggleError, Patience, kaggle
 
 DATA = Path("data")
@@ -58,21 +57,3 @@ def download(competition: Competition, patience: Patience) -> Path:
         rows = read_json(artifacts.competition_file)["rows"]
     print(f"{target}: {rows['train']:,} train and {rows['test']:,} test rows, as {competition.name} should be")
     return target
-
-
-def unpack(archive: Path, target: Path) -> None:
-    """Replaces `target` by the archive's contents; archives in it are unpacked too (train.csv.zip).
-
-    Raises: PodiumError for a broken archive, which is deleted, so that the next run fetches it anew.
-    """
-    try:
-        with atomic_folder(target) as folder:
-            with zipfile.ZipFile(archive) as packed:
-                packed.extractall(folder)
-            for inner in sorted(folder.glob("*.zip")):
-                with zipfile.ZipFile(inner) as packed:
-                    packed.extractall(folder)
-                inner.unlink()
-    except (zipfile.BadZipFile, EOFError) as error:
-        archive.unlink()
-        raise PodiumError(f"{archive}: not a whole archive ({error}); deleted, run `make download` again") from None

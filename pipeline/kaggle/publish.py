@@ -31,7 +31,7 @@ from pipeline.kaggle.push import (
     wait_for_run,
 )
 from pipeline.kaggle.upload import check_sizes
-from pipeline.ledger.git import commit_here, commit_of, file_at, numbered_tags, refuse_dirty, tag_message
+from pipeline.ledger.git import check_can_tag, commit_here, commit_of, file_at, numbered_tags, refuse_dirty, tag_message
 from pipeline.ledger.history import dvc_repository
 from pipeline.ledger.ledger import LB, NO_SCORE, clock
 from pipeline.package.rehearse import KERNEL
@@ -108,6 +108,7 @@ def publish(settings: Package, competition: Competition, allow_dirty: bool, agai
     """
     settings = owned(settings)
     refuse_dirty(allow_dirty)
+    check_can_tag()  # what will be submitted is committed now, by the same name
     check_package()
     dataset_version = upload(PACKAGE, settings, commit_of("HEAD"), HOUR, patience)
     metadata = filled_metadata(settings, competition)

@@ -32,7 +32,7 @@ from pipeline.kaggle.publish import (
 )
 from pipeline.kaggle.push import filled_metadata
 from pipeline.kaggle.waiting import wait
-from pipeline.ledger.git import changed_files, commit_of, file_at, git, numbered_tags, refuse_dirty
+from pipeline.ledger.git import changed_files, check_can_tag, commit_of, file_at, git, numbered_tags, refuse_dirty
 from pipeline.ledger.ledger import LB, NO_SCORE, present_cv
 
 SUBMISSION_FILE = Artifacts().submission_file
@@ -71,6 +71,7 @@ def submit(settings: Package, competition: Competition, allow_dirty: bool, again
         commit_published(None)
     elif file_at("HEAD", str(LB)) != NO_SCORE:
         raise PodiumError(f"{LB}: expected nulls, found a score; run `make publish`")
+    check_can_tag()
     commit = commit_of("HEAD")
     tag = f"sub-{max(numbered_tags('sub'), default=0) + 1}"
     listed = submissions(competition, patience)

@@ -18,8 +18,17 @@ from pipeline.competitions.task import Competition
 from pipeline.kaggle.cli import Patience
 from pipeline.kaggle.submit import submission_of, submissions
 from pipeline.kaggle.waiting import wait
-from pipeline.ledger.git import commit_here, commit_of, commit_on, file_at, git, numbered_tags, tag_message
-from pipeline.ledger.history import changed_params, dvc_repository, read_ledger, submitted_commits
+from pipeline.ledger.git import (
+    check_can_tag,
+    commit_here,
+    commit_of,
+    commit_on,
+    file_at,
+    git,
+    numbered_tags,
+    tag_message,
+)
+from pipeline.ledger.history import changed_params, read_ledger, submitted_commits
 from pipeline.ledger.ledger import LB, LEDGER, Entry, decimals, lb_text, ledger_text, nested_score, with_entries
 
 
@@ -36,6 +45,7 @@ def sync(competition: Competition, wait_seconds: float, patience: Patience) -> N
         entries = [entry for entry in _entries(competition, tags, patience) if entry.status in ("complete", "error")]
         fresh = [entry for entry in entries if lb_text(vars(entry)) != file_at(f"lb-{entry.submission}", str(LB))]
         if fresh:
+            check_can_tag()
             record_scores([_with_changes(entry, tags) for entry in fresh], tags)
         missing = sorted(set(tags) - {entry.submission for entry in entries} - set(numbered_tags("lb")))
         waiting = ", ".join(f"sub-{number}" for number in missing)
@@ -103,9 +113,7 @@ def _with_changes(entry: Entry, tags: dict[int, str]) -> Entry:
     before = max((number for number in tags if number < entry.submission), default=None)
     if before is None:
         return entry
-    with dvc_repository() as repository:
-        changes = changed_params(repository, f"sub-{before}", f"sub-{entry.submission}")
-    return replace(entry, changes=changes)
+    return replace(entry, changes=changed_params([(f"sub-{before}", f"sub-{entry.submission}")])[0])
 
 
 def record_scores(fresh: list[Entry], tags: dict[int, str]) -> None:

@@ -8,11 +8,12 @@ It reads tags, `dvc params diff`, `dvc metrics diff` and ledger.csv; it needs no
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from pipeline.ledger.agreement import agreement, agreement_lines
 from pipeline.ledger.git import numbered_tags
-from pipeline.ledger.history import changed_params, dvc_repository, metrics_of, read_ledger, submitted_commits
+from pipeline.ledger.history import changed_params, metrics_of, read_ledger, submitted_commits
 from pipeline.ledger.ledger import Entry, clock, decimals, present_cv
 
 HEADER = ("sub", "commit", "CV (nested) ± SE", "public LB", "private", "gap", "run time / budget", "changed params")
@@ -29,16 +30,13 @@ def submitted_entries() -> list[Entry]:
     for number in scored:
         known |= {entry.submission: entry for entry in read_ledger(f"lb-{number}") if entry.submission == number}
     entries: list[Entry] = []
-    with dvc_repository() as repository:
-        metrics = metrics_of(repository, list(revisions.values()))
-        for number, commit in sent.items():
-            entry = known.get(number) or Entry(number, commit, status="pending")
-            measured: dict[str, Any] = metrics[revisions[number]]
-            if number not in scored:
-                measured = {key: measured[key] for key in ("cv", "cv_error")}
-            before = revisions[entries[-1].submission] if entries else None
-            changes = changed_params(repository, before, revisions[number]) if before else ""
-            entries.append(replace(entry, changes=changes, **measured))
+    metrics, changes = metrics_of(list(revisions.values())), changed_params(list(pairwise(revisions.values())))
+    for (number, commit), changed in zip(sent.items(), ["", *changes], strict=True):
+        entry = known.get(number) or Entry(number, commit, status="pending")
+        measured: dict[str, Any] = metrics[revisions[number]]
+        if number not in scored:
+            measured = {key: measured[key] for key in ("cv", "cv_error")}
+        entries.append(replace(entry, changes=changed, **measured))
     return entries
 
 

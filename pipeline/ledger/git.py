@@ -13,6 +13,8 @@ from pathlib import Path
 
 from pipeline.errors import PodiumError
 
+TRIAL = "podium-trial"
+
 
 def git(*arguments: str, stdin: str | None = None, **environment: str) -> str:
     """Runs `git ARGUMENTS` and returns what it prints, without the final newline.
@@ -55,6 +57,21 @@ def refuse_dirty(allow: bool) -> None:
     print(f"warning: not in the commit: {some}", flush=True)
 
 
+def check_can_tag() -> None:
+    """Makes a tag and removes it again, so that no submission is spent or scored that could not be marked.
+
+    Raises: PodiumError with git's own words and what may help.
+    """
+    try:
+        git("tag", "-f", "-a", TRIAL, "-m", "a trial", "HEAD")
+        git("tag", "-d", TRIAL)
+    except PodiumError as error:
+        raise PodiumError(
+            f"no tag can be made here, and each submission gets one: {str(error)[:300]} "
+            "(user.name and user.email must be set; with tag.gpgSign there must be a key)"
+        ) from None
+
+
 def numbered_tags(prefix: str) -> dict[int, str]:
     """Returns {number: full commit hash} of the tags `prefix`-1, `prefix`-2 and so on, in rising order."""
     listed = git("for-each-ref", "--format=%(refname:short) %(objectname) %(*objectname)", f"refs/tags/{prefix}-*")
@@ -77,6 +94,29 @@ def file_at(revision: str, path: str) -> str | None:
         return git("show", f"{revision}:./{path}") + "\n"
     except PodiumError:
         return None
+
+
+def fetch_contents(revisions: list[str]) -> None:
+    """Has git fetch what this clone lacks of these commits' files: one made with --filter=blob:none lacks most.
+
+    Raises: PodiumError where it cannot.
+    """
+    if not revisions:
+        return
+    listed = git("rev-list", "--objects", "--no-walk", "--missing=print", *revisions).splitlines()
+    missing = [line[1:] for line in listed if line.startswith("?")]
+    if not missing:
+        return
+    try:
+        promised = git("config", "--get-regexp", r"^remote\..*\.promisor$").splitlines()[0]
+        remote = promised.removeprefix("remote.").partition(".promisor")[0]
+        # In one request; git itself would fetch each file when it is looked at.
+        git("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--stdin", remote, stdin="\n".join(missing))
+    except PodiumError as error:
+        raise PodiumError(
+            f"this clone lacks {len(missing)} files of earlier commits, and git cannot fetch them: "
+            f"{str(error)[:200]}; try again where the remote can be reached, or clone without --filter"
+        ) from None
 
 
 def commit_on(base: str, files: dict[str, str], message: str) -> str:

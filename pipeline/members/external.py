@@ -28,12 +28,27 @@ def train(split: Split, start: Start, folder: Path, run: Run) -> None:
     file = Path(start.settings.file)
     predictions = read_predictions(file, start.competition)
     for part, rows in (("the fold", split.fold), ("the holdout", split.holdout)):
-        missing = rows.join(predictions, on="id", how="anti", maintain_order="left")["id"]
-        if len(missing):
-            raise PodiumError(
-                f"{file}: {len(missing)} of {len(rows)} ids of {part} are missing, the first is {missing[0]}"
-            )
+        check_ids(file, predictions, rows, part)
     save_external(predictions, start.settings, start.competition, folder)
+
+
+def check_ids(file: Path, predictions: pl.DataFrame, rows: pl.DataFrame, part: str) -> None:
+    """Raises PodiumError where `predictions` lack an id of `rows`, which are `part` of the competition's."""
+    missing = rows.join(predictions, on="id", how="anti", maintain_order="left")["id"]
+    if len(missing):
+        alike = [name for name in predictions["id"] if _as_number(name) == _as_number(missing[0])]
+        hint = f' (did you mean "{alike[0]}", as it stands in the file?)' if alike else ""
+        raise PodiumError(
+            f"{file}: {len(missing)} of {len(rows)} ids of {part} are missing, the first is {missing[0]}{hint}"
+        )
+
+
+def _as_number(name: str) -> float | str:
+    """Returns what an id comes to where a table has read it as a number, or has put blanks around it."""
+    try:
+        return float(name)
+    except ValueError:
+        return name.strip()
 
 
 def read_predictions(file: Path, competition: Competition) -> pl.DataFrame:

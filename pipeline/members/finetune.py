@@ -16,7 +16,6 @@ from pipeline.competitions.task import Competition
 from pipeline.data.folds import Split, group_keys
 from pipeline.data.rows import swapped
 from pipeline.data.text import Encoded
-from pipeline.errors import PodiumError
 from pipeline.inference.network_member import encoded_rows
 from pipeline.members.context import Run, Start
 from pipeline.models.backbones.tokenizer import load_tokenizer
@@ -52,11 +51,7 @@ def open_run(split: Split, start: Start, settings: NetworkSettings, run: Run) ->
     """Returns the backbone, tokenizer and device that `start` names.
 
     A quick look prints a few rows as the network will read them.
-
-    Raises: PodiumError where the sides are to be swapped for an answer, and must not be.
     """
-    if settings.inference.swap and start.competition.kind.mirror is None:
-        raise PodiumError(f"{run.label}: inference.swap needs two sides that may change places")
     base = run.artifacts.base(settings.backbone, settings.inference.precision)
     opened = OpenRun(
         run.label,

@@ -26,6 +26,7 @@ from pipeline.kinds import KINDS
 from pipeline.members.auxiliary import source_of
 from pipeline.settings.auxiliary import Auxiliary
 from pipeline.settings.backbones import NoBackbone
+from pipeline.settings.encoder import BUILD, Encoder
 from pipeline.settings.finetuning import NetworkSettings
 
 SHARED = (
@@ -55,8 +56,11 @@ def resolve(name: str, params: Params, competition: Competition, artifacts: Arti
     settings, network = params.members[name], {}
     kind = KINDS[settings.kind]
     module = kind.trainer.split(":")[0]
+    files = {key: _content(Path(file), f"members.{name}.{key}") for key, file in settings.files().items()}
     if isinstance(settings, NetworkSettings):
-        network = {"backbone": _backbone(name, settings, artifacts), "max_attempts": params.guard.max_attempts}
+        about = artifacts.backbone_facts(settings.backbone)
+        check_network(name, settings, competition, about)
+        network = {"backbone": str(about["sha256"]), "max_attempts": params.guard.max_attempts}
         network["auxiliary"] = _auxiliary(name, settings.auxiliary)
         settings = _with_precision(name, settings)
     return {
@@ -67,7 +71,7 @@ def resolve(name: str, params: Params, competition: Competition, artifacts: Arti
         "code": fingerprint(module, alone=SHARED, without=UNCOUNTED),
         "kind": {key: getattr(kind, key) for key in DECIDES},
         "libraries": {library: _version(library) for library in libraries(module)},
-        "files": {key: _content(Path(file), f"members.{name}.{key}") for key, file in settings.files().items()},
+        "files": files,
     } | network
 
 
@@ -116,22 +120,44 @@ def resolve_pretraining(name: str, params: Params, artifacts: Artifacts) -> dict
     }
 
 
-def _backbone(name: str, member: NetworkSettings, artifacts: Artifacts) -> str:
-    """Returns the content hash of the member's backbone, after checking that the two fit together."""
-    about = artifacts.backbone_facts(member.backbone)
+def check_network(name: str, member: NetworkSettings, competition: Competition, about: Mapping[str, Any]) -> None:
+    """Raises PodiumError where a network's settings do not fit its competition, the user's own code, or its backbone.
+
+    about: what is known of the backbone; see Artifacts.backbone_facts.
+    """
+    where = f"params.yaml: members.{name}"
+    if member.inference.swap and competition.kind.mirror is None:
+        raise PodiumError(f"{where}.inference.swap: needs two sides that may change places")
+    if isinstance(member, Encoder) and member.network:
+        _check_code(member.network)
+    if not about:
+        return
     if about["family"] != member.kind:
         raise PodiumError(
-            f"params.yaml: members.{name}: kind {member.kind} needs an {member.kind} as backbone; "
+            f"{where}: kind {member.kind} needs an {member.kind} as backbone; "
             f"{member.backbone} is an {about['family']} ({about['architecture']})"
         )
     limit = about["positions"]
     for key, tokens in {"max_tokens": member.max_tokens, "inference.long_tokens": member.inference.long_tokens}.items():
         if limit is not None and tokens is not None and tokens > limit:
             raise PodiumError(
-                f"params.yaml: members.{name}.{key}: {tokens} is more than the {limit} positions of "
-                f"backbone {member.backbone}"
+                f"{where}.{key}: {tokens} is more than the {limit} positions of backbone {member.backbone}"
             )
-    return str(about["sha256"])
+    if about["layers"] is not None and (fresh := member.training.reinit_layers) > about["layers"]:
+        raise PodiumError(
+            f"{where}.training.reinit_layers: {fresh} is more than the {about['layers']} layers of "
+            f"backbone {member.backbone}"
+        )
+
+
+def _check_code(file: str) -> None:
+    """Raises PodiumError where a custom network's file is no Python, or does not define what it must; runs nothing."""
+    try:
+        names = compile(Path(file).read_bytes(), file, "exec").co_names
+    except (SyntaxError, ValueError) as error:
+        raise PodiumError(f"{file}: {type(error).__name__}: {' '.join(str(error).split())}") from None
+    if BUILD not in names:
+        raise PodiumError(f"{file}: expected a function {BUILD}(backbone, task, classes), found none")
 
 
 def _content(file: Path, key: str) -> str:

@@ -20,10 +20,7 @@ from pipeline.data.text import views_of
 from pipeline.errors import PodiumError
 from pipeline.models.heads import ChoiceHead, Ends, EquivariantHead, PlainHead, Pooling, SymmetricHead
 from pipeline.settings.decoder import Decoder
-from pipeline.settings.encoder import Encoder
-
-FUNCTION = "build"
-"""What a custom network's file must define: build(backbone, task, classes) -> torch.nn.Module."""
+from pipeline.settings.encoder import BUILD, Encoder
 
 APART = 0.02
 """Standard deviation over the rows up to which a network that begins at the prior may tell them apart: it adds less
@@ -151,16 +148,16 @@ def _custom(backbone: nn.Module, source: str, name: str, task: Task, outputs: in
     scope: dict[str, Any] = {}
     try:
         exec(compile(source, name, "exec"), scope)
-        if FUNCTION not in scope:
-            raise PodiumError(f"{name}: expected a function {FUNCTION}(backbone, task, classes), found none")
-        build: Callable[..., nn.Module] = scope[FUNCTION]
+        if BUILD not in scope:
+            raise PodiumError(f"{name}: expected a function {BUILD}(backbone, task, classes), found none")
+        build: Callable[..., nn.Module] = scope[BUILD]
         network = build(backbone, task, outputs)
     except PodiumError:
         raise
     except Exception as error:
         raise PodiumError(f"{name}: {type(error).__name__}: {' '.join(str(error).split())}") from error
     if not isinstance(network, nn.Module):
-        raise PodiumError(f"{name}: expected {FUNCTION} to return a torch.nn.Module, found {type(network).__name__}")
+        raise PodiumError(f"{name}: expected {BUILD} to return a torch.nn.Module, found {type(network).__name__}")
     return network
 
 

@@ -18,6 +18,7 @@ from pipeline.data.rows import field_characters
 from pipeline.files import read_json
 from pipeline.inference.passes import FIRST, combined, passes_of
 from pipeline.inference.predict import open_member
+from pipeline.models.backbones.foresight import layer_parameters
 from pipeline.models.saved import read_member
 from pipeline.settings.finetuning import NetworkSettings
 
@@ -46,7 +47,7 @@ def member_workload(
     characters = float(np.sum(list(field_characters(rows, competition.kind.fields).values())))
     return entry | {
         "work": {
-            "parameters": _layer_parameters(config),
+            "parameters": layer_parameters(config),
             "layers": config["num_hidden_layers"],
             "hidden": config["hidden_size"],
             "bytes": sum(file.stat().st_size for folder in {model, base} for file in folder.rglob("*.safetensors")),
@@ -56,16 +57,6 @@ def member_workload(
             "characters_per_token": round(max(characters, 1.0) / max(tokens, 1), 4),
         }
     }
-
-
-def _layer_parameters(config: dict[str, Any]) -> int:
-    """Returns the number of weights that every token is multiplied with: all but the embeddings."""
-    hidden, middle = config["hidden_size"], config["intermediate_size"]
-    heads = config["num_attention_heads"]
-    keys = config.get("num_key_value_heads") or heads
-    gates = 3 if config.get("hidden_act", "").startswith(("silu", "gelu_pytorch")) else 2
-    attention = 2 * hidden * hidden + 2 * hidden * hidden * keys // heads
-    return int(config["num_hidden_layers"] * (attention + gates * hidden * middle))
 
 
 def _gains(

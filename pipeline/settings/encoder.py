@@ -9,6 +9,9 @@ from pipeline.settings.finetuning import NetworkSettings
 from pipeline.settings.member import below_external
 from pipeline.settings.optimisation import Attention
 
+BUILD = "build"
+"""What a custom network's file must define: build(backbone, task, classes) -> torch.nn.Module."""
+
 
 @section
 class Encoder(NetworkSettings):

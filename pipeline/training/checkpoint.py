@@ -5,7 +5,6 @@ Checkpoints live in work/checkpoints/, outside of DVC's outputs, which DVC delet
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -18,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from pipeline.errors import PodiumError
-from pipeline.files import atomic_file, remove_partials
+from pipeline.files import atomic_file, exclusive, remove_partials
 
 if TYPE_CHECKING:  # tabular members come through here, too, and need no torch
     from torch import Tensor
@@ -91,17 +89,8 @@ def checkpoint(label: str, key: str) -> Iterator[Checkpoint]:
 
     Raises: PodiumError where another process holds the same run.
     """
-    ROOT.mkdir(parents=True, exist_ok=True)
     folder = ROOT / f"{label}-{key[:16]}"
-    with (ROOT / f"{label}.lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            raise PodiumError(f"{label}: process {lock.read().strip()} is training it already") from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+    with exclusive(ROOT / f"{label}.lock", label, "is training it"):
         for other in ROOT.glob(f"{label}-{'?' * 16}"):
             if other != folder:
                 print(f"{label}: settings, data or code changed since it was interrupted: it starts afresh", flush=True)

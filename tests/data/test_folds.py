@@ -18,7 +18,15 @@ from support import ROOT, preference_rows, run_module, write_artifacts
 from pipeline.artifacts import HOLDOUT, Artifacts
 from pipeline.competitions.registry import load_competition
 from pipeline.competitions.task import Competition, Label
-from pipeline.data.folds import assign_folds, assign_times, group_keys, group_words, split_rows
+from pipeline.data.folds import (
+    Parts,
+    assign_folds,
+    assign_times,
+    check_stack_parts,
+    group_keys,
+    group_words,
+    split_rows,
+)
 from pipeline.data.shared_lines import share_in_common
 from pipeline.errors import PodiumError
 from pipeline.ingest.prepare import prepare
@@ -305,8 +313,8 @@ def test_a_line_is_in_common_only_with_another_part() -> None:
 
 
 def test_a_class_needs_a_row_in_every_fold_and_a_number_does_not(spooky: Competition) -> None:
-    folds, groups = np.arange(9) % 3, np.arange(9)
+    each = Parts(pl.Series(range(9)), np.arange(9), np.arange(9), np.arange(9) % 3)
     many = replace(spooky, classes=tuple("abcdefghi"))
     with pytest.raises(PodiumError, match=r"3 folds need that many rows of the largest class .*, found 1"):
-        stage.check_stack_parts(groups, np.arange(9), folds, many)
-    stage.check_stack_parts(groups, np.arange(9), folds, replace(spooky, outcome="numbers", classes=()))
+        check_stack_parts(each, many, range(3))
+    check_stack_parts(each, replace(spooky, outcome="numbers", classes=()), range(3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from pipeline.kaggle.sync import _with_changes, record_scores
 from pipeline.ledger.agreement import Agreement, agreement, agreement_lines, pearson, prediction_interval
 from pipeline.ledger.compare import comparison, submitted_entries
 from pipeline.ledger.git import git, numbered_tags
-from pipeline.ledger.history import describe_changes
+from pipeline.ledger.history import changed_params, describe_changes
 from pipeline.ledger.ledger import Entry, ledger_text, parse_ledger
 
 
@@ -64,6 +65,50 @@ def test_dvc_alone_shows_params_cv_and_lb_of_two_submissions(history: Path) -> N
     assert shown["lb.json"]["public"] == {"old": 1.065, "new": 1.03, "diff": pytest.approx(-0.035)}
     assert shown["metrics/cv.json"]["stack.score"]["new"] == 1.01
     assert "members.shape.seed" in dvc("params", "diff", "lb-1", "lb-2", cwd=history)
+
+
+@pytest.fixture
+def partial_clone(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A clone that has the files of its newest commit alone, as the working directory."""
+    run("git", "clone", "-q", "--no-local", "--bare", str(root), str(tmp_path / "remote"), cwd=tmp_path)
+    for key in ("allowFilter", "allowAnySHA1InWant"):
+        run("git", "config", f"uploadpack.{key}", "true", cwd=tmp_path / "remote")
+    remote = f"file://{tmp_path / 'remote'}"
+    run("git", "clone", "-q", "--filter=blob:none", remote, str(tmp_path / "clone"), cwd=tmp_path)
+    monkeypatch.chdir(tmp_path / "clone")
+    return tmp_path
+
+
+def test_a_clone_without_old_files_fetches_them(root: Path, partial_clone: Path) -> None:
+    found = comparison(markdown=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        assert found == comparison(markdown=False)
+
+
+def test_old_files_that_cannot_be_fetched_are_one_line(partial_clone: Path) -> None:
+    (partial_clone / "remote").rename(partial_clone / "moved")
+    with pytest.raises(PodiumError) as caught:
+        changed_params([("lb-1", "lb-2")])
+    assert re.match(
+        r"this clone lacks \d+ files of earlier commits, and git cannot fetch them: git fetch: ", str(caught.value)
+    )
+    assert "\n" not in str(caught.value)
+
+
+def test_dvc_is_not_waited_for_without_end(history: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.ledger.history.SECONDS", 0.01)
+    with pytest.raises(PodiumError, match=r"^dvc params diff: no answer for 0\.01 s about lb-1, lb-2; stopped$"):
+        changed_params([("lb-1", "lb-2")])
+
+
+def test_what_dvc_refuses_is_one_line(history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("git", "clone", "-q", str(history), str(tmp_path / "clone"), cwd=tmp_path)
+    monkeypatch.chdir(tmp_path / "clone")
+    Path(".dvc/config").write_text("[nonsense\n")
+    with pytest.raises(PodiumError) as caught:
+        changed_params([("sub-1", "sub-2")])
+    assert "\n" not in str(caught.value)
 
 
 def test_what_the_ledger_holds_is_what_the_tags_say(history: Path) -> None:

@@ -22,7 +22,7 @@ from pipeline.kaggle.publish import PACKAGE, RECORD, Published, commit_published
 from pipeline.kaggle.push import filled_metadata
 from pipeline.kaggle.submit import SUBMISSION_FILE, description, submit
 from pipeline.kaggle.sync import sync
-from pipeline.ledger.git import numbered_tags, tag_message
+from pipeline.ledger.git import git, numbered_tags, tag_message
 from pipeline.ledger.ledger import NO_SCORE, parse_ledger
 
 
@@ -205,6 +205,25 @@ def test_a_file_competition_gets_its_file(server: KaggleServer, repository: Path
     assert json.loads(tag_message("sub-1"))["elapsed_seconds"] == 12.5
     assert go(spooky) == "sub-1"
     assert len(server.submissions) == 1
+
+
+@pytest.mark.parametrize("fault", ["no identity", "no key"])
+def test_no_submission_is_spent_that_could_not_be_tagged(
+    server: KaggleServer, repository: Path, lmsys: Competition, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    published(lmsys)
+    if fault == "no identity":
+        for name in ("AUTHOR", "COMMITTER"):
+            monkeypatch.delenv(f"GIT_{name}_NAME")
+            monkeypatch.delenv(f"GIT_{name}_EMAIL")
+        git("config", "user.useConfigOnly", "true")
+    else:
+        git("config", "tag.gpgSign", "true")
+        git("config", "gpg.program", "false")
+    line = refusal(lmsys)
+    assert line.startswith("no tag can be made here, and each submission gets one: git tag: ")
+    assert server.called("CreateCodeSubmission") == []
+    assert git("tag") == ""
 
 
 @pytest.mark.parametrize("text", [None, "{", '{"stack": {}}'])

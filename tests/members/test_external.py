@@ -58,6 +58,8 @@ def test_predictions_come_back_by_id_and_unknown_rows_are_nan(
         (lambda f: f.drop("winner_tie"), 'column "winner_tie" is missing'),
         (lambda f: f.rename({"winner_tie": "winer_tie"}), '(did you mean "winer_tie"?)'),
         (lambda f: f.filter(pl.col("id") != "1025"), "1 of 8 ids of the fold are missing, the first is 1025"),
+        (lambda f: f.with_columns(pl.col("id") + ".0"), 'the first is 1024 (did you mean "1024.0", as it stands'),
+        (lambda f: f.with_columns(id=" " + pl.col("id")), 'the first is 1024 (did you mean " 1024", as it stands'),
         (lambda f: f.filter(pl.col("id") != "1035"), "1 of 8 ids of the holdout are missing, the first is 1035"),
         (lambda f: pl.concat([f, f[:1]]), 'column "id": id 1000 stands more than once'),
         (lambda f: f.with_columns(winner_tie=pl.lit(0.9)), "id 1000: expected probabilities that sum to 1, found ["),

@@ -16,7 +16,12 @@ from typing import Any
 from pipeline.artifacts import FACTS
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, sha256_file, write_json
-from pipeline.models.backbones.tokenizer import finish_decoder_tokenizer, load_tokenizer, save_encoder_tokenizer
+from pipeline.models.backbones.tokenizer import (
+    find_vocabulary,
+    finish_decoder_tokenizer,
+    load_tokenizer,
+    save_encoder_tokenizer,
+)
 from pipeline.settings.backbones import Backbone, Folder, Hub, NoBackbone, Scratch
 
 # transformers and torch take seconds to import, and this stage runs for everybody: each is imported where it is used.
@@ -43,7 +48,8 @@ def obtain(name: str, settings: Backbone, texts: Callable[[], list[str]], folder
     source.mkdir()
     where = _bring(name, settings, texts, source)
     try:
-        _complete(source)
+        complete(source)
+        load_tokenizer(source)
         kind = family(source)
         numbers = _finish_encoder(source, folder) if kind == ENCODER else _finish_decoder(source, folder)
     except PodiumError as error:
@@ -70,7 +76,7 @@ def family(folder: Path) -> str:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED
 
-    architecture = read_json(folder / "config.json").get("model_type")
+    architecture = config_of(folder).get("model_type")
     if architecture in MASKED:
         return ENCODER
     if architecture in CAUSAL:
@@ -78,6 +84,20 @@ def family(folder: Path) -> str:
     raise PodiumError(
         f'{folder}: config.json: model_type: expected a masked or causal language model, found "{architecture}"'
     )
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """Returns the contents of config.json. Raises: PodiumError where there is none, or it is no JSON object."""
+    file = folder / "config.json"
+    try:
+        found = read_json(file)
+    except FileNotFoundError:
+        raise PodiumError(f"{folder}: no config.json") from None
+    except ValueError as error:
+        raise PodiumError(f"{folder}: config.json: expected JSON, found: {error}") from None
+    if not isinstance(found, dict):
+        raise PodiumError(f"{folder}: config.json: expected a JSON object, found {type(found).__name__}")
+    return found
 
 
 def _quiet() -> None:
@@ -104,16 +124,18 @@ def _bring(name: str, settings: Hub | Folder | Scratch, texts: Callable[[], list
     return settings.path
 
 
-def _complete(folder: Path) -> None:
-    if not (folder / "config.json").exists():
-        raise PodiumError(f"{folder}: no config.json")
+def complete(folder: Path) -> None:
+    """Raises PodiumError where a backbone's folder lacks config, weights or tokenizer; none of them is loaded."""
+    if not folder.is_dir():
+        raise PodiumError(f"{folder}: no such folder")
+    config_of(folder)
     if not any((folder / name).exists() for name in WEIGHTS):
         raise PodiumError(f"{folder}: no weights: expected one of {', '.join(WEIGHTS)}")
     for index in folder.glob("*.index.json"):
         for part in sorted(set(read_json(index)["weight_map"].values())):
             if not (folder / part).exists():
                 raise PodiumError(f"{folder}: no weights: {index.name} names {part}, which is not there")
-    load_tokenizer(folder)
+    find_vocabulary(folder)
 
 
 def _finish_encoder(source: Path, folder: Path) -> dict[str, Any]:
@@ -173,17 +195,17 @@ def _shape(config: Any, network: Any, tokenizer: Any) -> dict[str, Any]:
         "architecture": config.model_type,
         "hidden": inner.hidden_size,
         "layers": inner.num_hidden_layers,
-        "positions": _positions(inner, tokenizer),
+        "positions": positions(inner, tokenizer),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
     }
 
 
-def _positions(config: Any, tokenizer: Any) -> int | None:
+def positions(config: Any, tokenizer: Any = None) -> int | None:
     """Returns the longest sequence, special tokens included; None where far distances share the last entries."""
-    if getattr(config, "relative_attention", False) and not config.position_biased_input:
+    if getattr(config, "relative_attention", False) and not getattr(config, "position_biased_input", True):
         return None
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is None or tokenizer is None:
-        return positions
+    known: int | None = getattr(config, "max_position_embeddings", None)
+    if known is None or tokenizer is None:
+        return known
     # RoBERTa's table has two rows that no text can use; its tokenizer knows the length that is left.
-    return min(positions, tokenizer.model_max_length)
+    return min(known, tokenizer.model_max_length)

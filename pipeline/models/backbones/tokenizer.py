@@ -16,6 +16,12 @@ VOCABULARIES = ("tokenizer.json", "*.model", "vocab.*")
 VOCABULARY_NAMES = "tokenizer.json, spm.model, vocab.json, vocab.txt"
 
 
+def find_vocabulary(folder: Path) -> None:
+    """Raises PodiumError where there is none: without it, some classes make up a tokenizer that knows no word."""
+    if not any(any(folder.glob(pattern)) for pattern in VOCABULARIES):
+        raise PodiumError(f"{folder}: no tokenizer: expected one of {VOCABULARY_NAMES}")
+
+
 def load_tokenizer(folder: Path) -> Any:
     """Returns the transformers tokenizer of a local folder in Hugging Face layout; nothing is downloaded.
 
@@ -23,9 +29,7 @@ def load_tokenizer(folder: Path) -> Any:
     """
     from transformers import AutoTokenizer
 
-    # Without its files, some classes make up a tokenizer that knows no word.
-    if not any(any(folder.glob(pattern)) for pattern in VOCABULARIES):
-        raise PodiumError(f"{folder}: no tokenizer: expected one of {VOCABULARY_NAMES}")
+    find_vocabulary(folder)
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises bare Exceptions for broken files

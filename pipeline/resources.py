@@ -1,0 +1,80 @@
+"""What a build needs of this machine, roughly: disk for weights, memory for a network in training."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import Params
+from pipeline.settings.backbones import NoBackbone
+from pipeline.settings.decoder import Decoder
+from pipeline.settings.finetuning import NetworkSettings
+from pipeline.settings.member import MemberSettings
+
+BYTES = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "int8": 1.1, "nf4": 0.6}
+"""Per weight, with the scales of quantised ones."""
+KEPT = 2
+"""What a stage makes lies in artifacts/ and once more in DVC's cache, which links only where the disk can."""
+PLAIN_MEMBER = 20_000_000
+"""Bytes of a fold model without a network, at most."""
+ADAPTERS = 0.02
+"""Weights of adapters, as a share of their base's."""
+ADAM = 16.0
+"""Bytes per weight in fine-tuning: the weight, its gradient, and two moments, all in fp32."""
+CGROUPS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+
+def model_bytes(member: MemberSettings, about: Mapping[str, Any]) -> float:
+    """Returns the size of one fold model; `about` is what is known of its backbone."""
+    if not isinstance(member, NetworkSettings):
+        return PLAIN_MEMBER
+    weights = about.get("parameters", 0)
+    return weights * (ADAPTERS * BYTES["fp32"] if isinstance(member, Decoder) else BYTES[member.inference.precision])
+
+
+def disk_needed(params: Params, facts: Mapping[str, Mapping[str, Any]], data: Path) -> float:
+    """Returns about how many bytes a whole build writes; `facts` is what is known of each backbone."""
+    tables = sum(file.stat().st_size for file in data.glob("*") if file.is_file())
+    needed = float(tables)
+    for name, backbone in params.backbones.items():
+        weights = facts.get(name, {}).get("parameters", 0) * BYTES["fp32"]
+        trained = not isinstance(backbone, NoBackbone) and backbone.pretrain.epochs > 0
+        needed += weights * (2 if trained else 1)
+    for member in params.members.values():
+        models = len(params.folds.ids if member.folds is None else member.folds) + params.refit
+        needed += models * model_bytes(member, facts.get(member.backbone, {}))
+    return KEPT * needed
+
+
+def memory_needed(member: NetworkSettings, about: Mapping[str, Any]) -> float:
+    """Returns about how many bytes one fold model's training holds, activations left out."""
+    weights = about.get("parameters", 0)
+    if isinstance(member, Decoder):
+        return weights * (BYTES[member.inference.precision] + ADAPTERS * ADAM)
+    return weights * ADAM
+
+
+def free_disk(folder: Path = Path()) -> int:
+    """Returns the free bytes where `folder` is."""
+    return shutil.disk_usage(folder).free
+
+
+def memory() -> tuple[str, int]:
+    """Returns where networks are trained, "GPU" or "memory", and how many bytes it has."""
+    if shutil.which("nvidia-smi"):
+        query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+        try:
+            said = subprocess.run(query, capture_output=True, text=True, check=False, timeout=10).stdout.split()
+        except (OSError, subprocess.TimeoutExpired):
+            said = []
+        if said and said[0].isdecimal():
+            return "GPU", int(said[0]) * 2**20
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for file in CGROUPS:  # a container may have less than the machine
+        if file.is_file() and (text := file.read_text().strip()).isdecimal():
+            limits.append(int(text))
+    return "memory", min(limits)

@@ -1,0 +1,260 @@
+"""`make check` says before anything is trained what a late stage would refuse: one line for each, with its key."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from competition_files import LMSYS
+from support import ROOT, preference_rows, write_artifacts, write_external
+
+from pipeline import check
+from pipeline.artifacts import HOLDOUT, Artifacts
+from pipeline.check import Findings, Plan, check_writable, look
+from pipeline.competitions.registry import load_competition
+from pipeline.competitions.task import Competition
+from pipeline.config import Params
+from pipeline.data.demo import generate, write
+from pipeline.errors import PodiumError
+from pipeline.validation import validated
+
+NETWORK: dict[str, Any] = {"max_tokens": 64, "training": {"schedule": {"rate": 1e-4}}}
+ENCODER = NETWORK | {"kind": "encoder", "backbone": "bert"}
+DECODER = NETWORK | {"kind": "decoder", "backbone": "llama"}
+LINEAR = {"kind": "tabular", "backbone": "none", "model": "logistic"}
+SCRATCH = {"source": "scratch", "hidden": 32, "heads": 2, "layers": 2, "positions": 128}
+ALL = frozenset(check.EARLY)
+
+
+def params(**changes: Any) -> Params:
+    """Settings with one linear member, three folds and two backbones; `changes` replace whole sections."""
+    given = {
+        "data": {"path": "votes", "competition": "lmsys"},
+        "demo": {"train_rows": 100, "test_rows": 10, "seed": 1},
+        "folds": {"ids": [0, 1, 2], "holdout": 0.1, "seed": 1},
+        "threads": 1,
+        "members": {"words": LINEAR},
+        "stack": {"candidates": ["mean"], "seed": 1},
+        "package": {"owner": "me", "slug": "some-package", "title": "Some package", "budget_seconds": 32400},
+    } | changes
+    backbones = {"none": {"source": "none"}, "bert": SCRATCH | {"architecture": "deberta-v3"}}
+    backbones |= {"llama": SCRATCH | {"architecture": "llama"}} | changes.get("backbones", {})
+    return validated(Params, given | {"backbones": backbones}, "params.yaml")
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with the files of a competition and a plentiful machine."""
+    write(generate(120, 10, 1), tmp_path / "votes")
+    (tmp_path / ".venv").symlink_to(ROOT / ".venv")
+    (tmp_path / "external").mkdir()
+    shutil.copy(ROOT / "requirements.lock", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(check, "free_disk", lambda: 10**12)
+    monkeypatch.setattr(check, "memory", lambda: ("memory", 10**11))
+    return tmp_path
+
+
+def found(given: Params, fresh: frozenset[str] = frozenset()) -> Findings:
+    """What the checks find, after a look that each finding is one line."""
+    findings = look(Plan(given, load_competition(given.data.competition), Artifacts(), fresh))
+    assert [name for name, _, _ in findings.looked] == list(check.CHECKS)
+    assert not any("\n" in line for line in (*findings.errors, *findings.warnings))
+    return findings
+
+
+def prepared(place: Path, groups: int, folds: np.ndarray | None = None) -> pl.DataFrame:
+    """What `prepare` leaves of 60 rows with that many different prompts, and maybe `folds`."""
+    rows = preference_rows(60)
+    rows = rows.with_columns(pl.Series("prompt", [[f"Question {row % groups}?"] for row in range(60)]))
+    write_artifacts(place, rows, load_competition("lmsys"), np.arange(60) % 3 if folds is None else folds)
+    return rows
+
+
+def backbone(folder: Path, **config: Any) -> Path:
+    """A folder with what a backbone needs, without a sound byte in it."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    for name in ("model.safetensors", "tokenizer.json"):
+        (folder / name).write_bytes(b"")
+    return folder
+
+
+ROBERTA = {"model_type": "roberta", "hidden_size": 1024, "num_hidden_layers": 24, "vocab_size": 50265}
+ROBERTA |= {"intermediate_size": 4096, "num_attention_heads": 16, "max_position_embeddings": 514}
+
+
+def test_a_sound_plan_is_fine(place: Path) -> None:
+    findings = found(params(members={"words": LINEAR, "one": ENCODER, "two": DECODER}))
+    assert findings.errors == findings.warnings == []
+    assert {word for _, _, word in findings.looked} == {"fine"}
+
+
+def test_the_competitions_files_are_glanced_at(place: Path) -> None:
+    (place / "votes/test.csv").write_text("id,prompt\n1,x\n")
+    assert found(params()).errors == ['votes/test.csv: missing column "response_a", found "id", "prompt"']
+    write(generate(120, 10, 1), place / "votes")
+    table = pl.read_csv(place / "votes/train.csv", infer_schema=False)
+    table.with_columns(pl.lit("7").alias(LMSYS.label.one_hot[0])).write_csv(place / "votes/train.csv")
+    assert "votes/train.csv: row 1 (id " in found(params()).errors[0]
+    assert "no such folder" in found(params(data={"path": "vote", "competition": "lmsys"})).errors[0]
+
+
+def test_what_the_demo_will_generate_is_not_missed(place: Path) -> None:
+    assert found(params(data={"path": "data/demo", "competition": "lmsys"})).errors == []
+
+
+@pytest.mark.parametrize(
+    ("member", "expected"),
+    [
+        (ENCODER | {"max_tokens": 600}, ""),  # deberta-v3 has no limit
+        (DECODER | {"max_tokens": 600}, "members.one.max_tokens: 600 is more than the 128 positions of backbone llama"),
+        (
+            ENCODER | {"backbone": "llama"},
+            "members.one: kind encoder needs an encoder as backbone; llama is an decoder",
+        ),
+        (
+            ENCODER | {"training": NETWORK["training"] | {"reinit_layers": 3}},
+            "members.one.training.reinit_layers: 3 is more than the 2 layers of backbone bert",
+        ),
+        (ENCODER | {"network": "external/mine.py"}, "members.one.network: external/mine.py: no such file"),
+        (ENCODER | {"network": "external/broken.py"}, "external/broken.py: SyntaxError: "),
+        (ENCODER | {"network": "external/empty.py"}, "external/empty.py: expected a function build(backbone, task"),
+        (ENCODER | {"network": "external/good.py"}, ""),
+        (
+            {"kind": "external", "backbone": "none", "file": "external/x.csv"},
+            "members.one.file: external/x.csv: no such",
+        ),
+    ],
+)
+def test_a_member_that_cannot_be(place: Path, member: dict[str, Any], expected: str) -> None:
+    for name, text in {"broken": "def build(:", "empty": "x = 1", "good": "def build(b, t, c): raise 1"}.items():
+        (place / f"external/{name}.py").write_text(text)
+    errors = found(params(members={"words": LINEAR, "one": member})).errors
+    assert len(errors) == (1 if expected else 0), errors
+    assert not expected or expected in errors[0]
+
+
+def test_both_orders_need_sides_that_change_places(place: Path) -> None:
+    data = {"path": "data/demo", "competition": "spooky"}
+    errors = found(params(members={"one": ENCODER | {"inference": {"swap": True}}}, data=data)).errors
+    assert errors == ["params.yaml: members.one.inference.swap: needs two sides that may change places"]
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda folder: None, "backbones.mine.path: backbone: no such folder"),
+        (lambda folder: folder.mkdir(), "backbones.mine.path: backbone: no config.json"),
+        (lambda folder: (backbone(folder), (folder / "config.json").write_text("{"))[0], "config.json: expected JSON"),
+        (lambda folder: (backbone(folder, **ROBERTA) / "model.safetensors").unlink(), "no weights: expected one of"),
+        (lambda folder: (backbone(folder, **ROBERTA) / "tokenizer.json").unlink(), "no tokenizer: expected one of"),
+        (lambda folder: backbone(folder, model_type="robot"), 'causal language model, found "robot"'),
+        (lambda folder: backbone(folder, **ROBERTA), "max_tokens: 600 is more than the 514 positions of backbone mine"),
+    ],
+)
+def test_a_folder_that_is_no_fitting_backbone(place: Path, make: Callable[[Path], Any], expected: str) -> None:
+    make(Path("backbone"))
+    asked = {"one": ENCODER | {"backbone": "mine", "max_tokens": 600}}
+    errors = found(params(members=asked, backbones={"mine": {"source": "path", "path": "backbone"}})).errors
+    assert len(errors) == 1
+    assert expected in errors[0]
+
+
+def test_text_for_pretraining_is_there(place: Path) -> None:
+    pretrain = {"epochs": 1, "schedule": {"rate": 1e-3}, "files": ["external/more.txt"]}
+    bert = SCRATCH | {"architecture": "deberta-v3", "pretrain": pretrain}
+    errors = found(params(backbones={"bert": bert})).errors
+    assert errors == ["params.yaml: backbones.bert.pretrain.files: external/more.txt: no such file"]
+
+
+def test_a_teammates_file_has_every_id(place: Path, lmsys: Competition) -> None:
+    mate = {"kind": "external", "backbone": "none", "file": "external/mate.csv"}
+    rows = prepared(place, 30, np.where(np.arange(60) < 30, 0, np.where(np.arange(60) < 50, 1, HOLDOUT)))
+    write_external(place, "mate", rows.head(59), lmsys, 1.0)
+    asked = params(members={"words": LINEAR, "mate": mate}, folds={"ids": [0, 1], "holdout": 0.1, "seed": 1})
+    lacking = "external/mate.csv: 1 of 60 ids of the training rows are missing, the first is 1059"
+    assert found(asked, frozenset(["prepare"])).errors == [lacking]
+    assert found(asked, ALL).errors == [lacking]
+    assert "ids of the training rows are missing" in found(asked).errors[0]  # those of train.csv are other ones
+    partial = params(
+        members={"words": LINEAR, "mate": mate | {"folds": [0]}}, folds={"ids": [0, 1], "holdout": 0.1, "seed": 1}
+    )
+    assert found(partial, ALL).errors == [lacking.replace("60", "40")]
+    assert found(params(members={"mate": mate})).warnings == [
+        "params.yaml: members: all are of kind external, and know no row of a hidden test file: it gets the prior"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("groups", "members", "ids", "expected"),
+    [
+        (
+            3,
+            {"a": LINEAR},
+            [0, 1, 2],
+            "3 folds and a holdout need at least 4 different first prompts, the training rows",
+        ),
+        (4, {"a": LINEAR}, [0, 1], "folds.ids: with 2 folds the stack needs 4 different first prompts"),
+        (20, {"a": LINEAR | {"folds": [0]}, "b": LINEAR | {"folds": [1]}}, [0, 1, 2], "by all (a [0], b [1]); nothing"),
+        (4, {"a": LINEAR, "b": LINEAR | {"folds": [0, 1]}}, [0, 1, 2], "with 2 folds the stack needs 4 different"),
+        (20, {"a": LINEAR, "b": LINEAR | {"folds": [0, 1]}}, [0, 1, 2], ""),
+    ],
+)
+def test_folds_that_the_stack_cannot_use(
+    place: Path, groups: int, members: dict[str, Any], ids: list[int], expected: str
+) -> None:
+    prepared(place, groups)
+    errors = found(
+        params(members=members, folds={"ids": ids, "holdout": 0.1, "seed": 1}), frozenset(["prepare"])
+    ).errors
+    assert len(errors) == (1 if expected else 0), errors
+    assert not expected or expected in errors[0]
+
+
+def test_a_disk_and_a_memory_that_are_too_small(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone(place / "backbone", **ROBERTA)
+    asked = params(
+        members={"one": ENCODER | {"backbone": "mine"}}, backbones={"mine": {"source": "path", "path": "backbone"}}
+    )
+    assert found(asked).warnings == []
+    monkeypatch.setattr(check, "free_disk", lambda: 5 * 10**9)
+    monkeypatch.setattr(check, "memory", lambda: ("memory", 4 * 10**9))
+    findings = found(asked)
+    assert len(findings.errors) == 1
+    assert re.match(r"the disk: about 11\.\d GB are needed .*, 5\.0 GB are free", findings.errors[0])
+    assert findings.warnings == [
+        "params.yaml: members.one.backbone: mine needs about 5.7 GB in training, before any batch; "
+        "the memory has 4.0 GB"
+    ]
+
+
+@pytest.mark.parametrize(("seconds", "warned"), [(60, True), (300, False), (43200, False), (90000, True)])
+def test_a_budget_that_no_competition_has(place: Path, seconds: int, warned: bool) -> None:
+    package = {"owner": "me", "slug": "some-package", "title": "Some package", "budget_seconds": seconds}
+    assert [f"found {seconds}" in line for line in found(params(package=package)).warnings] == [True] * warned
+
+
+def test_libraries_that_the_package_would_miss(place: Path) -> None:
+    (place / ".venv").unlink()
+    assert found(params()).errors == [f".venv/wheels: expected a wheel of {wheel()}, found none; run `make setup`"]
+
+
+def wheel() -> str:
+    """The first library that every package brings along, with its version."""
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    return next(line for line in lines if line.startswith("lightgbm==")).split()[0].replace("==", " ")
+
+
+def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
+    check_writable(tmp_path / "not" / "there" / "yet")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PodiumError, match=r"file: DVC must write there, and cannot: Not a directory"):
+        check_writable(tmp_path / "file" / "cache")
