@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import is_dataclass
 from pathlib import Path
 from types import UnionType
@@ -18,6 +17,8 @@ from ruamel.yaml.error import YAMLError
 from pipeline.errors import PodiumError, nearest
 
 T = TypeVar("T")
+MOST_BYTES, MOST_VALUES = 4_000_000, 200_000
+"""Of a YAML file. Some lines of aliases in aliases (&, *) stand for more values than there is memory."""
 
 
 def read_yaml(path: Path) -> Any:
@@ -37,29 +38,37 @@ def parse_yaml(content: bytes, source: str) -> Any:
     Raises: PodiumError in one line that starts with `source`, for a key that stands twice or is no text, too.
     """
     text = decoded(content, source)
+    if len(content) > MOST_BYTES:
+        raise PodiumError(f"{source}: expected at most {MOST_BYTES:,} bytes, found {len(content):,}")
     try:
         value = YAML(typ="safe").load(text)
-        odd = next(_odd_keys(value), None)
     except DuplicateKeyError as error:
         line, key = error.problem_mark.line + 1, str(error.problem).partition(" with value ")[0]
         raise PodiumError(f"{source}: line {line}: {key.removeprefix('found ')}") from None
     except Exception as error:  # any type: a broken number or tag is a ValueError, KeyError or IndexError
         words = " ".join(str(error).split()) if isinstance(error, YAMLError) else f"{type(error).__name__}: {error}"
         raise PodiumError(f"{source}: not valid YAML: {words}") from None
-    if odd is not None:
-        raise PodiumError(f"{source}: key {odd}: expected a text, found {type(odd).__name__}; put it in quotes")
+    _check_values(value, source)
     return value
 
 
-def _odd_keys(value: Any) -> Iterator[Any]:
-    """Yields the keys that are no texts: JSON, through which values are checked, would make texts of them."""
-    inner = value
-    if isinstance(value, dict):
-        yield from (key for key in value if not isinstance(key, str))
-        inner = value.values()
-    if isinstance(value, dict | list):
-        for each in inner:
-            yield from _odd_keys(each)
+def _check_values(value: Any, source: str) -> None:
+    """Raises PodiumError for more values than anybody writes, and for a key that is no text: JSON, through which values
+    are checked, would make one of it."""
+    waiting, count = [value], 0
+    while waiting:
+        each = waiting.pop()
+        count += 1
+        if isinstance(each, dict):
+            if (odd := next((key for key in each if not isinstance(key, str)), None)) is not None:
+                raise PodiumError(f"{source}: key {odd}: expected a text, found {type(odd).__name__}; put it in quotes")
+            waiting += each.values()
+        elif isinstance(each, list):
+            waiting += each
+        if count + len(waiting) > MOST_VALUES:
+            raise PodiumError(
+                f"{source}: expected at most {MOST_VALUES:,} values; are there aliases in aliases (&, *)?"
+            )
 
 
 def decoded(content: bytes, source: str) -> str:

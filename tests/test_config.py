@@ -187,7 +187,7 @@ def test_a_number_that_dvc_wrote_is_a_number(tmp_path: Path) -> None:
             "params.yaml: key True: expected a text, found bool; put",
         ),
         (SHIPPED.replace("seed: 5", "seed: !!int x").encode(), "params.yaml: not valid YAML: ValueError: invalid"),
-        (SHIPPED.replace("seed: 5", "seed: &x [*x]").encode(), "params.yaml: not valid YAML: RecursionError"),
+        (SHIPPED.replace("seed: 5", "seed: &x [*x]").encode(), "params.yaml: expected at most 200,000 values"),
         (b"", "params.yaml: Input should be an object"),
     ],
 )

@@ -26,7 +26,7 @@ from pipeline.errors import PodiumError
 from pipeline.files import read_json, write_json
 from pipeline.models.backbones.loading import load_backbone
 from pipeline.models.backbones.obtain import contents_hash
-from pipeline.models.backbones.tokenizer import load_tokenizer
+from pipeline.models.backbones.tokenizer import LOCAL, load_tokenizer
 from pipeline.section import from_json
 from pipeline.settings.backbones import Pretrain
 from pipeline.training.checkpoint import Checkpoint
@@ -172,7 +172,7 @@ def _more(file: Path) -> list[str]:
 def _network(backbone: Path, masked: bool, attention: str, device: Device) -> nn.Module:
     if masked:
         return MaskedModel(load_backbone(backbone, "fp32", device.name, attention=attention)).to(device.name)
-    causal = AutoModelForCausalLM.from_pretrained(backbone, dtype=torch.float32, local_files_only=True)
+    causal = AutoModelForCausalLM.from_pretrained(backbone, dtype=torch.float32, **LOCAL)
     return CausalModel(causal).to(device.name)
 
 

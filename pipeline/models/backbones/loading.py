@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from transformers import AutoConfig, AutoModel, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
 from pipeline.errors import PodiumError
+from pipeline.models.backbones.tokenizer import LOCAL
 from pipeline.models.deberta.disentangled import use_fast_attention
 from pipeline.models.deberta.dropout import use_fast_dropout
 
@@ -39,8 +41,8 @@ def load_backbone(
     Raises: PodiumError where the folder's files do not make a network.
     """
     try:
-        config = without_dropout(AutoConfig.from_pretrained(folder, local_files_only=True), dropout)
-        options: dict[str, Any] = {"config": config, "local_files_only": True}
+        config = without_dropout(AutoConfig.from_pretrained(folder, **LOCAL), dropout)
+        options: dict[str, Any] = {"config": config} | LOCAL
         if precision not in QUANTISED:
             network = AutoModel.from_pretrained(folder, dtype=DTYPES[precision], **options).eval().to(device)
             return accelerated(network) if attention == FAST else network
@@ -48,15 +50,15 @@ def load_backbone(
         if getattr(config, "quantization_config", None) is None:
             options["quantization_config"] = quantisation(precision, compute)
         network = AutoModel.from_pretrained(folder, dtype=compute, device_map={"": device}, **options)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, UnpicklingError, SafetensorError) as error:
         raise PodiumError(f"{folder}: not loadable as a backbone: {' '.join(str(error).split())[:200]}") from error
     return settled(network.eval(), compute)
 
 
 def fresh_backbone(folder: Path, device: str, attention: str = FAST) -> nn.Module:
     """Returns the network of config.json without its saved weights, which a member's own are about to replace."""
-    config = without_dropout(AutoConfig.from_pretrained(folder, local_files_only=True), 0.0)
-    network = AutoModel.from_config(config, dtype=torch.float32).eval().to(device)
+    config = without_dropout(AutoConfig.from_pretrained(folder, **LOCAL), 0.0)
+    network = AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False).eval().to(device)
     return accelerated(network) if attention == FAST else network
 
 

@@ -17,6 +17,7 @@ from pipeline.artifacts import FACTS
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, sha256_file, write_json
 from pipeline.models.backbones.tokenizer import (
+    LOCAL,
     find_vocabulary,
     finish_decoder_tokenizer,
     load_tokenizer,
@@ -50,6 +51,7 @@ def obtain(name: str, settings: Backbone, texts: Callable[[], list[str]], folder
     try:
         complete(source)
         load_tokenizer(source)
+        _check_pickles(source)
         kind = family(source)
         numbers = _finish_encoder(source, folder) if kind == ENCODER else _finish_decoder(source, folder)
     except PodiumError as error:
@@ -138,6 +140,24 @@ def complete(folder: Path) -> None:
     find_vocabulary(folder)
 
 
+def _check_pickles(source: Path) -> None:
+    """Raises PodiumError for weights in a pickle with anything but tensors in it, which could run any code."""
+    files = sorted(source.glob("*.bin"))
+    if not files:
+        return
+    import torch
+
+    for file in files:
+        try:
+            torch.load(file, map_location="meta", weights_only=True)
+        except Exception as error:  # whatever a broken pickle comes to
+            why = " ".join(str(error).split())[:120] or type(error).__name__
+            raise PodiumError(
+                f"{source}: its weights do not load: {file.name}: expected tensors alone, since a pickle may run any "
+                f"code, found: {why}; where you trust it, save them with safetensors.torch.save_file"
+            ) from None
+
+
 def _finish_encoder(source: Path, folder: Path) -> dict[str, Any]:
     import torch
     from safetensors import SafetensorError
@@ -147,13 +167,7 @@ def _finish_encoder(source: Path, folder: Path) -> dict[str, Any]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # for rows of added tokens, and a pooler that a checkpoint may lack
         try:
-            network, report = AutoModel.from_pretrained(
-                source,
-                dtype=torch.float32,
-                local_files_only=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
+            network, report = AutoModel.from_pretrained(source, dtype=torch.float32, output_loading_info=True, **LOCAL)
         except (OSError, RuntimeError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
             raise PodiumError(f"{source}: its weights do not load: {' '.join(str(error).split())[:200]}") from None
         # A pooler on top belongs to a task; ours stands in its place.
@@ -178,9 +192,9 @@ def _finish_decoder(source: Path, folder: Path) -> dict[str, Any]:
             safe_open(file, framework="pt")  # reads the header, and compares it with the file's length
         except SafetensorError as error:
             raise PodiumError(f"{source}: its weights do not load: {file.name}: {error}") from None
-    config = AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False)
+    config = AutoConfig.from_pretrained(source, **LOCAL)
     with torch.device("meta"):  # counts parameters without the memory for them
-        network = AutoModelForCausalLM.from_config(config)
+        network = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     rows = network.get_input_embeddings().num_embeddings
     if len(tokenizer) > rows:
         raise PodiumError(f"{source}: its tokenizer has {len(tokenizer)} tokens, its network knows {rows} only")

@@ -12,6 +12,8 @@ from pipeline.data.text import MARKERS
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, write_json
 
+LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+"""How transformers opens a backbone's files: nothing is downloaded, and no code that came with them is run."""
 VOCABULARIES = ("tokenizer.json", "*.model", "vocab.*")
 VOCABULARY_NAMES = "tokenizer.json, spm.model, vocab.json, vocab.txt"
 
@@ -31,7 +33,7 @@ def load_tokenizer(folder: Path) -> Any:
 
     find_vocabulary(folder)
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(folder, **LOCAL)
     except Exception as error:  # the tokenizers library raises bare Exceptions for broken files
         raise PodiumError(f"{folder}: its tokenizer does not load: {' '.join(str(error).split())[:200]}") from None
 

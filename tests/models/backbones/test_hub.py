@@ -82,6 +82,8 @@ def test_a_published_deberta_is_fetched_without_what_is_not_needed_and_again_off
     assert first.returncode == 0, first.stderr
     assert sorted(running.asked) == ["config.json", "pytorch_model.bin", "spm.model", "tokenizer_config.json"]
     assert running.tokens == {"Bearer hf_mine"}
+    assert "hf_mine" not in first.stdout + first.stderr
+    assert not [file for file in project.rglob("*") if file.is_file() and b"hf_mine" in file.read_bytes()]
     once, blobs = described(project, "microsoft_small"), cached(project)
     assert once["family"] == "encoder" and once["revision"] == REVISION and once["positions"] is None
     folder = project / "artifacts" / "backbones" / "microsoft_small"
