@@ -163,3 +163,9 @@ def test_no_text_of_the_competition_is_html_on_the_page(tmp_path: Path) -> None:
     assert re.findall(r"<(?:script|img)", text) == []
     assert "49</" not in text
     assert Page(text).text.count(SCRIPT) >= 6
+
+
+def test_the_page_on_security_names_tests_that_are_there() -> None:
+    named = re.findall(r"`([^`]*test_\w+\.py)`", (ROOT / "SECURITY.md").read_text())
+    assert len(named) > 15
+    assert [name for name in named if not (ROOT / name).is_file()] == []
