@@ -26,6 +26,7 @@ import polars as pl
 from benchmarks.result import command_line, write
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.family import average
+from pipeline.competitions.submission import as_submitted
 from pipeline.competitions.task import competition_from_json
 from pipeline.config import load_params
 from pipeline.ensemble.ladder import load_ladder
@@ -33,7 +34,7 @@ from pipeline.errors import PodiumError
 from pipeline.files import read_json
 from pipeline.inference.predict import predict_member
 from pipeline.ingest.prepare import read_test
-from pipeline.kernel.submission import to_distribution, validate_submission
+from pipeline.kernel.submission import validate_submission
 from pipeline.stage import stage
 
 KERNEL = Path("kaggle_kernels/inference/main.py")
@@ -143,7 +144,7 @@ def compared(package: Path, data: Path, ran: Ran) -> float:
         )
         for name, member in manifest["members"].items()
     }
-    plain = to_distribution(load_ladder(artifacts.stack, competition).predict(averages, rows)[0])
+    plain = as_submitted(load_ladder(artifacts.stack, competition).predict(averages, rows)[0], competition)
     header = ",".join([competition.id, *competition.outputs])
     table = pl.read_csv(ran.log[ran.log.rindex(header) :].encode(), schema_overrides={competition.id: pl.String})
     ours = rows.select("id").join(table, left_on="id", right_on=competition.id, how="left", maintain_order="left")

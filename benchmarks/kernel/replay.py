@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from pipeline.competitions.decision import PLAIN
 from pipeline.competitions.family import log_losses
+from pipeline.competitions.submission import as_submitted
 from pipeline.competitions.task import Competition
 from pipeline.data.rows import field_characters
 from pipeline.ensemble.ladder import Ladder
 from pipeline.kernel.results import Results
-from pipeline.kernel.submission import SubmissionForm, to_distribution, validate_submission, write_submission
+from pipeline.kernel.submission import SubmissionForm, validate_submission, write_submission
 from pipeline.kernel.supervisor import WRITE_RESERVE
 from pipeline.planning.budget import margin
 from pipeline.planning.cost import Costs, nominal
@@ -145,7 +147,9 @@ def replay(case: Case, draw: Draw, budget: float) -> Result:
     final = np.where(np.isfinite(found := results.means()[0]), found, present)
     last = stacking * float(np.exp(machine.random.normal(0, 0.3)))
     return Result(
-        end + (last if results.values else 0.0), log_losses(case.labels, to_distribution(final)), written(case, final)
+        end + (last if results.values else 0.0),
+        log_losses(case.labels, as_submitted(final, case.competition)),
+        written(case, final),
     )
 
 
@@ -176,7 +180,7 @@ def usual(case: Case, draw: Draw, budget: float) -> Result:
     real += stacking
     present = np.tile(np.asarray(case.ladder.prior), (len(case.rows), 1))
     final = present if real > budget else np.where(np.isfinite(found := results.means()[0]), found, present)
-    return Result(real, log_losses(case.labels, to_distribution(final)), real <= budget)
+    return Result(real, log_losses(case.labels, as_submitted(final, case.competition)), real <= budget)
 
 
 def full_seconds(case: Case, draw: Draw) -> float:
@@ -199,18 +203,18 @@ def cheap_losses(case: Case, draw: Draw) -> np.ndarray:
     for step, values in case.predictions.items():
         if members[step.member]["kind"] == "tabular":
             results.add(step, np.arange(len(case.rows)), values)
-    return log_losses(case.labels, to_distribution(results.means()[0]))
+    return log_losses(case.labels, as_submitted(results.means()[0], case.competition))
 
 
 def written(case: Case, probabilities: np.ndarray) -> bool:
     """Says whether the submission's writer makes a valid file of it."""
     classes = case.competition.outputs
     ids = case.rows["id"].to_list()
-    form = SubmissionForm(
-        (case.competition.id, *classes), tuple(ids), np.tile(1 / len(classes), (len(ids), len(classes)))
-    )
+    even = [str(1 / len(classes))] * len(classes)
+    form = SubmissionForm((case.competition.id, *classes), tuple((each, *even) for each in ids), 0)
+    decided = PLAIN.apply(probabilities, case.competition)
     with tempfile.TemporaryDirectory() as folder:
         sample, file = Path(folder, "sample.csv"), Path(folder, "submission.csv")
-        write_submission(sample, form, [], np.empty((0, len(classes))), case.competition)
-        write_submission(file, form, ids, probabilities, case.competition)
+        write_submission(sample, form, [], probabilities[:0], decided[:0], case.competition)
+        write_submission(file, form, ids, probabilities, decided, case.competition)
         return validate_submission(file, sample, case.competition) == len(ids)

@@ -146,7 +146,7 @@ def _detections(
             "flattery": float(before - after),
             "caught": gaps[kind].leak,
             "others_accused": any(gaps[other].leak for other in members if other != kind),
-            "probe": verdict(table.labels, stack, groups)["leak"],
+            "probe": verdict(table.labels, stack, groups, COMPETITION)["leak"],
         }
     return {
         "gap": {"accused": any(gap.leak for gap in clean.values()), "planted": planted},

@@ -43,7 +43,7 @@ class Rehearsal:
         lacking = int((~np.isfinite(predicted[: rows.test_count]).all(axis=1)).sum())
         if lacking and kind_of(member["kind"]).knows_every_row:
             model = Step(step.member, step.fold)
-            raise PodiumError(f"{model}: expected finite probabilities, found {lacking} rows without")
+            raise PodiumError(f"{model}: expected finite numbers, found {lacking} rows without")
         self.parity.setdefault(step.member, []).append(differences)
         return f", parity {differences.max(initial=0.0):.1e}"
 

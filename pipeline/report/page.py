@@ -142,8 +142,8 @@ def calibration(evidence: Evidence) -> dict[str, Any] | None:
     stack, member = float_array(evidence.level2.select(evidence.competition.outputs)), evidence.probabilities(best)
     classes = evidence.competition.outputs[:MOST_PLOTS]
     hits = [family.statistic(frame["label"].to_numpy()) for frame in (evidence.level2, evidence.oof)]
-    for hit, each in zip(hits, (stack, member), strict=True):
-        each[~np.isfinite(hit)] = np.nan  # nobody knows whether that was right
+    # Where a label is not known, nobody knows whether an answer was right.
+    stack, member = (np.where(np.isfinite(hit), each, np.nan) for hit, each in zip(hits, (stack, member), strict=True))
     bins = [charts.reliability(hits[0][:, c], stack[:, c]) for c in range(len(classes))]
     faint = [charts.reliability(hits[1][:, c], member[:, c]) for c in range(len(classes))]
     plots = [charts.reliability_plot(*each) for each in zip(classes, bins, faint, strict=True)]

@@ -134,16 +134,6 @@ def test_one_text_and_several_classes(
     assert np.abs(answer - told(artifacts, "fold0.parquet", spooky)).max() < 1e-6
 
 
-def test_an_equivariant_head_needs_two_sides(
-    tmp_path: Path, backbones: Path, spooky: Competition, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    rows = preference_rows(ROWS).select("id", "label", text="a")
-    artifacts = Artifacts(ready(tmp_path, rows, spooky, FOLDS, backbones))
-    with pytest.raises(PodiumError, match="needs two sides"):
-        trained(artifacts, encoder(head="equivariant"), spooky)
-
-
 def test_a_quick_look_prints_rows_and_keeps_nothing(
     artifacts: Artifacts, lmsys: Competition, capsys: pytest.CaptureFixture[str]
 ) -> None:

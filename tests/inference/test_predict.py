@@ -174,7 +174,7 @@ def test_what_overflows_in_fp32_too_is_left_without_answer(
         assert member.rescued == (0 if precision == "fp32" else len(rows))
     # Training takes no such answers.
     monkeypatch.setattr("pipeline.members.fold.predict_member", lambda *given: predict_member(folder, *given[1:]))
-    with pytest.raises(PodiumError, match="mine fold 1: expected finite probabilities, found 28 rows without"):
+    with pytest.raises(PodiumError, match="mine fold 1: expected finite numbers, found 28 rows without"):
         trained(artifacts, encoder(inference={"precision": precision}), lmsys, fold=1)
 
 

@@ -99,7 +99,7 @@ FAULTS = [
     Fault("a changed byte in the stack", lambda p, _: flip(p / "stack/ladder.json"), "expected sha256", ("mean",)),
     Fault("a wheel that pip refuses", break_wheel, "wheels: pip install failed: ERROR", ALL),
     Fault("lost parity", lose_parity, "words fold 0: expected its out-of-fold predictions within 0.0001", ALL),
-    Fault("a row without a number", forget_a_row, "friend fold 0: expected finite probabilities, found 1 rows", ALL),
+    Fault("a row without a number", forget_a_row, "friend fold 0: expected finite numbers, found 1 rows", ALL),
     Fault(
         "a kind that does not exist",
         unknown_kind,

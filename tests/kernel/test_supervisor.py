@@ -17,12 +17,14 @@ from packaged import accept, kernel_error, manifest_of, read_csv, run_here, run_
 from support import geometric_mean
 
 from pipeline.artifacts import Artifacts
+from pipeline.competitions.registry import load_competition
+from pipeline.competitions.submission import as_submitted
 from pipeline.competitions.task import Competition
 from pipeline.ensemble.ladder import load_ladder
 from pipeline.files import read_json
 from pipeline.inference.predict import predict_member
 from pipeline.ingest.prepare import read_test
-from pipeline.kernel.submission import to_distribution, validate_submission
+from pipeline.kernel.submission import validate_submission
 
 FULL = "words+shape+friend"
 ANY = {"prior", "words", "shape", "friend", "words+shape", "words+friend", "shape+friend", FULL}
@@ -43,7 +45,7 @@ def plain_path(package: Path, files: Path, competition: Competition) -> np.ndarr
     }
     probabilities, names = load_ladder(artifacts.stack, competition).predict(averages, rows)
     assert set(names) == {FULL}
-    return to_distribution(probabilities)
+    return as_submitted(probabilities, load_competition("lmsys"))
 
 
 def rungs(log: str) -> dict[str, int]:
@@ -109,7 +111,7 @@ def test_a_rerun_survives(mounted: Path, files: Path, working: Path, lmsys: Comp
     [
         ("kills=0.1", "its worker ended on cpu"),
         ("memory=300", "out of memory: on purpose"),
-        ("nan=1", "expected (finite probabilities, found|its out-of-fold predictions)"),
+        ("nan=1", "expected (finite numbers, found|its out-of-fold predictions)"),
         ("pip", "wheels: pip install failed"),
         ("devices=1,lost=0", "its worker ended on cpu:0"),
         ("gremlins", "PODIUM_FAULTS: expected name=number with a name of kill, "),

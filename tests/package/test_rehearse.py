@@ -64,12 +64,12 @@ def test_a_kernel_that_stops_is_one_line_and_leaves_nothing(package: Path, data:
 
 def test_a_sample_that_the_submission_cannot_follow_is_refused(package: Path, data: Path, tmp_path: Path) -> None:
     lines = read_csv(data / "sample_submission.csv")
-    write_csv(data / "sample_submission.csv", [*lines[:-1], ["stranger", *lines[-1][1:]]])
+    write_csv(data / "sample_submission.csv", lines[:-1])
     (package / "code/pipeline/kernel/run.py").write_text(
         "def run(package, data, working, *others):\n    (working / 'rehearsal.json').write_text('{}')\n"
     )
     accept(package)
-    with pytest.raises(PodiumError, match="expected id"):
+    with pytest.raises(PodiumError, match="expected 23 rows, found 24"):
         run(package, data, tmp_path / "out")
     assert not (tmp_path / "out" / "metrics.json").exists()
 
