@@ -22,9 +22,6 @@ from pipeline.models.heads import ChoiceHead, Ends, EquivariantHead, PlainHead, 
 from pipeline.settings.decoder import Decoder
 from pipeline.settings.encoder import BUILD, Encoder
 
-APART = 0.02
-"""Standard deviation over the rows up to which a network that begins at the prior may tell them apart: it adds less
-than 0.001 nats to its loss."""
 
 
 class Network(nn.Module):
@@ -66,9 +63,10 @@ def decoder_network(adapted: Any, settings: Decoder, task: Task, outputs: int) -
 def start_at(network: nn.Module, eta: np.ndarray, inputs: tuple[Tensor, ...]) -> None:
     """Lets a fresh network begin with the logits `eta` (outputs,) for every row, on average over those of `inputs`.
 
-    The last weights become smaller only where logits would differ by more than APART: with small ones a network learns
-    slowly. No random number is drawn. A network of the user's own begins so if the last linear layer that it has above
-    the backbone gives the logits.
+    Its last weights stay as they are, and its loss is that of the prior but for what they tell rows apart: weights made
+    small begin closer, but then gradients do not reach the network below, and adapters learned nothing. No random
+    number is drawn. A network of the user's own begins so if the last linear layer that it has above the backbone gives
+    the logits.
     """
     given: dict[nn.Linear, list[Tensor]] = {}
     ends = _ends(network, torch.from_numpy(eta).float())
@@ -83,10 +81,8 @@ def start_at(network: nn.Module, eta: np.ndarray, inputs: tuple[Tensor, ...]) ->
         if layer.bias is None or layer not in given:
             continue
         found = torch.cat(given[layer]).flatten(0, -2)
-        scale = (APART / found.std(dim=0, correction=0).max().clamp_min(1e-30)).clamp(max=1.0)
         if found.isfinite().all():
-            layer.weight.mul_(scale)
-            layer.bias.copy_(wanted.to(found.device) + scale * (layer.bias - found.mean(dim=0)))
+            layer.bias.add_(wanted.to(found.device) - found.mean(dim=0))
 
 
 def _ends(network: nn.Module, eta: Tensor) -> Ends:

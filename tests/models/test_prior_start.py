@@ -62,8 +62,9 @@ class Given(nn.Module):
         return SimpleNamespace(last_hidden_state=input_ids)
 
 
-def first_loss(head: nn.Module, prior: Prior, seed: int, views: int) -> float:
-    """The loss of a fresh network on rows without sense, once it has been told where to begin."""
+def first_loss(head: nn.Module, prior: Prior, seed: int, views: int) -> tuple[float, float]:
+    """The loss of a fresh network on rows without sense, once it has been told where to begin, and what of that its
+    logits' spread may take: half their variance, as the loss bends no more than that."""
     states = torch.randn(ROWS * views, 1, HIDDEN, generator=torch.Generator().manual_seed(seed))
     network, mask = Network(Given(), Pooling("cls", HIDDEN), head, views), torch.ones(ROWS * views, 1)
     before = torch.get_rng_state()
@@ -71,7 +72,8 @@ def first_loss(head: nn.Module, prior: Prior, seed: int, views: int) -> float:
     assert torch.equal(torch.get_rng_state(), before)
     logits = network(states, mask).detach()
     assert logits.std(dim=0).max() > 1e-3  # it can still be taught
-    return float(prior.family.loss_and_slope(logits.double().numpy(), prior.family.statistic(prior.labels))[0].mean())
+    losses, _ = prior.family.loss_and_slope(logits.double().numpy(), prior.family.statistic(prior.labels))
+    return float(losses.mean()), float(logits.var(dim=0).sum()) / 2 + 0.01  # and chance: labels and logits are drawn
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
@@ -82,7 +84,8 @@ def test_the_first_loss_is_that_of_the_prior(kind: str, form: str, seed: int) ->
     family, (made, views) = FAMILIES[kind], HEADS[form]
     torch.manual_seed(seed)
     prior = Prior(family, labels_of(family, np.random.default_rng(seed)))
-    assert first_loss(made(family.outputs), prior, seed, views) == pytest.approx(prior.loss, abs=1e-3)
+    loss, allowed = first_loss(made(family.outputs), prior, seed, views)
+    assert prior.loss - 0.01 < loss < prior.loss + allowed
 
 
 @pytest.mark.parametrize("task", [THREE, TWO])
@@ -96,7 +99,9 @@ def test_an_equivariant_head_begins_with_equal_chances_of_both_sides(task: Task,
     both = np.concatenate([labels, np.array(task.mirror)[labels]])
     even, own = Prior(Categorical(outputs), both), Prior(Categorical(outputs), labels)
     head = EquivariantHead(HIDDEN, task, outputs)
-    assert first_loss(head, own, seed, 2) == pytest.approx(float(even.losses(labels).mean()), abs=1e-3)
+    loss, allowed = first_loss(head, own, seed, 2)
+    expected = float(even.losses(labels).mean())
+    assert expected - 0.01 < loss < expected + allowed
 
 
 @given(st.integers(0, 10**6), st.integers(2, 6))
@@ -106,7 +111,8 @@ def test_a_choice_begins_with_equal_chances(seed: int, options: int) -> None:
     labels = np.random.default_rng(seed).integers(0, options, ROWS)
     prior = Prior(Categorical(options, exchangeable=True), labels)
     assert prior.loss == pytest.approx(np.log(options))
-    assert first_loss(ChoiceHead(HIDDEN), prior, seed, options) == pytest.approx(prior.loss, abs=1e-3)
+    loss, allowed = first_loss(ChoiceHead(HIDDEN), prior, seed, options)
+    assert prior.loss - 0.01 < loss < prior.loss + allowed
 
 
 CUSTOM = """
@@ -135,7 +141,7 @@ def test_a_network_of_ones_own_begins_there_if_its_last_layer_gives_the_logits(o
     inputs = ids, torch.ones_like(ids)
     start_at(network, np.array([0.1, 0.2, 0.3]), inputs)
     changed = {name for name, each in network.state_dict().items() if not torch.equal(each, before[name])}
-    assert changed == ({"out.weight", "out.bias"} if told else set())
+    assert changed == ({"out.bias"} if told else set())
     if told:
         assert torch.allclose(network(*inputs).mean(dim=0), torch.tensor([0.1, 0.2, 0.3]), atol=1e-6)
 
