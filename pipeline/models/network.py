@@ -23,7 +23,6 @@ from pipeline.settings.decoder import Decoder
 from pipeline.settings.encoder import BUILD, Encoder
 
 
-
 class Network(nn.Module):
     """The network from token ids to logits."""
 
