@@ -34,6 +34,7 @@ def test_all_sides_give_the_same_answers_with_the_same_weights(bench: Bench, tmp
     assert one.shape == (24,) and np.abs(one - many).max() < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dynamic", [None, False, True], ids=["ours", "to the maximum", "by length"])
 def test_every_side_learns_from_the_same_beginning(bench: Bench, dynamic: bool | None, tmp_path: Path) -> None:
     network = bench.network("fast" if dynamic is None else "huggingface", 7)

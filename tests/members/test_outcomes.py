@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition, Label
 from pipeline.data.folds import Split
 from pipeline.data.rows import swapped
-from pipeline.errors import PodiumError
 from pipeline.inference.predict import predict_member
 from pipeline.kinds import KINDS
 from pipeline.members import finetune
@@ -168,7 +167,3 @@ def test_swapped_rows_of_a_symmetric_pair_keep_their_labels(
         assert len(learned.labels) == len(learned.encoded) == ROWS * (1 + both)
         if both:
             np.testing.assert_array_equal(*np.split(learned.labels, 2))
-        refused = replace(settings, inference=replace(settings.inference, swap=True))
-        if not both:
-            with pytest.raises(PodiumError, match=r"x: inference\.swap needs two sides that may change places"):
-                finetune.open_run(Split(rows, rows, rows), Start("x", refused, competition, 1), refused, run)

@@ -57,10 +57,10 @@ def laid_out(competition: Competition, folder: Path) -> None:
     write_csv(folder / "sample_submission.csv", [["id", *columns], *lines])
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("ranked", "binary", "pair", "winner")]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("ranked", "labels", "binary", "pair", "winner")]
 
 
-@pytest.mark.parametrize("name", ["labels", "ordered", "choices", *SLOW])
+@pytest.mark.parametrize("name", ["ordered", "choices", *SLOW])
 def test_from_files_to_the_kernels_answers(name: str, tmp_path: Path) -> None:
     competition = COMPETITIONS[name]
     root = tmp_path / "run"
