@@ -72,6 +72,7 @@ def head(evidence: Evidence) -> dict[str, Any]:
         "bayes": bayes,
         "best_score": members.get(stack["best_member"]),
         "medal": medal(evidence, score),
+        "shares": evidence.competition.family.bounded,
     }
     rungs = [("prior", "constant answer (prior)", prior)]
     others = {name: finite(value) for name, value in stack["candidates"].items() if name != stack["chosen"]}
