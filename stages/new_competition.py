@@ -16,6 +16,4 @@ if __name__ == "__main__":
     with stage("new_competition", keep_seconds=False):
         target = write_draft(folder)
         print(target.read_text(encoding="utf-8"), end="")
-        print(
-            f"\nwritten to {target}: read it, then set in params.yaml  data: {{path: {folder}, competition: {target}}}"
-        )
+        print(f"\nwritten to {target}: read it, then `make repro PRESET=cpu DATA={folder}` uses it")
