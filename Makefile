@@ -10,8 +10,9 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && { echo $$p; break; }; done)
 # The stages say `python`, which is then the environment's.
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" DVC_NO_ANALYTICS=1
-# Each process has one thread, a file's tests stay together: they share what is costly to make.
-PYTEST := OMP_NUM_THREADS=1 $(RUN) python -m pytest -q -n logical --dist loadfile
+# Each process has one thread, a file's tests stay together: they share what is costly to make. In the order of their
+# folders, for the files with the fewest tests, which would come last, have the longest.
+PYTEST := OMP_NUM_THREADS=1 $(RUN) python -m pytest -q -n logical --dist loadfile --no-loadscope-reorder
 # What the kernel brings along, because Kaggle's image has other versions; see pipeline/package/wheels.py.
 KERNEL_WHEELS := lightgbm narwhals polars polars-runtime-32 safetensors \
 	accelerate anyio bitsandbytes h11 httpcore2 httpx2 huggingface-hub peft tokenizers transformers truststore
