@@ -111,7 +111,7 @@ def test_the_command_prints_the_file_and_keeps_an_edited_one(tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     target = source / "competition.yaml"
     assert done.stdout.startswith(target.read_text(encoding="utf-8"))
-    assert done.stdout.rstrip().endswith(f"data: {{path: {source}, competition: {target}}}")
+    assert done.stdout.rstrip().endswith(f"`make repro PRESET=cpu DATA={source}` uses it")
     target.write_text("mine")
     assert "is there already" in error_line(run_module("stages.new_competition", str(source), cwd=tmp_path))
     assert target.read_text() == "mine"
