@@ -12,8 +12,17 @@ STOPPED = 130
 """The exit code after a Ctrl-C, as shells have it."""
 
 
+BREAKS = {ord(each): ascii(each)[1:-1] for each in "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"}
+
+
 class PodiumError(Exception):
-    """Says in one line which file, column or key is wrong, what was expected and what was found."""
+    """Says in one line which file, column or key is wrong, what was expected and what was found.
+
+    A line break in what a user has written, such as a class of two lines, is told as an escape.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message.translate(BREAKS))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

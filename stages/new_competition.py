@@ -16,4 +16,5 @@ if __name__ == "__main__":
     with stage("new_competition", keep_seconds=False):
         target = write_draft(folder)
         print(target.read_text(encoding="utf-8"), end="")
-        print(f"\nwritten to {target}: read it, then `make repro PRESET=cpu DATA={folder}` uses it")
+        command = f"`make repro PRESET=cpu DATA={folder}`"
+        print(f"\nwritten to {target}: read it, then {command} uses it (PRESET=short for sentences)")

@@ -194,7 +194,10 @@ def write_prior(data: Path, manifest: dict, target: Path, rerun: bool) -> None:
 
 
 def as_number(text: str) -> str | float:
-    """Returns an id as the number that it is a writing of (7, 00007, 7.0), else without blanks around it."""
+    """Returns an id as the number that it is a writing of (7, 00007, 7.0), else without blanks around it.
+
+    As in pipeline/kernel/submission.py, which cannot be imported before the package is checked.
+    """
     try:
         number = float(text)
     except ValueError:

@@ -21,6 +21,10 @@ TAKEN = ("id", "label", "model")
 """Columns that stand beside those of the answers in the tables of predictions."""
 OURS = (*TAKEN, "fold", "group", "time")
 """Columns that stand beside those of the texts in the tables between two stages."""
+SCORED = ("metric", "answers", "join", "medals", "hidden_rows", "submission")
+"""Keys that say what is made of the answers."""
+WRITTEN = ("separator", "quotes", "train", "test", "sample_submission", "ignored")
+"""Keys that say how rows are written down."""
 AUTO = ("auto",)
 """In place of the classes: the values found in train.csv, sorted. `prepare` puts them there."""
 
@@ -176,10 +180,9 @@ class Competition:
         return Categorical(len(self.outputs), exchangeable=self.outcome == "choice")
 
     def as_learned(self) -> Competition:
-        """Returns all of it that training reads: another metric or submission trains nothing anew."""
-        return replace(
-            self, metric="", answers={}, join="", medals={}, hidden_rows=None, submission="code", quotes="doubled"
-        )
+        """Returns all of it that training reads: another metric, or files written otherwise, train nothing anew."""
+        plain = Competition("", "text", "", "", {}, Label())
+        return replace(self, **{name: getattr(plain, name) for name in (*SCORED, *WRITTEN)})
 
     def mirrored_labels(self, labels: np.ndarray) -> np.ndarray:
         """Returns the labels of the swapped rows."""

@@ -132,12 +132,18 @@ class Draft:
     def id(self) -> str:
         """The sample's first column that both files have."""
         both = [name for name in self.sample.columns if name in self.test.columns and name in self.train.columns]
-        return both[0] if both else next(name for name in self.test.columns if name)
+        named = both or [name for name in self.test.columns if name]
+        if not named:
+            raise PodiumError(f"{self.test.path}: expected an id column, found no column with a name")
+        return named[0]
 
     @cached_property
     def asked(self) -> list[str]:
         """The sample's other columns."""
-        return [name for name in self.sample.columns if name != self.id]
+        found = [name for name in self.sample.columns if name != self.id]
+        if not found:
+            raise PodiumError(f"{self.sample.path}: expected a column beside the id, found {self.id} alone")
+        return found
 
     @cached_property
     def unseen(self) -> list[str]:

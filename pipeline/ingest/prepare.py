@@ -36,11 +36,6 @@ ROW_GROUP = 4096
 """Rows per parquet row group. Fixed, so that the bytes of a file do not depend on how many threads wrote it."""
 MOST_CLASSES = 2**15 - 1
 """Labels are Int16."""
-NOT_LEARNT_FROM = (
-    *("metric", "answers", "join", "medals", "hidden_rows", "submission"),  # what is made of answers
-    *("separator", "quotes", "train", "test", "sample_submission", "ignored"),  # how rows were written down
-)
-"""What may change about a competition without a change of what is trained."""
 
 # A JSON list of strings and nulls on one line. polars' decoder reads it right; what does not match goes through Python,
 # because that decoder also takes numbers for strings, drops empty cells and turns half a surrogate pair into NUL.
@@ -367,8 +362,7 @@ def _truth(path: Path, competition: Competition, train_csv: Path, train_ids: pl.
 
 def content_hash(rows: pl.LazyFrame, competition: Competition) -> str:
     """Returns the hex hash of all that training reads: the competition, and every id, label, group and text."""
-    about = {key: value for key, value in asdict(competition).items() if key not in NOT_LEARNT_FROM}
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(asdict(competition.as_learned()), sort_keys=True).encode())
     for batch in rows.collect_batches(chunk_size=ROW_GROUP, maintain_order=True):
         digest.update(batch.write_ndjson().encode())
     return digest.hexdigest()

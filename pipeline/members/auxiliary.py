@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from pipeline.competitions.task import Competition, Task
+from pipeline.competitions.task import WRITTEN, Competition, Task
 from pipeline.data.folds import Beside
 from pipeline.data.rows import condensed, joined
 from pipeline.errors import PodiumError
@@ -25,8 +25,9 @@ def source_of(path: str, competition: Competition) -> Source:
     Raises: PodiumError for the first thing that is wrong with its training file.
     """
     rows, found = read_train(Path(path) / competition.train, competition)
-    # What says how a file is to be read stays, though it teaches nothing.
-    return Source(replace(found.as_learned(), quotes=found.quotes), content_hash(rows.lazy(), found))
+    # What says how a file is to be read stays, though it teaches nothing: fine-tuning reads the file again.
+    written = {name: getattr(found, name) for name in WRITTEN}
+    return Source(replace(found.as_learned(), **written), content_hash(rows.lazy(), found))
 
 
 def auxiliary_rows(start: Start, apart: pl.DataFrame, label: str, most: int | None = None) -> dict[str, Beside]:

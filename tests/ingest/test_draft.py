@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from competition_files import preference, prepared, twin, write_table
+from competition_files import preference, prepared, twin, write, write_table
 from support import ROOT, error_line, run_module
 
 from pipeline.competitions.registry import load_competition
@@ -105,13 +105,32 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
         write_draft(source)
 
 
+def drawn_up(folder: Path, train: list, test: list, sample: list) -> str:
+    """The line that a draft of these files is refused with."""
+    for name, rows in (("train.csv", train), ("test.csv", test), ("sample_submission.csv", sample)):
+        write(folder / name, rows)
+    with pytest.raises(PodiumError) as caught:
+        write_draft(folder)
+    return str(caught.value)
+
+
+def test_files_of_which_nothing_can_be_guessed_are_one_line(tmp_path: Path) -> None:
+    text = [["id", "text"], ["1", "some words"]]
+    assert "sample_submission.csv: expected a column beside the id" in drawn_up(
+        tmp_path, [["id", "text", "label"], ["1", "words", "x"]], text, [["id"], ["1"]]
+    )
+    assert "test.csv: expected an id column" in drawn_up(
+        tmp_path, [["q", ""], ["1", "2"]], [[""], ["1"]], [["q"], ["1"]]
+    )
+
+
 def test_the_command_prints_the_file_and_keeps_an_edited_one(tmp_path: Path) -> None:
     source = preference(tmp_path / "data")
     done = run_module("stages.new_competition", str(source), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     target = source / "competition.yaml"
     assert done.stdout.startswith(target.read_text(encoding="utf-8"))
-    assert done.stdout.rstrip().endswith(f"`make repro PRESET=cpu DATA={source}` uses it")
+    assert done.stdout.rstrip().endswith(f"`make repro PRESET=cpu DATA={source}` uses it (PRESET=short for sentences)")
     target.write_text("mine")
     assert "is there already" in error_line(run_module("stages.new_competition", str(source), cwd=tmp_path))
     assert target.read_text() == "mine"

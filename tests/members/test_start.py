@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
-from support import ROOT
+from support import ROOT, preference_rows
 
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.config import Params
 from pipeline.errors import PodiumError
+from pipeline.ingest.prepare import content_hash
 from pipeline.members.start import resolve
 from pipeline.validation import validated
 
@@ -33,6 +35,26 @@ def test_a_start_file_holds_what_decides_a_members_training(lmsys: Competition) 
         lmsys,
         Artifacts(),
     )
+
+
+def test_neither_a_metric_nor_how_files_are_written_trains_anything_anew(lmsys: Competition) -> None:
+    extra = {"kind": "tabular", "backbone": "none", "model": "logistic"}
+    rows = preference_rows(6).lazy()
+
+    def learned(competition: Competition) -> tuple:
+        return resolve("mine", params(mine=extra), competition, Artifacts()), content_hash(rows, competition)
+
+    otherwise = {"metric": "accuracy", "answers": {"winner": "label"}, "submission": "file", "medals": {"gold": 0.9}}
+    otherwise |= {
+        "separator": ";",
+        "quotes": "backslash",
+        "train": "train.parquet",
+        "ignored": ("*",),
+        "hidden_rows": 9,
+    }
+    assert learned(replace(lmsys, **otherwise)) == learned(lmsys)
+    start, data = learned(replace(lmsys, turns="plain"))
+    assert start != learned(lmsys)[0] and data != learned(lmsys)[1]
 
 
 def test_each_kind_has_a_fingerprint_of_its_own(
