@@ -10,7 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.competitions.metrics import metric_named
+import numpy as np
+
+from pipeline.competitions.metrics import Metric, metric_named
 from pipeline.competitions.submission import check_answers
 from pipeline.competitions.task import AUTO, OURS, SIDES, TAKEN, Competition
 from pipeline.errors import PodiumError, nearest
@@ -87,6 +89,7 @@ def _check(competition: Competition) -> None:
     if competition.classes == AUTO:  # no class can be named; any number of them may be asked for
         known = replace(competition, classes=tuple(f"class {place}" for place in range(1000)))
     check_answers(known, metric)
+    _ask(metric, known)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", competition.name):
         raise PodiumError(f'name: expected Kaggle\'s slug (letters, digits, hyphens), found "{competition.name}"')
     for key in ("train", "test", "sample_submission"):
@@ -100,6 +103,19 @@ def _check(competition: Competition) -> None:
             raise PodiumError(f'medals: expected gold, silver, bronze, found "{medal}"')
     if competition.centre or competition.spread:
         raise PodiumError("centre, spread: prepare fills them in; leave them out")
+
+
+def _ask(metric: Metric, competition: Competition) -> None:
+    """Asks the metric about four rows: one that is for another number of classes or columns says so here, and not after
+    the members have trained."""
+    outputs = len(competition.outputs)
+    columns = 1 if competition.outcome == "ordered" else outputs
+    labels, means = np.zeros((4, columns)), np.full((4, columns), 1 / columns)
+    if competition.outcome in ("classes", "choice"):
+        labels = np.arange(4) % outputs
+    answers = labels if metric.wants == "decided" else means
+    with np.errstate(all="ignore"):
+        metric.score(labels, answers, np.arange(4))
 
 
 def _check_inputs(competition: Competition) -> None:

@@ -16,6 +16,26 @@ from pipeline.errors import PodiumError
 NAMES = [file.stem for file in (ROOT / "pipeline" / "competitions").glob("*.yaml")]
 
 
+@pytest.mark.parametrize(
+    ("shipped", "metric", "expected"),
+    [
+        ("jigsaw-toxic", "roc_auc", "roc_auc: expected one label column, found 6"),
+        ("jigsaw-toxic", "pr_auc", "pr_auc: expected one label column, found 6"),
+        ("spooky", "f1", "f1: expected two classes, found class 2"),
+        ("spooky", "pr_auc", "pr_auc: expected two classes, found 3"),
+    ],
+)
+def test_a_metric_for_fewer_columns_or_classes_is_refused_at_once(
+    shipped: str, metric: str, expected: str, tmp_path: Path
+) -> None:
+    sound = yaml.safe_load((ROOT / "pipeline" / "competitions" / f"{shipped}.yaml").read_text())
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(sound | {"metric": metric}))
+    with pytest.raises(PodiumError) as caught:
+        load_competition(str(file))
+    assert str(caught.value).startswith(f"{file}: {expected}")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_competition_loads_and_survives_json(name: str) -> None:
     competition = load_competition(name)

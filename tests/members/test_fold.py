@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from outcomes import COMPETITIONS, labelled_rows
 from support import preference_rows, write_artifacts, write_external
 
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
-from pipeline.data.folds import split_rows
+from pipeline.data.folds import Split, split_rows
 from pipeline.files import read_json, write_json
 from pipeline.members import fold as folds
 from pipeline.members.context import Start
-from pipeline.members.fold import swap_difference, train_fold
+from pipeline.members.fold import collapsed, swap_difference, train_fold
 from pipeline.settings.tabular import Tabular
 
 ROWS = preference_rows(120, seed=2)
@@ -67,3 +68,22 @@ def test_the_difference_is_that_of_the_worst_row_and_class(lmsys: Competition) -
     mirrored[1] = [0.75, 0.1, 0.15]
     assert swap_difference(answers, mirrored, lmsys) == pytest.approx(0.05)
     assert swap_difference(answers, answers[:0], lmsys) is None
+
+
+@pytest.mark.parametrize("name", ["classes", "binary", "labels", "ordered", "numbers", "choices"])
+def test_too_sure_is_not_collapsed_and_noise_is(name: str) -> None:
+    competition = COMPETITIONS[name]
+    family, found = competition.family, []
+    for seed in range(30):
+        rows, truth = labelled_rows(competition, 1000, seed)
+        split, eta = Split(rows, rows, rows.head(0)), family.link(truth)
+        prior = family.link(family.prior(rows["label"].to_numpy())[None])
+        shuffled = eta[np.random.default_rng(seed).permutation(len(eta))]
+        sure, noise = (family.means(prior + 6.0 * (each - prior)) for each in (eta, shuffled))
+        losses = family.losses(rows["label"].to_numpy(), sure).mean()
+        assert losses > family.losses(rows["label"].to_numpy(), np.tile(family.means(prior), (1000, 1))).mean()
+        assert not collapsed(split, sure, competition)
+        found.append(collapsed(split, noise, competition))
+    assert np.mean(found) >= 0.9
+    constant = np.tile(family.means(prior), (1000, 1))
+    assert collapsed(split, constant, competition)
