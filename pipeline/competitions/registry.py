@@ -110,9 +110,9 @@ def _ask(metric: Metric, competition: Competition) -> None:
     the members have trained."""
     outputs = len(competition.outputs)
     columns = 1 if competition.outcome == "ordered" else outputs
-    labels, means = np.zeros((4, columns)), np.full((4, columns), 1 / columns)
-    if competition.outcome in ("classes", "choice"):
-        labels = np.arange(4) % outputs
+    classes = competition.outcome in ("classes", "choice")
+    labels = np.arange(4) % outputs if classes else np.zeros((4, columns))
+    means = np.full((4, columns), 1 / columns)
     answers = labels if metric.wants == "decided" else means
     with np.errstate(all="ignore"):
         metric.score(labels, answers, np.arange(4))
