@@ -31,7 +31,14 @@ from pipeline.planning.simulate import Outcome, simulate
 from pipeline.planning.steps import Step, loads_of
 
 DEVICES = {"cuda:0": "t4", "cuda:1": "t4", "cpu": "cpu"}
-LARGE = {"layers": 24, "hidden": 1024, "siamese": False, "long_tokens": None, "characters_per_token": 4.2}
+LARGE = {
+    "layers": 24,
+    "hidden": 1024,
+    "siamese": False,
+    "questions": 1,
+    "long_tokens": None,
+    "characters_per_token": 4.2,
+}
 PROFILES: dict[str, dict[str, Any]] = {
     "words": {"kind": "tabular"},
     "shape": {"kind": "tabular"},

@@ -110,6 +110,8 @@ class Competition:
     ignored: tuple[str, ...] = ()
     """Columns that may stand in the files and are not read (model names, running numbers); `*`: all that are not
     named."""
+    prompt: str = ""
+    """What decoders that answer in tokens are told first; by default one sentence."""
     submission: Literal["code", "file"] = "code"
     """`code`: a kernel is submitted, and run by Kaggle on the hidden rows; `file`: a submission.csv is uploaded."""
     answers: dict[str, str] = field(default_factory=dict)
@@ -180,9 +182,10 @@ class Competition:
         return Categorical(len(self.outputs), exchangeable=self.outcome == "choice")
 
     def as_learned(self) -> Competition:
-        """Returns all of it that training reads: another metric, or files written otherwise, train nothing anew."""
+        """Returns all of it that every training reads: another metric, or files written otherwise, train nothing anew,
+        and another prompt only who reads it."""
         plain = Competition("", "text", "", "", {}, Label())
-        return replace(self, **{name: getattr(plain, name) for name in (*SCORED, *WRITTEN)})
+        return replace(self, **{name: getattr(plain, name) for name in (*SCORED, *WRITTEN, "prompt")})
 
     def mirrored_labels(self, labels: np.ndarray) -> np.ndarray:
         """Returns the labels of the swapped rows."""

@@ -18,7 +18,12 @@ import numpy as np
 import polars as pl
 
 from pipeline.competitions.task import Competition, Task
+from pipeline.data.prompt import prompt_of
 from pipeline.data.tokens import tokens_of
+from pipeline.errors import PodiumError
+
+PROMPT = "prompt"
+"""How a decoder reads that answers in tokens; the others read as their family, `encoder` or `decoder`, does."""
 
 NEWLINE, CUT = "[NL]", "[CUT]"
 MARKERS = (NEWLINE, CUT)
@@ -74,8 +79,13 @@ class Encoded:
         return np.array([len(each) for each in self.ids], dtype=np.int64).reshape(-1, self.views).max(axis=1)
 
 
-def layout(tokenizer: Any, family: str, competition: Competition, view: tuple[str, ...]) -> Layout:
-    """Returns [CLS] and [SEP] for encoders; for decoders words, with the question at the end that the head answers."""
+def layouts(tokenizer: Any, family: str, competition: Competition, view: tuple[str, ...]) -> list[Layout]:
+    """Returns what stands around a view's texts, once for each question that is asked about them.
+
+    That is [CLS] and [SEP] for encoders; for decoders words, with the question at the end that the head answers.
+
+    Raises: PodiumError where no tokens can answer.
+    """
 
     def ids(text: str) -> np.ndarray:
         return np.array(tokenizer.encode(text, add_special_tokens=False), dtype=np.int32)
@@ -88,7 +98,8 @@ def layout(tokenizer: Any, family: str, competition: Competition, view: tuple[st
     if family == "encoder":
         marks = [ids(f"{CUT} {step} {CUT}") for step in STEPS]
         opening = dict.fromkeys(view, token(None))
-        return Layout(token(tokenizer.cls_token_id), opening, token(tokenizer.sep_token_id), token(None), marks, shares)
+        around = token(tokenizer.cls_token_id), opening, token(tokenizer.sep_token_id), token(None)
+        return [Layout(*around, marks, shares)]
     marks = [ids(f" [... {step} tokens cut ...] ") for step in STEPS]
     alone = sum(name in beside for name in view) == 1
     opening = {}
@@ -97,10 +108,13 @@ def layout(tokenizer: Any, family: str, competition: Competition, view: tuple[st
         if name in beside:
             word = WORDS[competition.task] if alone else f"{WORDS[competition.task]} {word}"
         opening[name] = ids(f"\n\n{word}:\n")
+    if family == PROMPT:
+        prompt = prompt_of(tokenizer, competition)
+        return [Layout(prompt.start, opening, token(None), end, marks, shares) for end in prompt.ends]
     question = QUESTIONS[competition.outcome]
     if competition.task == "preference":
         question = "Quality" if alone else "Better answer"
-    return Layout(token(tokenizer.bos_token_id), opening, token(None), ids(f"\n\n{question}:"), marks, shares)
+    return [Layout(token(tokenizer.bos_token_id), opening, token(None), ids(f"\n\n{question}:"), marks, shares)]
 
 
 def encode(
@@ -112,29 +126,35 @@ def encode(
     max_tokens: int,
     cache: Path | None = None,
 ) -> Encoded:
-    """Returns one sequence per row and view (`views_of`).
+    """Returns one sequence per row, view (`views_of`) and question.
 
-    `rows` has a List(String) column per field. Every sequence holds at most `max_tokens` tokens, and the same text
-    gives the same tokens wherever it stands. The texts' tokens are kept below the folder `cache` for the next call
-    (tokens.py); it changes no result.
+    `family` is `encoder`, `decoder` or PROMPT. `rows` has a List(String) column per field. Every sequence holds at most
+    `max_tokens` tokens, and the same text gives the same tokens wherever it stands. The texts' tokens are kept below
+    the folder `cache` for the next call (tokens.py); it changes no result.
+
+    Raises: PodiumError where a prompt leaves no room for texts, or no tokens can answer it.
     """
     views = views_of(competition.kind, siamese)
-    forms = {view: layout(tokenizer, family, competition, view) for view in views}
+    forms = [(view, form) for view in views for form in layouts(tokenizer, family, competition, view)]
+    for view, form in forms:
+        needed = len(form.start) + len(form.end) + LEAST * len(view)
+        if family == PROMPT and needed > max_tokens:
+            raise PodiumError(f"max_tokens: the prompt needs at least {needed} tokens, found {max_tokens}")
     fields = list(dict.fromkeys(name for view in views for name in view))
     tokens = _tokens(rows, fields, tokenizer, family, cache)
     counts = {name: np.zeros(4, dtype=np.int64) for name in fields}  # rows, those that were cut, tokens, those missing
     sequences = [
-        _sequence({name: tokens[name][row] for name in view}, forms[view], max_tokens, counts)
+        _sequence({name: tokens[name][row] for name in view}, form, max_tokens, counts)
         for row in range(len(rows))
-        for view in views
+        for view, form in forms
     ]
     ids = [each for each, _ in sequences]
-    missing = np.array([lost for _, lost in sequences], dtype=np.int64).reshape(-1, len(views))
+    missing = np.array([lost for _, lost in sequences], dtype=np.int64).reshape(-1, len(forms))
     shares = {
         name: {"rows": round(cut / max(rows, 1), 4), "tokens": round(lost / max(total, 1), 4)}
         for name, (rows, cut, total, lost) in ((name, count.tolist()) for name, count in counts.items())
     }
-    return Encoded(ids, len(views), shares, missing.sum(axis=1) > 0)
+    return Encoded(ids, len(forms), shares, missing.sum(axis=1) > 0)
 
 
 def views_of(task: Task, siamese: bool) -> list[tuple[str, ...]]:

@@ -13,7 +13,7 @@ import torch
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.data.rows import swapped
-from pipeline.data.text import Encoded, encode
+from pipeline.data.text import PROMPT, Encoded, encode
 from pipeline.errors import PodiumError
 from pipeline.inference.forward import logits_of
 from pipeline.inference.open_network import Opened, open_network
@@ -120,8 +120,8 @@ def encoded_rows(
     token_cache: Path | None = None,
 ) -> Encoded:
     """Returns `rows` as the sequences that a member with these settings reads."""
-    siamese = settings.input == "siamese"
-    return encode(rows, tokenizer, settings.kind, competition, siamese, settings.max_tokens, token_cache)
+    siamese, family = settings.input == "siamese", PROMPT if settings.head == "tokens" else settings.kind
+    return encode(rows, tokenizer, family, competition, siamese, settings.max_tokens, token_cache)
 
 
 def available_devices() -> list[str]:

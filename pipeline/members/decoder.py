@@ -9,8 +9,10 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
 from pipeline.data.folds import Split
+from pipeline.data.prompt import prompt_of
 from pipeline.members.context import Run, Start
 from pipeline.members.finetune import open_run, train_network
+from pipeline.models.backbones.language_head import language_head
 from pipeline.models.backbones.loading import load_backbone
 from pipeline.models.network import decoder_network
 from pipeline.models.saved_network import save_decoder
@@ -23,10 +25,15 @@ def train(split: Split, start: Start, folder: Path, run: Run) -> dict[str, Any]:
     settings, competition = start.settings, start.competition
     assert isinstance(settings, Decoder)
     opened = open_run(split, start, settings, run)
+    rows = None
+    if settings.head == "tokens":
+        rows = language_head(opened.base, prompt_of(opened.tokenizer, competition).answers)
 
     def build() -> nn.Module:
         adapted = adapted_base(opened.base, settings, opened.device.name)
-        network = decoder_network(adapted, settings, competition.kind, len(competition.outputs))
+        network = decoder_network(adapted, settings, competition)
+        if rows is not None:
+            network.head.take(*rows)  # type: ignore[operator]
         return with_auxiliary(network, settings, split.auxiliary).to(opened.device.name)
 
     network, record, voters = train_network(build, split, opened, run.checkpoint)

@@ -53,7 +53,7 @@ def resolve(name: str, params: Params, competition: Competition, artifacts: Arti
     """
     if name not in params.members:
         raise PodiumError(f'params.yaml: members: no member "{name}"{nearest(name, params.members)}')
-    settings, network = params.members[name], {}
+    settings, network, learned = params.members[name], {}, competition.as_learned()
     kind = KINDS[settings.kind]
     module = kind.trainer.split(":")[0]
     files = {key: _content(Path(file), f"members.{name}.{key}") for key, file in settings.files().items()}
@@ -63,10 +63,12 @@ def resolve(name: str, params: Params, competition: Competition, artifacts: Arti
         network = {"backbone": str(about["sha256"]), "max_attempts": params.guard.max_attempts}
         network["auxiliary"] = _auxiliary(name, settings.auxiliary)
         settings = _with_precision(name, settings)
+        if settings.head == "tokens":
+            learned = replace(learned, prompt=competition.prompt)
     return {
         "member": name,
         "settings": asdict(settings),
-        "competition": asdict(competition.as_learned()),
+        "competition": asdict(learned),
         "threads": params.threads,
         "code": fingerprint(module, alone=SHARED, without=UNCOUNTED),
         "kind": {key: getattr(kind, key) for key in DECIDES},

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from pipeline.competitions.task import Task
+from pipeline.competitions.family import SMALLEST
+from pipeline.competitions.task import Competition, Task
+from pipeline.data.prompt import question_count
 
 Ends = list[tuple[nn.Linear, Tensor]]
 """A head's last layers, each with what it should give on average for the head to give certain logits."""
@@ -127,6 +129,66 @@ class ChoiceHead(nn.Module):
     def ends(self, eta_C: Tensor) -> Ends:
         """Returns what gives equal chances: a constant predictor knows no more of options."""
         return [(_last(self.score), torch.zeros(1))]
+
+
+class AnswerHead(nn.Module):
+    """Rows of the network's own language head: the logits of the tokens that answer, and nothing fresh but a bias.
+
+    The rows stay as they came, so that what learns is how the network reads. A: answer tokens of a question.
+    """
+
+    def __init__(self, hidden: int, competition: Competition, cap: float | None) -> None:
+        """`cap` is Gemma's: logits x become cap * tanh(x / cap) (Gemma Team 2024, arXiv 2408.00118)."""
+        super().__init__()
+        self.outcome, self.cap, outputs = competition.outcome, cap, len(competition.outputs)
+        answers = {"classes": outputs, "ordered": outputs + 1}.get(self.outcome, 2)
+        layers = [nn.Linear(hidden, answers) for _ in range(question_count(competition))]
+        for each in layers:
+            each.weight.requires_grad_(False)
+        self.questions = nn.ModuleList(layers)
+
+    @torch.no_grad()
+    def take(self, weights_QAE: Tensor, biases_QA: Tensor) -> None:
+        """Puts the language head's rows in."""
+        for layer, weight_AE, bias_A in zip(self._layers(), weights_QAE, biases_QA, strict=True):
+            layer.weight.copy_(weight_AE)
+            assert layer.bias is not None
+            layer.bias.copy_(bias_A)
+
+    def forward(self, pooled_RVE: Tensor) -> Tensor:
+        """Returns logits_RC: of classes; of yes against no for each label or option; of more than each score."""
+        if self.outcome == "choice":
+            logits_RVA = self.questions[0](pooled_RVE)
+        else:
+            logits_RVA = torch.stack([layer(pooled_RVE[:, v]) for v, layer in enumerate(self.questions)], dim=1)
+        if self.cap:
+            logits_RVA = self.cap * torch.tanh(logits_RVA / self.cap)
+        if self.outcome == "classes":
+            return logits_RVA[:, 0]
+        if self.outcome == "ordered":
+            # The log odds of more than a score: all chances above it against all up to it.
+            scores_RA = logits_RVA[:, 0]
+            odds_R = [
+                scores_RA[:, s:].logsumexp(dim=1) - scores_RA[:, :s].logsumexp(dim=1)
+                for s in range(1, scores_RA.shape[1])
+            ]
+            return torch.stack(odds_R, dim=1)
+        return logits_RVA[..., 0] - logits_RVA[..., 1]
+
+    def ends(self, eta_C: Tensor) -> Ends:
+        """Returns what gives the logits `eta_C`."""
+        layers = self._layers()
+        if self.outcome == "classes":
+            return [(layers[0], eta_C)]
+        if self.outcome == "ordered":
+            above = torch.cat([torch.ones(1), eta_C.sigmoid(), torch.zeros(1)])
+            return [(layers[0], (above[:-1] - above[1:]).clamp_min(SMALLEST).log())]
+        if self.outcome == "choice":
+            return [(layers[0], torch.zeros(2))]
+        return [(layer, torch.stack([eta, -eta]) / 2) for layer, eta in zip(layers, eta_C, strict=True)]
+
+    def _layers(self) -> list[nn.Linear]:
+        return [each for each in self.questions if isinstance(each, nn.Linear)]
 
 
 def _pair(one_RE: Tensor, other_RE: Tensor) -> Tensor:

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from pipeline.competitions.task import Task
+from pipeline.competitions.task import Competition, Task
+from pipeline.data.prompt import question_count
 from pipeline.data.text import views_of
 from pipeline.errors import PodiumError
-from pipeline.models.heads import ChoiceHead, Ends, EquivariantHead, PlainHead, Pooling, SymmetricHead
+from pipeline.models.heads import AnswerHead, ChoiceHead, Ends, EquivariantHead, PlainHead, Pooling, SymmetricHead
 from pipeline.settings.decoder import Decoder
 from pipeline.settings.encoder import BUILD, Encoder
 
@@ -50,12 +51,18 @@ def encoder_network(backbone: Any, settings: Encoder, task: Task, outputs: int, 
     return network_on(backbone, settings, task, outputs)
 
 
-def decoder_network(adapted: Any, settings: Decoder, task: Task, outputs: int) -> Network:
+def decoder_network(adapted: Any, settings: Decoder, competition: Competition) -> Network:
     """Returns the network that a decoder member's settings describe, on a base with adapters.
+
+    A head of answer tokens is still without the language head's rows (AnswerHead.take).
 
     Raises: PodiumError where the head does not fit the task.
     """
-    return network_on(adapted, settings, task, outputs)
+    if settings.head != "tokens":
+        return network_on(adapted, settings, competition.kind, len(competition.outputs))
+    hidden, cap = int(adapted.config.hidden_size), getattr(adapted.config, "final_logit_softcapping", None)
+    views = len(views_of(competition.kind, siamese=False)) * question_count(competition)
+    return Network(adapted, Pooling("last", hidden), AnswerHead(hidden, competition, cap), views)
 
 
 @torch.no_grad()

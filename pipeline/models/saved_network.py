@@ -89,7 +89,7 @@ def load_decoder(folder: Path, about: SavedMember, base: Any, competition: Compe
     try:
         adapted = PeftModel.from_pretrained(base, folder / ADAPTER)
         tensors = load_file(file)
-        network = decoder_network(adapted, settings, competition.kind, len(competition.outputs))
+        network = decoder_network(adapted, settings, competition)
         network.head.load_state_dict(tensors)
     except BROKEN as error:
         line = " ".join(str(error).split())[:200]

@@ -14,6 +14,7 @@ import polars as pl
 
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
+from pipeline.data.prompt import question_count
 from pipeline.data.rows import field_characters
 from pipeline.files import read_json
 from pipeline.inference.passes import FIRST, combined, passes_of
@@ -52,6 +53,7 @@ def member_workload(
             "hidden": config["hidden_size"],
             "bytes": sum(file.stat().st_size for folder in {model, base} for file in folder.rglob("*.safetensors")),
             "siamese": settings.input == "siamese",
+            "questions": question_count(competition) if settings.head == "tokens" else 1,
             "max_tokens": settings.max_tokens,
             "long_tokens": settings.inference.long_tokens,
             "characters_per_token": round(max(characters, 1.0) / max(tokens, 1), 4),

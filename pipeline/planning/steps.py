@@ -67,5 +67,6 @@ def load_of(member: Mapping[str, Any], which: str, characters: Mapping[str, np.n
     truncated = (lengths > work["max_tokens"]).any(axis=0)
     kept = np.minimum(lengths, work["long_tokens"] if which == LONG else work["max_tokens"])
     times = 2 if which == LONG and SWAP in member["passes"] else 1
+    times *= work["questions"]
     tokens, squares = times * kept.sum(axis=0), times * (kept**2).sum(axis=0)
     return Load(tokens, squares, truncated if which == LONG else np.ones(len(tokens), dtype=bool))

@@ -29,11 +29,23 @@ class Decoder(NetworkSettings):
     pooling: Literal["last", "mean"] = "last"
     """What speaks for a sequence: its last token, which alone has seen all of it; or the mean, where a small network
     does not learn to gather an answer in one token."""
+    head: Literal["plain", "equivariant", "tokens"] = "plain"
+    """`tokens`: the probabilities of a few answer tokens of the network's own language head, in its chat template;
+    nothing but a bias per answer is fresh. It reads all fields in one sequence, and of choices one per option."""
     lora: Lora = Lora()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         training = self.training
+        if self.head == "tokens":
+            if self.input != "joint":
+                raise ValueError("head tokens reads a row as one prompt: use input joint")
+            if self.pooling != "last":
+                raise ValueError("head tokens answers where the prompt ends: use pooling last")
+            if self.auxiliary:
+                raise ValueError("auxiliary tasks need a fresh head each: leave out head tokens")
+            if training.head_first:
+                raise ValueError("training.head_first trains a fresh head alone: leave it out with head tokens")
         if training.reinit_layers:
             raise ValueError("training.reinit_layers is for encoders: adapters cannot train a layer drawn anew")
         if training.freeze_embeddings:

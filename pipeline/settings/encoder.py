@@ -18,6 +18,7 @@ class Encoder(NetworkSettings):
     """A member of kind `encoder`: a bidirectional network (DeBERTa), all of it fine-tuned."""
 
     kind: Literal["encoder"]
+    head: Literal["plain", "equivariant"] = "plain"
     pooling: Literal["mean", "cls", "attention"] = "mean"
     attention: Attention = "fast"
     network: Annotated[str | None, Checked(below_external(".py"))] = None

@@ -35,7 +35,8 @@ class HeadFirst:
 class Training:
     """Fine-tuning of one fold model."""
 
-    epochs: Annotated[int, Limits(ge=1)] = 1
+    epochs: Annotated[int, Limits(ge=0)] = 1
+    """0 (head tokens): the network answers as it came."""
     schedule: RateSchedule
     batches: Batches = Batches()
     head_rate: Annotated[float, Limits(gt=0)] | None = None
@@ -146,7 +147,7 @@ class NetworkSettings(MemberSettings):
     Choices have a sequence per option in any case."""
     max_tokens: Annotated[int, Limits(ge=16)]
     """Per sequence, special tokens included."""
-    head: Literal["plain", "equivariant"] = "plain"
+    head: Literal["plain", "equivariant", "tokens"] = "plain"
     """`equivariant` (siamese input only): swapping the sides swaps the answer, or leaves that of a symmetric pair,
     exactly. Choices have a head of their own, to which the order of the options means nothing."""
     training: Annotated[Training, Prepared(lambda given: with_rate(given, Batches()))]
@@ -157,6 +158,8 @@ class NetworkSettings(MemberSettings):
     """A name in pipeline/settings/recipes/: its settings hold where this member gives none of its own."""
 
     def __post_init__(self) -> None:
+        if not self.training.epochs and self.head != "tokens":
+            raise ValueError("training.epochs: only head tokens answers without training")
         if self.head == "equivariant" and self.input == "joint":
             raise ValueError("head equivariant needs input siamese; with input joint use training.swap, inference.swap")
         if self.head == "equivariant" and (self.training.swap or self.inference.swap):

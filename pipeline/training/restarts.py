@@ -131,7 +131,7 @@ def _run(job: Job, run: int, attempt: int, attempts: list[dict[str, Any]]) -> tu
             # By the same rows in every run: their weights are averaged, and must begin alike.
             for each, its in job.learned.parts(network):
                 start_at(each, Prior(its.family, its.labels).eta, its.batch(its.epoch(0)[0][0], 0).inputs)
-    if not run and not attempt:
+    if settings.epochs and not run and not attempt:
         forecast(network, learned, settings, job.device, job.label, Path())
     if settings.head_first:
         _head_alone(network, job, learned, settings, settings.head_first, f"{part}-head")
@@ -141,16 +141,18 @@ def _run(job: Job, run: int, attempt: int, attempts: list[dict[str, Any]]) -> tu
         with job.device.forward():
             return job.judge.score(network)
 
-    trained = fit(
-        TrainingRun(
-            *(network, learned, settings, job.device, job.checkpoint, job.label, part),
-            evaluate=evaluate if job.judge else None,
-            prior=prior if job.attempts else None,
-            rows=len(learned.labels),
+    trained = Trained(Record(), [])  # with no epoch it answers as it came
+    if settings.epochs:
+        trained = fit(
+            TrainingRun(
+                *(network, learned, settings, job.device, job.checkpoint, job.label, part),
+                evaluate=evaluate if job.judge else None,
+                prior=prior if job.attempts else None,
+                rows=len(learned.labels),
+            )
         )
-    )
     record = trained.record
-    if job.attempts and not record.stopped:
+    if settings.epochs and job.attempts and not record.stopped:
         best = min((score for _, score in record.scores), default=math.inf)
         inner = (best, float(prior.losses(job.judge.labels).mean())) if job.judge else None
         record.stopped = fruitless(record.seen, prior, inner)

@@ -24,7 +24,7 @@ from pipeline.data.text import (
     _quotas,
     _sequence,
     encode,
-    layout,
+    layouts,
     views_of,
 )
 from pipeline.models.backbones.tokenizer import load_tokenizer
@@ -184,7 +184,7 @@ def test_a_cut_turn_keeps_head_and_tail_around_a_mark_that_never_exaggerates(
 ) -> None:
     tokenizer = tokenizers[family]
     text = " ".join(f"w{number}" for number in range(words))
-    ids, form = plain(tokenizer, text), layout(tokenizer, family, SPOOKY, ("text",))
+    ids, form = plain(tokenizer, text), layouts(tokenizer, family, SPOOKY, ("text",))[0]
     (found,) = encoded(single(text), tokenizer, family, width).ids
     opening, closing = form.opening["text"], form.closing
     body = list(found[len(form.start) + len(opening) : len(found) - len(closing) - len(form.end)])
@@ -234,7 +234,7 @@ def test_a_null_turn_says_so_and_an_empty_one_stays_empty(tokenizers: dict[str, 
 def test_line_breaks_survive(lines: list[str], ending: str, tokenizers: dict[str, Any]) -> None:
     for family, sign in (("encoder", NEWLINE), ("decoder", "\n")):
         tokenizer = tokenizers[family]
-        form = layout(tokenizer, family, SPOOKY, ("text",))
+        form = layouts(tokenizer, family, SPOOKY, ("text",))[0]
         (ids,) = encoded(single(ending.join(lines)), tokenizer, family, 400).ids
         body = ids[len(form.start) + len(form.opening["text"]) : len(ids) - len(form.closing) - len(form.end)]
         assert tokenizer.decode(body).count(sign) == len(lines) - 1
@@ -267,7 +267,7 @@ def test_the_report_tells_which_share_was_cut(family: str, tokenizers: dict[str,
     texts = ["short", "word " * 100, "word " * 300, "short too"]
     width = 64
     found = encoded(single(*texts), tokenizer, family, width)
-    form = layout(tokenizer, family, SPOOKY, ("text",))
+    form = layouts(tokenizer, family, SPOOKY, ("text",))[0]
     around = len(form.start) + len(form.opening["text"]) + len(form.closing) + len(form.end)
     total = [len(plain(tokenizer, text)) for text in texts]
     mark = max(map(len, form.marks))
@@ -334,6 +334,6 @@ def test_a_decoder_reads_what_each_field_is_and_what_is_asked(
 
 def test_sides_and_options_have_twice_the_share_of_other_fields(tokenizers: dict[str, Any]) -> None:
     asked = competition("choices", "story", "one", "two", outcome="choice", options=("one", "two"))
-    assert layout(tokenizers["encoder"], "encoder", asked, ("story", "two")).shares == {"story": 1, "two": 2}
-    assert layout(tokenizers["encoder"], "encoder", LMSYS, ("prompt", "a", "b")).shares == SHARES
-    assert layout(tokenizers["decoder"], "decoder", SPOOKY, ("text",)).shares == {"text": 1}
+    assert layouts(tokenizers["encoder"], "encoder", asked, ("story", "two"))[0].shares == {"story": 1, "two": 2}
+    assert layouts(tokenizers["encoder"], "encoder", LMSYS, ("prompt", "a", "b"))[0].shares == SHARES
+    assert layouts(tokenizers["decoder"], "decoder", SPOOKY, ("text",))[0].shares == {"text": 1}

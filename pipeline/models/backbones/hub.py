@@ -33,6 +33,7 @@ TOKENIZER = (
     "*.model",
     "vocab*",
     "merges.txt",
+    "chat_template.jinja",
 )
 DESCRIPTION = ("config.json", *TOKENIZER)
 # By their full form: a repository may also hold other weights (pytorch_model.generator.bin, model.fp16.safetensors).
