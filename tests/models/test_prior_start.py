@@ -11,12 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import encoder
+from outcomes import COMPETITIONS
 from torch import Tensor, nn
 
 from pipeline.competitions.family import Bernoulli, Categorical, Family, Gaussian, Ordinal
 from pipeline.competitions.registry import load_competition
 from pipeline.competitions.task import Task
-from pipeline.models.heads import ChoiceHead, EquivariantHead, PlainHead, Pooling, SymmetricHead
+from pipeline.models.heads import AnswerHead, ChoiceHead, EquivariantHead, PlainHead, Pooling, SymmetricHead
 from pipeline.models.network import Network, encoder_network, start_at
 from pipeline.training.prior import Prior
 
@@ -113,6 +114,41 @@ def test_a_choice_begins_with_equal_chances(seed: int, options: int) -> None:
     assert prior.loss == pytest.approx(np.log(options))
     loss, allowed = first_loss(ChoiceHead(HIDDEN), prior, seed, options)
     assert prior.loss - 0.01 < loss < prior.loss + allowed
+
+
+ANSWERED = {
+    name: (COMPETITIONS[name], family)
+    for name, family in {
+        "classes": Categorical(3),
+        "labels": Bernoulli(2),
+        "ordered": Ordinal(4, 1),
+        "choices": Categorical(3, exchangeable=True),
+    }.items()
+}
+
+
+@pytest.mark.parametrize("name", ANSWERED)
+@pytest.mark.parametrize("cap", [None, 30.0])
+@given(st.integers(0, 10**6))
+@quick
+def test_answer_tokens_begin_at_the_prior_whatever_the_network_would_have_said(
+    name: str, cap: float | None, seed: int
+) -> None:
+    competition, family = ANSWERED[name]
+    torch.manual_seed(seed)
+    labels = np.random.default_rng(seed).integers(0, 3, ROWS)
+    prior = Prior(family, labels if name == "choices" else labels_of(family, np.random.default_rng(seed)))
+    head = AnswerHead(HIDDEN, competition, cap)
+    questions = list(head.questions)
+    answers = questions[0].weight.shape[0]
+    # A network that is sure of one answer, and tells rows apart a little.
+    head.take(torch.randn(len(questions), answers, HIDDEN) / 20, torch.randn(len(questions), answers) * 2)
+    frozen = [each.weight.clone() for each in questions]
+    views = 3 if name == "choices" else len(questions)
+    loss, allowed = first_loss(head, prior, seed, views)
+    assert prior.loss - 0.02 < loss < prior.loss + allowed + 0.01
+    assert all(torch.equal(each.weight, before) for each, before in zip(questions, frozen, strict=True))
+    assert not any(each.weight.requires_grad for each in questions) and all(e.bias.requires_grad for e in questions)
 
 
 CUSTOM = """
