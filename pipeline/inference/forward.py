@@ -16,6 +16,7 @@ from pipeline.errors import PodiumError
 from pipeline.inference.open_network import Opened
 from pipeline.inference.precision import computes_in_fp32, in_fp32
 from pipeline.models.deberta.packing import LENGTHS
+from pipeline.models.shared_prefix import PREFIXES, common_prefixes
 
 
 @dataclass(frozen=True)
@@ -131,4 +132,5 @@ def batch_tensors(encoded: Encoded, rows: np.ndarray, pad_id: int, device: str) 
     if device != "cpu":  # from pinned memory the copy does not hold up the host
         ids, mask = (each.pin_memory().to(device, non_blocking=True) for each in (ids, mask))
     setattr(mask, LENGTHS, np.array([len(each) for each in sequences]))
+    setattr(mask, PREFIXES, common_prefixes(sequences, encoded.views))
     return ids, mask

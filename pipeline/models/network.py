@@ -20,6 +20,7 @@ from pipeline.data.prompt import question_count
 from pipeline.data.text import views_of
 from pipeline.errors import PodiumError
 from pipeline.models.heads import AnswerHead, ChoiceHead, Ends, EquivariantHead, PlainHead, Pooling, SymmetricHead
+from pipeline.models.shared_prefix import last_states, whole_states
 from pipeline.settings.decoder import Decoder
 from pipeline.settings.encoder import BUILD, Encoder
 
@@ -27,13 +28,17 @@ from pipeline.settings.encoder import BUILD, Encoder
 class Network(nn.Module):
     """The network from token ids to logits."""
 
+    shares: tuple[bool, bool] = (False, False)
+    """Whether the common beginning of a row's views is computed once: in evaluation, and in training."""
+
     def __init__(self, backbone: nn.Module, pooling: Pooling, head: nn.Module, views: int) -> None:
         super().__init__()
         self.backbone, self.pooling, self.head, self.views = backbone, pooling, head, views
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Returns (rows, outputs) float32 logits of ids and mask, both (B, L), a row's views one after the other."""
-        states_BLE = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        states_of = last_states if self.shares[self.training] else whole_states
+        states_BLE, attention_mask = states_of(self.backbone, input_ids, attention_mask)
         pooled_BE = self.pooling(states_BLE, attention_mask).to(_dtype(self.head))
         pooled_RVE = pooled_BE.view(-1, self.views, pooled_BE.shape[-1])
         return self.head(pooled_RVE).float()
@@ -58,11 +63,17 @@ def decoder_network(adapted: Any, settings: Decoder, competition: Competition) -
 
     Raises: PodiumError where the head does not fit the task.
     """
-    if settings.head != "tokens":
-        return network_on(adapted, settings, competition.kind, len(competition.outputs))
-    hidden, cap = int(adapted.config.hidden_size), getattr(adapted.config, "final_logit_softcapping", None)
-    views = len(views_of(competition.kind, siamese=False)) * question_count(competition)
-    return Network(adapted, Pooling("last", hidden), AnswerHead(hidden, competition, cap), views)
+    if settings.head == "tokens":
+        hidden, cap = int(adapted.config.hidden_size), getattr(adapted.config, "final_logit_softcapping", None)
+        views = len(views_of(competition.kind, siamese=False)) * question_count(competition)
+        network = Network(adapted, Pooling("last", hidden), AnswerHead(hidden, competition, cap), views)
+    else:
+        network = network_on(adapted, settings, competition.kind, len(competition.outputs))
+    if settings.pooling == "last":
+        training = settings.training
+        # What moves embedded words, or computes states anew, expects one pass over whole sequences.
+        network.shares = True, not (training.fgm or training.smart or training.gradient_checkpointing)
+    return network
 
 
 @torch.no_grad()
