@@ -12,12 +12,12 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" DVC_NO_ANALYTICS=1
 # Each process has one thread, a file's tests stay together: they share what is costly to make. In the order of their
 # folders, for the files with the fewest tests, which would come last, have the longest.
-PYTEST := OMP_NUM_THREADS=1 $(RUN) python -m pytest -q -n logical --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 $(RUN) python -m pytest -q -n logical --dist loadfile --no-loadscope-reorder --durations=10
 # What the kernel brings along, because Kaggle's image has other versions; see pipeline/package/wheels.py.
 KERNEL_WHEELS := lightgbm narwhals polars polars-runtime-32 safetensors \
 	accelerate anyio bitsandbytes h11 httpcore2 httpx2 huggingface-hub peft tokenizers transformers truststore
 
-.PHONY: help setup repro check new-competition download publish submit sync-lb compare test test-slow lint bench prune lock
+.PHONY: help setup repro check new-competition download publish submit sync-lb compare test test-slow lint real bench prune lock
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ lint: setup ## check style, imports and types
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
+
+real: setup ## what pretrained networks bring on real text: MiniLM and SmolLM2 from PyPI; needs ../shared/data, hours
+	$(RUN) python -m benchmarks.build.outcomes --networks real --only sst quora sts science_exam arena
 
 bench: setup ## measure speed and honesty; says at its end what it leaves out
 	$(RUN) python -m benchmarks.build.data

@@ -1,7 +1,7 @@
 """What does Podium claim on real competitions of each kind, and what does it get? A fifth is set aside before anything.
 
 python -m benchmarks.build.outcomes [--only level_cefrsp ...] [--networks small]
-make real, or python -m benchmarks.build.outcomes --networks real [--only sst ...] [--rows 2000]
+make real, or python -m benchmarks.build.outcomes --networks real (or minilm) [--only sst ...] [--rows 2000]
 # needs ../shared/data; writes outcomes.json and outcomes.md, or real.json and real.md, in benchmarks/results/
 
 Each set goes through the whole graph in a clone, from CSV to the rehearsed kernel, whose submission is then scored on
@@ -132,7 +132,7 @@ SETS = {
 
 
 def main(names: list[str], networks: str, rows: int | None, output: Path) -> None:
-    result = "real" if networks == "real" else "outcomes"
+    result = "real" if networks in ("minilm", "real") else "outcomes"
     file = output / f"{result}.json"
     table = json.loads(file.read_text())["sets"] if file.exists() else {}
     for name in names:
@@ -140,7 +140,8 @@ def main(names: list[str], networks: str, rows: int | None, output: Path) -> Non
             print(f"{SHARED / SETS[name].file} is not here: {name} is not measured")
             continue
         with tempfile.TemporaryDirectory() as folder:
-            place = name + (" with small networks" if networks == "small" else f", {rows} rows" if rows else "")
+            place = name + {"": "", "small": " with small networks"}.get(networks, f" with {networks}")
+            place += f", {rows} rows" if rows else ""
             table[place] = measured(name, networks, rows, Path(folder))
         write(result, {"sets": table}, output)
         (output / f"{result}.md").write_text(f"{told(table)}\n\n{members_told(table)}\n", encoding="utf-8")
@@ -200,7 +201,7 @@ def measured(name: str, networks: str, rows: int | None, folder: Path) -> dict[s
 
     `rows` draws so many of them before that; None takes all.
     """
-    competition, truth = laid_out(name, networks == "real", rows, folder)
+    competition, truth = laid_out(name, networks in ("minilm", "real"), rows, folder)
     place = clone(folder / "clone")
     write_params(place, folder, networks)
     used = run(["dvc", "repro"], place)
@@ -287,7 +288,7 @@ def write_params(place: Path, folder: Path, networks: str) -> None:
     """Lays the preset `cpu` and the set over the clone's params.yaml, with the networks that are asked for."""
     from ruamel.yaml import YAML
 
-    preset = "short" if networks == "real" else "cpu"
+    preset = "short" if networks in ("minilm", "real") else "cpu"
     run([sys.executable, "-m", "pipeline.preset", preset, str(folder / "data")], place)
     editor = YAML()
     params = editor.load(place / "params.yaml")
@@ -295,9 +296,10 @@ def write_params(place: Path, folder: Path, networks: str) -> None:
     if networks != "small":
         params["members"] = {name: each for name, each in params["members"].items() if each["kind"] == "tabular"}
         params["backbones"] = {"none": {"source": "none"}}
-    if networks == "real":
+    if networks in ("minilm", "real"):
         fresh = load_competition(str(folder / "competition.yaml")).outcome == "numbers"
-        for member, open_folder in (("minilm", minilm), ("smollm2", smollm2)):
+        wanted = {"minilm": minilm} | ({"smollm2": smollm2} if networks == "real" else {})
+        for member, open_folder in wanted.items():
             params["backbones"][member] = {"source": "path", "path": str(open_folder())}
             params["members"][member] = REAL[member] | ({"head": "plain"} if fresh and member == "smollm2" else {})
     editor.dump(params, place / "params.yaml")
@@ -309,7 +311,9 @@ if __name__ == "__main__":
     parser.add_argument(
         "--only", nargs="+", choices=list(SETS), default=list(SETS), help="the other sets stay as they are"
     )
-    parser.add_argument("--networks", choices=["small", "real"], default="", help="beside the tabular members")
+    parser.add_argument(
+        "--networks", choices=["small", "minilm", "real"], default="", help="beside the tabular members"
+    )
     parser.add_argument("--rows", type=int, help="draw so many rows of each set")
     arguments = parser.parse_args()
     main(arguments.only, arguments.networks, arguments.rows, arguments.output)
