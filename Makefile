@@ -17,7 +17,7 @@ PYTEST := OMP_NUM_THREADS=1 $(RUN) python -m pytest -q -n logical --dist loadfil
 KERNEL_WHEELS := lightgbm narwhals polars polars-runtime-32 safetensors \
 	accelerate anyio bitsandbytes h11 httpcore2 httpx2 huggingface-hub peft tokenizers transformers truststore
 
-.PHONY: help setup repro check new-competition download publish submit sync-lb compare test test-slow lint real bench prune lock
+.PHONY: help setup repro check new-competition try tries download publish submit sync-lb compare test test-slow lint real bench prune lock
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,12 @@ check: setup ## look at the whole plan before anything is trained: files, member
 new-competition: setup ## write a first YAML file for the competition in DATA=folder, guessed from its files
 	@test -n "$(DATA)" || { echo "error: DATA: name the folder with the competition's files: make new-competition DATA=folder"; exit 2; }
 	@$(RUN) python -m stages.new_competition "$(DATA)"
+
+try: setup ## one fold of MEMBER=name on ROWS=1000 rows, by params.yaml as it is now: score, curve, minutes of the whole
+	@$(RUN) python -u -m stages.try_member --member "$(MEMBER)" $(if $(FOLD),--fold "$(FOLD)") $(if $(ROWS),--rows "$(ROWS)")
+
+tries: setup ## what was tried so far, with the settings that were changed
+	@$(RUN) python -m stages.try_member --show
 
 download: setup ## fetch the competition's files from Kaggle
 	$(RUN) python -m stages.download $(ARGS)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import tempfile
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +81,21 @@ def train_fold(split: Split, start: Start, fold: int, artifacts: Artifacts) -> f
     return fold_score(split.fold, means[: len(split.fold)], artifacts.competition()) if len(split.fold) else None
 
 
-def quick_look(split: Split, start: Start, rows: int, artifacts: Artifacts) -> float:
-    """Trains on the first `rows` training rows, keeps nothing, and returns the score on as many rows of the fold."""
+@dataclass(frozen=True)
+class Look:
+    """What a quick look found."""
+
+    score: float
+    constant: float
+    """The constant predictor's score on the same rows."""
+    seconds: float
+    """Of training."""
+    training: dict[str, Any] | None
+    """The record of the run, of kinds that keep one."""
+
+
+def quick_look(split: Split, start: Start, rows: int, artifacts: Artifacts) -> Look:
+    """Trains on the first `rows` training rows, asks about as many rows of the fold, and keeps no model."""
     competition, kind = start.competition, KINDS[start.settings.kind]
     asked = split.fold.head(rows)
     with tempfile.TemporaryDirectory(prefix="podium-quick-") as temporary:
@@ -91,11 +104,15 @@ def quick_look(split: Split, start: Start, rows: int, artifacts: Artifacts) -> f
         state = Checkpoint(Path(temporary) / "checkpoint")
         run = Run(f"{start.member} quick look", artifacts, state, quick=True)
         auxiliary = auxiliary_rows(start, pl.concat([split.fold, split.holdout]), run.label, rows)
-        kind.train()(Split(split.train.head(rows), asked, split.holdout, auxiliary), start, folder, run)
+        learned, began = split.train.head(rows), time.monotonic()
+        training = kind.train()(Split(learned, asked, split.holdout, auxiliary), start, folder, run)
+        seconds = time.monotonic() - began
         means = predict_member(folder, artifacts, asked, competition)
     if kind.knows_every_row:
         _refuse_gaps(means, run.label)
-    return fold_score(asked, means, artifacts.competition())
+    scored = artifacts.competition()
+    constant = np.tile(competition.family.prior(learned["label"].to_numpy()), (len(asked), 1))
+    return Look(fold_score(asked, means, scored), fold_score(asked, constant, scored), seconds, training)
 
 
 def fold_score(rows: pl.DataFrame, means: np.ndarray, competition: Competition) -> float:
