@@ -157,7 +157,7 @@ def test_both_orders_need_sides_that_change_places(place: Path) -> None:
         (lambda folder: (backbone(folder, **ROBERTA) / "model.safetensors").unlink(), "no weights: expected one of"),
         (lambda folder: (backbone(folder, **ROBERTA) / "tokenizer.json").unlink(), "no tokenizer: expected one of"),
         (lambda folder: backbone(folder, model_type="robot"), 'causal language model, found "robot"'),
-        (lambda folder: backbone(folder, **ROBERTA), "max_tokens: 600 is more than the 514 positions of backbone mine"),
+        (lambda folder: backbone(folder, **ROBERTA), "max_tokens: 600 is more than the 512 positions of backbone mine"),
     ],
 )
 def test_a_folder_that_is_no_fitting_backbone(place: Path, make: Callable[[Path], Any], expected: str) -> None:

@@ -44,6 +44,8 @@ def trainable_backbone(folder: Path, settings: Encoder, device: str) -> Any:
     """Returns the backbone in `folder` in fp32, with the attention, dropout, fresh and frozen parts of `settings`.
 
     What is fresh comes from torch's global generator.
+
+    Raises: PodiumError for gradient checkpointing where the network does not know it.
     """
     training = settings.training
     backbone: Any = load_backbone(folder, "fp32", device, training.dropout, settings.attention)
@@ -53,6 +55,11 @@ def trainable_backbone(folder: Path, settings: Encoder, device: str) -> Any:
     if training.mixout:
         mix(backbone, training.mixout.rate)
     if training.gradient_checkpointing:
+        if not backbone.supports_gradient_checkpointing:
+            raise PodiumError(
+                f"training.gradient_checkpointing: {backbone.config.model_type} does not know it: leave it out, and "
+                "lower batches.tokens_per_batch where memory runs out"
+            )
         backbone.gradient_checkpointing_enable()
     return backbone
 

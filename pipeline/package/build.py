@@ -132,7 +132,8 @@ def _pack_backbone(artifacts: Artifacts, name: str, kind: Kind, precision: str, 
         from pipeline.models.backbones.loading import load_backbone  # torch is slow to load
 
         base: Any = load_backbone(source, precision, "cpu")
-        base.save_pretrained(target, max_shard_size="5GB")
+        # Under its own names: what reads text may have been a part of a network that sees pictures, too.
+        base.save_pretrained(target, max_shard_size="5GB", save_original_format=False)
 
 
 def _link_all(source: Path, target: Path) -> None:

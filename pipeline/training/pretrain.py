@@ -24,9 +24,9 @@ from pipeline.competitions.task import Competition
 from pipeline.data.text import encode
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, write_json
-from pipeline.models.backbones.loading import load_backbone
+from pipeline.models.backbones.loading import load_backbone, reading
 from pipeline.models.backbones.obtain import contents_hash
-from pipeline.models.backbones.tokenizer import LOCAL, load_tokenizer
+from pipeline.models.backbones.tokenizer import load_tokenizer
 from pipeline.section import from_json
 from pipeline.settings.backbones import Pretrain
 from pipeline.training.checkpoint import Checkpoint
@@ -172,7 +172,7 @@ def _more(file: Path) -> list[str]:
 def _network(backbone: Path, masked: bool, attention: str, device: Device) -> nn.Module:
     if masked:
         return MaskedModel(load_backbone(backbone, "fp32", device.name, attention=attention)).to(device.name)
-    causal = AutoModelForCausalLM.from_pretrained(backbone, dtype=torch.float32, **LOCAL)
+    causal = AutoModelForCausalLM.from_pretrained(backbone, dtype=torch.float32, **reading(backbone, begin="model."))
     return CausalModel(causal).to(device.name)
 
 
@@ -191,4 +191,4 @@ def _save(network: nn.Module, backbone: Path, folder: Path, facts: dict[str, Any
         if file.is_file() and not weights:
             shutil.copyfile(file, folder / file.name)
     trained: Any = network.backbone
-    trained.cpu().save_pretrained(folder)
+    trained.cpu().save_pretrained(folder, save_original_format=False)  # under its own names, as a package's base

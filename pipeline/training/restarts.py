@@ -29,6 +29,7 @@ from pipeline.training.loop import NOT_FINITE, Trained, TrainingRun, fit
 from pipeline.training.objectives.multitask import Interleaved
 from pipeline.training.objectives.supervised import Supervised
 from pipeline.training.optim import backbone_name
+from pipeline.training.pooled_check import check_pooled_states
 from pipeline.training.prior import Prior
 from pipeline.training.progress import forecast
 from pipeline.training.seeds import seed_of
@@ -131,6 +132,10 @@ def _run(job: Job, run: int, attempt: int, attempts: list[dict[str, Any]]) -> tu
             # By the same rows in every run: their weights are averaged, and must begin alike.
             for each, its in job.learned.parts(network):
                 start_at(each, Prior(its.family, its.labels).eta, its.batch(its.epoch(0)[0][0], 0).inputs)
+    if not run and not attempt:
+        with within_memory(job.label, settings):
+            for each, its in job.learned.parts(network):
+                check_pooled_states(each, its, job.label)
     if settings.epochs and not run and not attempt:
         forecast(network, learned, settings, job.device, job.label, Path())
     if settings.head_first:

@@ -41,8 +41,8 @@ def load_backbone(
     Raises: PodiumError where the folder's files do not make a network.
     """
     try:
-        config = without_dropout(AutoConfig.from_pretrained(folder, **LOCAL), dropout)
-        options: dict[str, Any] = {"config": config} | LOCAL
+        options = reading(folder, dropout)
+        config = options["config"]
         if precision not in QUANTISED:
             network = AutoModel.from_pretrained(folder, dtype=DTYPES[precision], **options).eval().to(device)
             return accelerated(network) if attention == FAST else network
@@ -53,6 +53,17 @@ def load_backbone(
     except (OSError, ValueError, KeyError, RuntimeError, UnpicklingError, SafetensorError) as error:
         raise PodiumError(f"{folder}: not loadable as a backbone: {' '.join(str(error).split())[:200]}") from error
     return settled(network.eval(), compute)
+
+
+def reading(folder: Path, dropout: float | None = None, begin: str = "") -> dict[str, Any]:
+    """Returns how transformers opens the network in `folder`: of one that also sees pictures, what reads text alone.
+
+    begin: of the names of its weights; `model.` where a language head stands beside them.
+    """
+    config = AutoConfig.from_pretrained(folder, **LOCAL)
+    text = config.get_text_config()
+    names = {} if text is config else {"key_mapping": {r"^(model\.)?language_model\.(model\.)?": begin}}
+    return {"config": without_dropout(text, dropout)} | names | LOCAL
 
 
 def fresh_backbone(folder: Path, device: str, attention: str = FAST) -> nn.Module:

@@ -28,6 +28,12 @@ from pipeline.settings.backbones import Backbone, Folder, Hub, NoBackbone, Scrat
 # transformers and torch take seconds to import, and this stage runs for everybody: each is imported where it is used.
 
 ENCODER, DECODER = "encoder", "decoder"
+AFTER_PADDING = (
+    *("camembert", "data2vec-text", "ibert", "longformer", "mpnet"),
+    *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
+)
+"""Architectures whose first position has the number after that of the padding token: so many rows of their table of
+positions no text can use."""
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
@@ -194,7 +200,7 @@ def _finish_decoder(source: Path, folder: Path) -> dict[str, Any]:
             raise PodiumError(f"{source}: its weights do not load: {file.name}: {error}") from None
     config = AutoConfig.from_pretrained(source, **LOCAL)
     with torch.device("meta"):  # counts parameters without the memory for them
-        network = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        network = AutoModelForCausalLM.from_config(config.get_text_config(), trust_remote_code=False)
     rows = network.get_input_embeddings().num_embeddings
     if len(tokenizer) > rows:
         raise PodiumError(f"{source}: its tokenizer has {len(tokenizer)} tokens, its network knows {rows} only")
@@ -215,11 +221,19 @@ def _shape(config: Any, network: Any, tokenizer: Any) -> dict[str, Any]:
 
 
 def positions(config: Any, tokenizer: Any = None) -> int | None:
-    """Returns the longest sequence, special tokens included; None where far distances share the last entries."""
+    """Returns the longest sequence, special tokens included; None where far distances share the last entries.
+
+    config: one of transformers, or what its config.json says, as attributes.
+    """
     if getattr(config, "relative_attention", False) and not getattr(config, "position_biased_input", True):
         return None
     known: int | None = getattr(config, "max_position_embeddings", None)
-    if known is None or tokenizer is None:
-        return known
-    # RoBERTa's table has two rows that no text can use; its tokenizer knows the length that is left.
-    return min(known, tokenizer.model_max_length)
+    if known is None:
+        return None
+    if config.model_type in AFTER_PADDING:
+        known -= getattr(config, "pad_token_id", 1) + 1
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    if rope.get("rope_type", rope.get("type")) in ("longrope", "su"):
+        # Beyond it all rows of a batch are read in another way: an answer would depend on the rows beside it.
+        known = min(known, getattr(config, "original_max_position_embeddings", None) or known)
+    return known if tokenizer is None else min(known, tokenizer.model_max_length)

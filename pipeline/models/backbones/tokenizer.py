@@ -14,6 +14,8 @@ from pipeline.files import read_json, write_json
 
 LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 """How transformers opens a backbone's files: nothing is downloaded, and no code that came with them is run."""
+LETTER = "PreTrainedTokenizerFast"
+"""The class that takes tokenizer.json by the letter; those of the networks' own build its parts anew when they load."""
 VOCABULARIES = ("tokenizer.json", "*.model", "vocab.*")
 VOCABULARY_NAMES = "tokenizer.json, spm.model, vocab.json, vocab.txt"
 
@@ -29,11 +31,13 @@ def load_tokenizer(folder: Path) -> Any:
 
     Raises: PodiumError where it does not load.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     find_vocabulary(folder)
     try:
-        return AutoTokenizer.from_pretrained(folder, **LOCAL)
+        # Of some architectures AutoTokenizer takes another class than the folder names.
+        kind = PreTrainedTokenizerFast if _by_the_letter(folder) else AutoTokenizer
+        return kind.from_pretrained(folder, **LOCAL)
     except Exception as error:  # the tokenizers library raises bare Exceptions for broken files
         raise PodiumError(f"{folder}: its tokenizer does not load: {' '.join(str(error).split())[:200]}") from None
 
@@ -46,17 +50,13 @@ def save_encoder_tokenizer(source: Path, folder: Path) -> Any:
     Raises: PodiumError where it does not load, or gives no single token for a marker.
     """
     from tokenizers import AddedToken
-    from transformers import DebertaV2Tokenizer
 
     tokenizer = load_tokenizer(source)
-    if isinstance(tokenizer, DebertaV2Tokenizer):
-        tokenizer.backend_tokenizer.normalizer = _own_normalizer(source, tokenizer)
+    _as_published(source, tokenizer)
     tokenizer.add_tokens([AddedToken(marker, special=False, normalized=False) for marker in MARKERS])
     tokenizer.save_pretrained(folder)
     if tokenizer.is_fast:
-        # A class of the network's own builds its parts anew when it loads; this one takes tokenizer.json by the letter.
-        inputs = tokenizer.model_input_names
-        _set(folder, tokenizer_class="PreTrainedTokenizerFast", model_input_names=inputs)
+        _set(folder, tokenizer_class=LETTER, model_input_names=tokenizer.model_input_names)
     saved = load_tokenizer(folder)
     for marker in MARKERS:
         ids = saved(marker, add_special_tokens=False)["input_ids"]
@@ -65,27 +65,48 @@ def save_encoder_tokenizer(source: Path, folder: Path) -> Any:
     return saved
 
 
-def _own_normalizer(source: Path, tokenizer: Any) -> Any:
-    """Returns the authors' own normalisation: transformers 5 drops their table, and "…" becomes [UNK] by that."""
-    from tokenizers import Regex, Tokenizer, normalizers
+def _as_published(source: Path, tokenizer: Any) -> None:
+    """Gives `tokenizer` its authors' own normal forms and division into words.
 
-    if (source / "tokenizer.json").exists():
-        return Tokenizer.from_file(str(source / "tokenizer.json")).normalizer
-    from transformers.convert_slow_tokenizer import SentencePieceExtractor
+    Classes of transformers 5 build theirs anew: of DeBERTa's they drop the table, and "…" becomes [UNK] by that, of
+    XLM-R's they drop spaces at the end.
+    """
+    from tokenizers import Regex, normalizers
+    from transformers import DebertaV2Tokenizer
 
-    table = SentencePieceExtractor(str(source / "spm.model")).proto.normalizer_spec.precompiled_charsmap
-    if not table:
-        return tokenizer.backend_tokenizer.normalizer
-    spaces = normalizers.Replace(Regex(" {2,}"), " ")
-    return normalizers.Sequence([normalizers.Strip(), normalizers.Precompiled(table), spaces])
+    if (own := _published(source)) is not None:
+        tokenizer.backend_tokenizer.normalizer = own.normalizer
+        tokenizer.backend_tokenizer.pre_tokenizer = own.pre_tokenizer
+    elif isinstance(tokenizer, DebertaV2Tokenizer):
+        from transformers.convert_slow_tokenizer import SentencePieceExtractor
+
+        table = SentencePieceExtractor(str(source / "spm.model")).proto.normalizer_spec.precompiled_charsmap
+        if table:
+            forms = normalizers.Precompiled(table), normalizers.Replace(Regex(" {2,}"), " ")
+            tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.Strip(), *forms])
+
+
+def _published(folder: Path) -> Any:
+    """Returns what tokenizer.json says by the letter, a tokenizers.Tokenizer; None where there is no such file."""
+    from tokenizers import Tokenizer
+
+    file = folder / "tokenizer.json"
+    return Tokenizer.from_file(str(file)) if file.exists() else None
 
 
 def finish_decoder_tokenizer(folder: Path) -> Any:
     """Returns the tokenizer of `folder`, its end-of-text token to pad with where it has no other, on disk too.
 
+    Where its class would build it otherwise than tokenizer.json has it, the folder names another class from now on.
+
     Raises: PodiumError where it does not load, or has neither.
     """
     tokenizer = load_tokenizer(folder)
+    own = _published(folder)
+    if own is not None and _parts(own) != _parts(tokenizer.backend_tokenizer):
+        named = {name: token for name, token in tokenizer.special_tokens_map.items() if token in own.get_vocab()}
+        _set(folder, **named, tokenizer_class=LETTER)
+        tokenizer = load_tokenizer(folder)
     if tokenizer.pad_token is not None:
         return tokenizer
     if tokenizer.eos_token is None:
@@ -94,6 +115,18 @@ def finish_decoder_tokenizer(folder: Path) -> Any:
         )
     _set(folder, pad_token=tokenizer.eos_token)
     return load_tokenizer(folder)
+
+
+def _by_the_letter(folder: Path) -> bool:
+    """Returns whether the folder says that tokenizer.json is all there is to know."""
+    about = folder / "tokenizer_config.json"
+    named = about.exists() and (folder / "tokenizer.json").exists() and read_json(about).get("tokenizer_class")
+    return named in (LETTER, "TokenizersBackend")
+
+
+def _parts(backend: Any) -> tuple[str, str, int]:
+    """Returns what decides which ids a tokenizers.Tokenizer gives."""
+    return str(backend.normalizer), str(backend.pre_tokenizer), backend.get_vocab_size()
 
 
 def _set(folder: Path, **entries: Any) -> None:

@@ -26,8 +26,8 @@ class MaskedModel(nn.Module):
     def __init__(self, backbone: Any) -> None:
         super().__init__()
         self.backbone = backbone
-        hidden = int(backbone.config.hidden_size)
-        self.dense, self.norm = nn.Linear(hidden, hidden), nn.LayerNorm(hidden)
+        hidden, width = int(backbone.config.hidden_size), backbone.get_input_embeddings().embedding_dim
+        self.dense, self.norm = nn.Linear(hidden, width), nn.LayerNorm(width)  # ELECTRA's tables are narrower
         nn.init.normal_(self.dense.weight, std=0.02)
         nn.init.zeros_(self.dense.bias)
         self.bias = nn.Parameter(torch.zeros(backbone.get_input_embeddings().num_embeddings))
