@@ -7,11 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from pipeline.competitions.task import Competition
-from pipeline.errors import PodiumError
+from pipeline.errors import PodiumError, ran_out
 from pipeline.models.backbones.loading import load_backbone
 from pipeline.models.saved import SavedMember
 from pipeline.models.saved_network import load_decoder, load_encoder
@@ -39,7 +38,9 @@ def open_network(folder: Path, about: SavedMember, base: Path, competition: Comp
     try:
         with _opening:
             return opened(folder, about, base, competition, device)
-    except torch.OutOfMemoryError as error:
+    except Exception as error:
+        if not ran_out(error):
+            raise
         raise PodiumError(f"{folder}: out of memory on {device}, which the network alone fills") from error
 
 

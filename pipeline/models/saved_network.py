@@ -10,7 +10,7 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 
 from pipeline.competitions.task import Competition
-from pipeline.errors import PodiumError
+from pipeline.errors import PodiumError, ran_out
 from pipeline.models.backbones.loading import DTYPES, fresh_backbone
 from pipeline.models.network import checksum, decoder_network, encoder_network
 from pipeline.models.saved import SavedMember, save_member
@@ -57,6 +57,8 @@ def load_encoder(folder: Path, about: SavedMember, base: Path, competition: Comp
     try:
         load_model(network, file, strict=True)
     except BROKEN as error:
+        if ran_out(error):
+            raise
         raise PodiumError(f"{file}: does not fit its network: {' '.join(str(error).split())[:200]}") from error
     return with_voters(network, folder, about.facts["voters"], competition.family).eval()
 
@@ -92,6 +94,8 @@ def load_decoder(folder: Path, about: SavedMember, base: Any, competition: Compe
         network = decoder_network(adapted, settings, competition.kind, len(competition.outputs))
         network.head.load_state_dict(tensors)
     except BROKEN as error:
+        if ran_out(error):
+            raise
         line = " ".join(str(error).split())[:200]
         raise PodiumError(f"{folder}: the adapter does not fit its base: {line}") from error
     if checksum(tensors) != about.facts["head"]:

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
-from pipeline.errors import PodiumError
+from pipeline.errors import PodiumError, ran_out
 from pipeline.models.backbones.tokenizer import LOCAL
 from pipeline.models.deberta.disentangled import use_fast_attention
 from pipeline.models.deberta.dropout import use_fast_dropout
@@ -51,6 +51,8 @@ def load_backbone(
             options["quantization_config"] = quantisation(precision, compute)
         network = AutoModel.from_pretrained(folder, dtype=compute, device_map={"": device}, **options)
     except (OSError, ValueError, KeyError, RuntimeError, UnpicklingError, SafetensorError) as error:
+        if ran_out(error):
+            raise
         raise PodiumError(f"{folder}: not loadable as a backbone: {' '.join(str(error).split())[:200]}") from error
     return settled(network.eval(), compute)
 
