@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
@@ -79,8 +80,12 @@ def save_decoder(
     save_member(folder, settings, competition, backbone=backbone, head=checksum(head), voters=len(voters))
 
 
-def load_decoder(folder: Path, about: SavedMember, base: Any, competition: Competition) -> tuple[nn.Module, Any]:
+def load_decoder(
+    folder: Path, about: SavedMember, base: Any, competition: Competition, adapters: torch.dtype = torch.float32
+) -> tuple[nn.Module, Any]:
     """Returns the network on `base`, a loaded backbone, and the peft model that `unload()` takes off it again.
+
+    `adapters` is what the adapters compute in: on a T4 fp32 has no tensor cores, and would take a tenth of a pass.
 
     Raises: PodiumError where adapters or head do not fit.
     """
@@ -90,6 +95,9 @@ def load_decoder(folder: Path, about: SavedMember, base: Any, competition: Compe
     assert isinstance(settings, Decoder)
     try:
         adapted = PeftModel.from_pretrained(base, folder / ADAPTER)
+        for name, each in adapted.named_parameters():
+            if "lora_" in name:
+                each.data = each.data.to(adapters)
         tensors = load_file(file)
         network = decoder_network(adapted, settings, competition.kind, len(competition.outputs))
         network.head.load_state_dict(tensors)

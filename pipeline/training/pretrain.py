@@ -174,7 +174,7 @@ def _more(file: Path) -> list[str]:
 def _network(backbone: Path, masked: bool, attention: str, device: Device) -> nn.Module:
     if masked:
         return MaskedModel(load_backbone(backbone, "fp32", device.name, attention=attention)).to(device.name)
-    causal = AutoModelForCausalLM.from_pretrained(backbone, dtype=torch.float32, **LOCAL)
+    causal = AutoModelForCausalLM.from_pretrained(backbone, dtype=torch.float32, use_cache=False, **LOCAL)
     return CausalModel(causal).to(device.name)
 
 

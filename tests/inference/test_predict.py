@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from fake_gpu import GPU, Watch, pretend
 from fold_models import asked, trained
 from networks import decoder, encoder
 from safetensors.torch import load_file, save_file
@@ -25,6 +28,7 @@ from pipeline.inference.passes import FIRST, LONG, SWAP, combined
 from pipeline.inference.precision import computes_in_fp32, in_fp32
 from pipeline.inference.predict import open_member, predict_member
 from pipeline.models.external import save_external
+from pipeline.models.saved import read_member
 from pipeline.settings.external import External
 
 EVERYTHING = {"swap": True, "long_tokens": 200}
@@ -320,3 +324,59 @@ def test_a_row_that_fits_in_half_precision_alone_is_left_without_answer(
     with closing(open_member(folder, artifacts, lmsys)) as member:
         assert np.isnan(member.predict(rows)).all(axis=1).any()
         assert member.rescued == 0
+
+
+# As on a GPU; helpers/fake_gpu.py says what is real there.
+
+
+@pytest.fixture
+def gpu(artifacts: Artifacts, lmsys: Competition, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Any]:
+    """Opens a fold model's network as on a GPU."""
+    pretend(monkeypatch)
+    open_network._idle.clear()
+
+    def opened(folder: Path) -> Any:
+        about = read_member(folder, lmsys)
+        base = artifacts.base(about.settings.backbone, about.settings.inference.precision)  # type: ignore[union-attr]
+        return open_network.open_network(folder, about, base, lmsys, GPU)
+
+    return opened
+
+
+def test_adapters_compute_on_a_gpu_as_their_base_does(
+    gpu: Callable[[Path], Any], artifacts: Artifacts, lmsys: Competition
+) -> None:
+    folder = trained(artifacts, decoder(precision="nf4"), lmsys)
+    ids, mask = torch.arange(3, 43).view(2, 20), torch.ones(2, 20, dtype=torch.long)
+    with closing(open_member(folder, artifacts, lmsys)) as member:
+        exact = member._networks[0].network  # type: ignore[attr-defined]
+        found = {each.dtype for name, each in exact.named_parameters() if "lora_" in name}
+        assert found == {torch.float32}
+        with torch.inference_mode():
+            expected = exact(ids, mask)
+    opened = gpu(folder)
+    assert {each.dtype for name, each in opened.network.named_parameters() if "lora_" in name} == {torch.float16}
+    with Watch() as watch, torch.inference_mode():
+        answer = opened.network(ids, mask)
+    assert (answer - expected).abs().max() < 2e-2
+    assert not any(torch.float32 in pair and torch.float16 in pair for pair in watch.products)
+    opened.close()
+
+
+def test_an_idle_base_makes_room_for_whatever_comes_next(
+    gpu: Callable[[Path], Any], artifacts: Artifacts, lmsys: Competition
+) -> None:
+    one = trained(artifacts, decoder(precision="nf4"), lmsys)
+    opened = gpu(one)
+    base = weakref.ref(opened.network.backbone.get_base_model().layers[0].mlp.up_proj.weight)
+    opened.close()
+    del opened
+    assert base() is not None  # for the next fold
+    settings = encoder()
+    artifacts_of_encoder = trained(artifacts, settings, lmsys, fold=1)
+    gc.disable()
+    try:
+        gpu(artifacts_of_encoder)
+        assert base() is None
+    finally:
+        gc.enable()
