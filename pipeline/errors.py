@@ -47,3 +47,21 @@ def stop_in_one_line() -> None:
         os._exit(STOPPED)  # else Python ends itself by the signal, and DVC would have another number
 
     sys.excepthook = hook
+
+
+class NoMemoryError(PodiumError, MemoryError):
+    """Memory is too small for what cannot be divided any more."""
+
+
+RAN_OUT = ("out of memory", "STATUS_ALLOC_FAILED", "can't allocate memory")
+"""What CUDA's runtime, its libraries (cuBLAS, cuDNN) and torch on a CPU say; torch has no type for these."""
+
+
+def ran_out(error: BaseException) -> bool:
+    """Returns whether `error` says that memory ran out: Python's, torch's own, or one that its message tells.
+
+    An illegal memory access is none: nothing that is smaller would help.
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # by name: torch is slow to load
+        return True
+    return isinstance(error, RuntimeError) and any(each in str(error) for each in RAN_OUT)

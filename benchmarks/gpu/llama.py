@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
-from pipeline.models.backbones.loading import DTYPES, QUANTISED, quantisation, settled
+from pipeline.models.backbones.loading import DTYPES
+from pipeline.models.backbones.masks import use_right_padding
+from pipeline.models.backbones.quantised import QUANTISED, quantisation, settled
 
 SPREAD = 0.02
 """Standard deviation of the weights."""
@@ -34,6 +36,8 @@ def random_base(config: dict[str, Any], precision: str, device: str) -> Any:
         _after_its_weight(module)
     with torch.device(device):  # its frequencies are computed, and on the meta device there was nothing to compute
         network.rotary_emb = type(network.rotary_emb)(built)
+    if device != "cpu":
+        use_right_padding(network)
     return settled(network, compute) if precision in QUANTISED else network
 
 

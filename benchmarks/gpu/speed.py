@@ -24,7 +24,8 @@ from benchmarks.gpu.llama import random_base
 from benchmarks.speed.one_shape import CLASSES, TASK, encoder, random_rows, stepper, write_weights
 from pipeline.inference.forward import batch_logits
 from pipeline.members.decoder import with_adapters
-from pipeline.models.backbones.loading import DTYPES, QUANTISED
+from pipeline.models.backbones.loading import DTYPES
+from pipeline.models.backbones.quantised import QUANTISED, settled
 from pipeline.models.network import decoder_network
 from pipeline.settings.finetuning import NetworkSettings
 from pipeline.training.device import resolve_precision
@@ -72,7 +73,7 @@ def llama(bench: Bench, precision: str) -> list[Row]:
     torch.manual_seed(0)
     adapted = with_adapters(random_base(config, precision, bench.device), settings)
     network = decoder_network(adapted, settings, TASK, CLASSES).to(bench.device)
-    # Podium's quantised layers compute in fp16.
+    # Podium's quantised layers compute in fp16 at inference.
     inference = "fp16" if precision in QUANTISED else precision
     again = (True, False) if precision == "bf16" else (True,)
     return list(_rows(bench, Subject(network, settings, config, inference, _training(bench)), again))
@@ -93,6 +94,8 @@ def _rows(bench: Bench, subject: Subject, checkpointing: tuple[bool, ...]) -> It
         yield tried(facts, partial(_asked, bench, subject, length))
     if kind == "encoder":
         network.float()
+    elif precision in QUANTISED and bench.on_gpu:
+        settled(network.backbone, bench.training(subject.training).half)
     for again in checkpointing:
         _checkpoint(subject, again)
         for length in bench.lengths:

@@ -12,7 +12,7 @@ from torch import nn
 
 from pipeline.data.batches import cut_by_budget, inference_batches, pad
 from pipeline.data.text import Encoded
-from pipeline.errors import PodiumError
+from pipeline.errors import NoMemoryError, ran_out
 from pipeline.inference.open_network import Opened
 from pipeline.inference.precision import computes_in_fp32, in_fp32
 from pipeline.models.deberta.packing import LENGTHS
@@ -36,7 +36,7 @@ def logits_of(encoded: Encoded, networks: list[Opened], pad_id: int, budget: int
 
     Where a batch does not fit the memory, the budget is halved until the batch falls apart, down to single rows.
 
-    Raises: PodiumError where a single row does not fit.
+    Raises: NoMemoryError where a single row does not fit.
     """
     run = _Run(encoded, pad_id, budget, np.full((len(encoded), outputs), np.nan, dtype=np.float32))
     if len(networks) == 1:
@@ -79,8 +79,10 @@ class _Run:
                     if len(overflown) and not exact:
                         self._rescue(opened, overflown)
                     continue
-                except torch.OutOfMemoryError:
-                    pass  # only behind this block is what the batch held free
+                except Exception as error:
+                    if not ran_out(error):
+                        raise
+                # Only behind this block is what the batch held free.
                 self._split(rows, opened.device)
         except BaseException as error:
             self.failures.append(error)
@@ -89,26 +91,32 @@ class _Run:
         return batch_logits(opened.network, self.encoded, rows, self.pad_id, opened.device).cpu().numpy()
 
     def _rescue(self, opened: Opened, rows: np.ndarray) -> None:
-        """Asks the same rows in fp32. A single one that does not fit the memory there is left without an answer."""
+        """Asks the same rows in fp32, by halves where they do not fit: all other batches keep their budget.
+
+        A single one that does not fit the memory there is left without an answer.
+        """
         try:
             with in_fp32(opened.network):
                 self.logits[rows] = self._asked(opened, rows)
-        except torch.OutOfMemoryError:
-            if len(rows) > 1:
-                raise
+            with self.lock:
+                self.rescued += len(rows)
             return
-        with self.lock:
-            self.rescued += len(rows)
+        except Exception as error:
+            if not ran_out(error):
+                raise
+        empty_cache(opened.device)
+        if len(rows) > 1:
+            for half in np.array_split(rows, 2):
+                self._rescue(opened, half)
 
     def _split(self, rows: np.ndarray, device: str) -> None:
         """Puts a batch that did not fit back among the waiting ones, all cut anew under a smaller budget."""
         if len(rows) == 1:
-            raise PodiumError(
+            raise NoMemoryError(
                 f"out of memory on {device} with a single row of {self.lengths[rows[0]]} tokens per batch; "
                 "lower max_tokens (or inference.long_tokens)"
             )
-        if device != "cpu":
-            torch.cuda.empty_cache()
+        empty_cache(device)
         with self.lock:
             views = self.encoded.views
             # Not at all where another device's failure has halved it already.
@@ -117,6 +125,12 @@ class _Run:
             left = np.concatenate([rows, *self.waiting])
             left = left[np.argsort(-self.lengths[left], kind="stable")]
             self.waiting = deque(cut_by_budget(left, self.lengths, views, self.budget))
+
+
+def empty_cache(device: str) -> None:
+    """Gives back what torch holds of a GPU's memory in pieces that are of no use."""
+    if device != "cpu":
+        torch.cuda.empty_cache()
 
 
 def batch_logits(network: nn.Module, encoded: Encoded, rows: np.ndarray, pad_id: int, device: str) -> torch.Tensor:

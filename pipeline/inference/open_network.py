@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from pipeline.competitions.task import Competition
-from pipeline.errors import PodiumError
+from pipeline.errors import PodiumError, ran_out
 from pipeline.models.backbones.loading import load_backbone
 from pipeline.models.saved import SavedMember
 from pipeline.models.saved_network import load_decoder, load_encoder
@@ -39,11 +41,14 @@ def open_network(folder: Path, about: SavedMember, base: Path, competition: Comp
     try:
         with _opening:
             return opened(folder, about, base, competition, device)
-    except torch.OutOfMemoryError as error:
+    except Exception as error:
+        if not ran_out(error):
+            raise
         raise PodiumError(f"{folder}: out of memory on {device}, which the network alone fills") from error
 
 
 def _on_its_own(folder: Path, about: SavedMember, base: Path, competition: Competition, device: str) -> Opened:
+    _give_up_idle(device, None)
     network = load_encoder(folder, about, base, competition)
     return Opened(network.to(device), device, lambda: None)
 
@@ -53,12 +58,21 @@ _idle: dict[tuple[Path, str, str, str], list[nn.Module]] = {}
 _idle_lock = threading.Lock()
 
 
-def _borrowed(key: tuple[Path, str, str, str]) -> nn.Module:
+def _give_up_idle(device: str, but: tuple[Path, str, str, str] | None) -> None:
+    """Forgets all idle bases on a device, but for one: the network that is opened next needs the memory."""
+    with _idle_lock:
+        others = [each for each in _idle if each[3] == device and each != but]
+        for other in others:
+            del _idle[other]
+    if others:
+        gc.collect()  # bitsandbytes' 4-bit weights and their layers hold each other
+
+
+def _borrowed(key: tuple[Path, str, str, str]) -> Any:
     """Returns a base that nobody else uses until it stands in `_idle` again; one that never comes back is forgotten."""
     base, _, precision, device = key
+    _give_up_idle(device, key)
     with _idle_lock:
-        for other in [each for each in _idle if each[3] == device and each != key]:
-            del _idle[other]
         if _idle.get(key):
             return _idle[key].pop()
     return load_backbone(base, precision, device)
@@ -68,7 +82,8 @@ def _on_a_shared_base(folder: Path, about: SavedMember, base: Path, competition:
     assert isinstance(about.settings, NetworkSettings)
     key = (base, about.facts["backbone"], about.settings.inference.precision, device)
     backbone = _borrowed(key)
-    network, adapted = load_decoder(folder, about, backbone, competition)
+    adapters = torch.float32 if device == "cpu" else backbone.dtype
+    network, adapted = load_decoder(folder, about, backbone, competition, adapters)
 
     def close() -> None:
         adapted.unload()

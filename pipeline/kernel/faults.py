@@ -17,6 +17,7 @@ KNOWN = {
     "kill": "the first process of each worker is killed so many seconds after it is ready",
     "kills": "every process of each worker is killed so many seconds after it is ready",
     "hang": "the first process of each worker stops answering at its chunk of that number",
+    "poison": "the GPU of each worker's first process is of no more use from its chunk of that number on",
     "memory": "a chunk of more than one row that holds a text of more characters than that runs out of memory",
     "nan": "every chunk answers that many of its rows with numbers that are none",
     "slow": "everything takes that many times as long",
@@ -52,11 +53,17 @@ class Faults:
             time.time = lambda: real() + jump
 
     def before(self, chunk: int, longest: float, rows: int) -> None:
-        """Hangs or raises MemoryError before chunk number `chunk`, whose longest text has `longest` characters."""
+        """Hangs or raises before chunk number `chunk` of `rows` rows, whose longest text has `longest` characters."""
         if self.first and chunk == self.asked.get("hang"):
             time.sleep(1.0e6)
+        self.touch(chunk)
         if rows > 1 and longest > self.asked.get("memory", float("inf")):
             raise MemoryError("on purpose")
+
+    def touch(self, chunk: int) -> None:
+        """Raises RuntimeError where the GPU is of no more use at chunk number `chunk`: any call of it would fail."""
+        if self.first and chunk >= self.asked.get("poison", float("inf")):
+            raise RuntimeError("CUDA error: an illegal memory access was encountered, on purpose")
 
     def after(self, seconds: float) -> None:
         """Waits after something that has taken `seconds`, where everything shall be slower."""

@@ -23,16 +23,30 @@ Message = tuple["Process", dict[str, Any] | None]
 
 
 def find_devices(faults: Faults) -> list[WorkerDevice]:
-    """Returns every GPU, and the CPU, which runs what needs none. The driver's tool names them: no GPU is used here."""
+    """Returns every GPU that CUDA_VISIBLE_DEVICES leaves us, and the CPU, which runs what needs none.
+
+    The driver's tool names them: no GPU is used here.
+    """
     if "devices" in faults:
         return [WorkerDevice(f"cpu:{number}", "cpu") for number in range(int(faults.asked["devices"]))]
-    asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    asked = ["nvidia-smi", "--query-gpu=index,uuid,name", "--format=csv,noheader"]
     try:
         done = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=False)
-        names = [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
+        lines = done.stdout.splitlines() if done.returncode == 0 else []
     except (OSError, subprocess.TimeoutExpired):
-        names = []
-    return [*(WorkerDevice(f"cuda:{number}", name) for number, name in enumerate(names)), WorkerDevice("cpu", "cpu")]
+        lines = []
+    cards = [[part.strip() for part in line.split(",", 2)] for line in lines if line.count(",") >= 2]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    chosen = [index for index, _, _ in cards] if visible is None else [each.strip() for each in visible.split(",")]
+    devices = []
+    for each in chosen:
+        names = [
+            name for index, uuid, name in cards if each == index or (each.startswith("GPU-") and uuid.startswith(each))
+        ]
+        if not names:
+            break  # CUDA, too, sees no card from an entry on that names none
+        devices.append(WorkerDevice(f"cuda:{each}", names[0]))
+    return [*devices, WorkerDevice("cpu", "cpu")]
 
 
 def cores() -> int:

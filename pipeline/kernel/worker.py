@@ -25,7 +25,7 @@ import numpy as np
 
 from pipeline.artifacts import Artifacts
 from pipeline.data.rows import field_characters
-from pipeline.errors import PodiumError
+from pipeline.errors import PodiumError, ran_out
 from pipeline.inference.predict import OpenMember, open_member
 from pipeline.kernel.faults import Faults
 from pipeline.kernel.request import Rows, message_of, open_rows, refuse_broken
@@ -104,13 +104,34 @@ class Worker:
                 smaller = f"batches of {self.opened.tokens_per_batch} tokens from here on"
                 print(f"problem: {step}: memory ran out; {smaller}", file=sys.stderr, flush=True)
             yield answered | {"seconds": time.monotonic() - began}
-        except MemoryError as error:
-            yield {"failed": "memory", "message": f"out of memory: {message_of(error)}"}
         except Exception as error:
+            if ran_out(error):
+                said = message_of(error)
+                yield {"failed": "memory", "message": said if "out of memory" in said else f"out of memory: {said}"}
+                return
+            if not self._device_works():
+                # Some CUDA errors end a process's every later call. It is no fault of the fold model, and another
+                # process may have the device back; sys.exit would wait for CUDA to tidy up what is broken.
+                print(
+                    f"problem: {step}: {self.settings.device} is lost: {message_of(error)}", file=sys.stderr, flush=True
+                )
+                os._exit(1)
             self._close()
             expected = isinstance(error, PodiumError)
             message = message_of(error) if expected else f"{type(error).__name__}: {message_of(error)}"
             yield {"failed": "broken", "message": message}
+
+    def _device_works(self) -> bool:
+        """Returns whether the device still answers this process."""
+        try:
+            self.faults.touch(self.chunks)
+            if self.settings.device != "cpu":
+                import torch
+
+                torch.ones(1, device=self.settings.device).item()
+        except RuntimeError:
+            return False
+        return True
 
     def _open(self, folder: Path) -> float | None:
         """Returns the seconds that opening the fold model in `folder` took; None where it is open already."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
@@ -30,7 +31,7 @@ def train(split: Split, start: Start, folder: Path, run: Run) -> dict[str, Any]:
         rows = language_head(opened.base, prompt_of(opened.tokenizer, competition).answers)
 
     def build() -> nn.Module:
-        adapted = adapted_base(opened.base, settings, opened.device.name)
+        adapted = adapted_base(opened.base, settings, opened.device.name, opened.device.half)
         network = decoder_network(adapted, settings, competition)
         if rows is not None:
             network.head.take(*rows)  # type: ignore[operator]
@@ -41,12 +42,13 @@ def train(split: Split, start: Start, folder: Path, run: Run) -> dict[str, Any]:
     return record
 
 
-def adapted_base(folder: Path, settings: Decoder, device: str) -> PeftModel:
+def adapted_base(folder: Path, settings: Decoder, device: str, half: torch.dtype = torch.float16) -> PeftModel:
     """Returns the base in `folder`, frozen and in the member's precision, with fresh adapters from torch's generator.
 
-    It is what the kernel will have: an adapter learns to correct the rounding of its own base.
+    It is what the kernel will have: an adapter learns to correct the rounding of its own base. What is quantised has
+    the same codes there; what computes with them on a GPU is `half`.
     """
-    base = load_backbone(folder, settings.inference.precision, device, settings.training.dropout)
+    base = load_backbone(folder, settings.inference.precision, device, settings.training.dropout, half=half)
     return with_adapters(base, settings)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 
 from pipeline.competitions.task import Competition
-from pipeline.errors import PodiumError
+from pipeline.errors import PodiumError, ran_out
 from pipeline.models.backbones.loading import DTYPES, fresh_backbone
 from pipeline.models.network import checksum, decoder_network, encoder_network
 from pipeline.models.saved import SavedMember, save_member
@@ -57,6 +58,8 @@ def load_encoder(folder: Path, about: SavedMember, base: Path, competition: Comp
     try:
         load_model(network, file, strict=True)
     except BROKEN as error:
+        if ran_out(error):
+            raise
         raise PodiumError(f"{file}: does not fit its network: {' '.join(str(error).split())[:200]}") from error
     return with_voters(network, folder, about.facts["voters"], competition.family).eval()
 
@@ -77,8 +80,12 @@ def save_decoder(
     save_member(folder, settings, competition, backbone=backbone, head=checksum(head), voters=len(voters))
 
 
-def load_decoder(folder: Path, about: SavedMember, base: Any, competition: Competition) -> tuple[nn.Module, Any]:
+def load_decoder(
+    folder: Path, about: SavedMember, base: Any, competition: Competition, adapters: torch.dtype = torch.float32
+) -> tuple[nn.Module, Any]:
     """Returns the network on `base`, a loaded backbone, and the peft model that `unload()` takes off it again.
+
+    `adapters` is what the adapters compute in: on a T4 fp32 has no tensor cores, and would take a tenth of a pass.
 
     Raises: PodiumError where adapters or head do not fit.
     """
@@ -88,10 +95,15 @@ def load_decoder(folder: Path, about: SavedMember, base: Any, competition: Compe
     assert isinstance(settings, Decoder)
     try:
         adapted = PeftModel.from_pretrained(base, folder / ADAPTER)
+        for name, each in adapted.named_parameters():
+            if "lora_" in name:
+                each.data = each.data.to(adapters)
         tensors = load_file(file)
         network = decoder_network(adapted, settings, competition)
         network.head.load_state_dict(tensors)
     except BROKEN as error:
+        if ran_out(error):
+            raise
         line = " ".join(str(error).split())[:200]
         raise PodiumError(f"{folder}: the adapter does not fit its base: {line}") from error
     if checksum(tensors) != about.facts["head"]:

@@ -6,6 +6,7 @@ predictions. The Kaggle CLI uploads it with `kaggle datasets create -r zip`.
 
 from __future__ import annotations
 
+import gc
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -114,7 +115,9 @@ def _pack_backbone(artifacts: Artifacts, name: str, kind: Kind, precision: str, 
     """Puts into `package` what fold models of `kind` need of the backbone `name`, once for all members and folds.
 
     Fold models of most kinds bring all weights themselves, so that config and tokenizer are enough. Where they share
-    their base, it goes in as well, saved in the precision that they were trained on, in a folder of its own.
+    their base, it goes in as well, saved in the precision that they were trained on, in a folder of its own. A GPU
+    quantises it in no time, and saves what is not quantised in fp16, in which a GPU computes with it; a CPU computes in
+    fp32, and keeps that.
     """
     source, facts = artifacts.base(name), package.pretrained(name)
     if not (facts / FACTS).is_file():
@@ -129,11 +132,14 @@ def _pack_backbone(artifacts: Artifacts, name: str, kind: Kind, precision: str, 
         if file.is_file() and file.name not in NOT_NEEDED:
             shutil.copyfile(file, target / file.name)
     if kind.shared_base:
-        from pipeline.models.backbones.loading import load_backbone  # torch is slow to load
+        from pipeline.inference.network_member import available_devices  # torch is slow to load
+        from pipeline.models.backbones.loading import load_backbone
 
-        base: Any = load_backbone(source, precision, "cpu")
+        base: Any = load_backbone(source, precision, available_devices()[0])
         # Under its own names: what reads text may have been a part of a network that sees pictures, too.
         base.save_pretrained(target, max_shard_size="5GB", save_original_format=False)
+        del base
+        gc.collect()  # bitsandbytes' 4-bit weights and their layers hold each other
 
 
 def _link_all(source: Path, target: Path) -> None:

@@ -23,7 +23,7 @@ METRIC_KEYS = (
 )
 """The keys of metrics/rehearsal.json."""
 
-PASSED_ON = ("PATH", "LANG", "LD_LIBRARY_PATH", "PODIUM_DEBUG")
+PASSED_ON = ("PATH", "LANG", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "PODIUM_DEBUG")
 """All that the kernel gets to see of our environment."""
 
 

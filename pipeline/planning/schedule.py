@@ -133,6 +133,7 @@ class Schedule:
             if len(chunk.rows) > 1:
                 return None
             self.done[step][chunk.rows] = True
+            self._caps.pop(step.member)  # it was this row, and not how many there were
             return f"one row of {step}: {message}"
         if why == "lost":
             self.holds.pop(device, None)

@@ -34,6 +34,11 @@ class Device:
     name: str
     precision: str
 
+    @property
+    def half(self) -> torch.dtype:
+        """The half precision in which a quantised base computes: autocast's, or fp16, which every GPU has."""
+        return DTYPES.get(self.precision, torch.float16)
+
     def forward(self) -> AbstractContextManager[Any]:
         """Returns the context of a forward pass: autocast, or nothing for fp32."""
         if self.precision == "fp32":
@@ -46,12 +51,13 @@ class Device:
 
 
 def training_device(precision: str, threads: int) -> Device:
-    """Returns the device to train on, set up so that equal runs give equal bits."""
+    """Returns the device to train on, set up so that equal runs give equal bits: on a CPU; on a GPU not measured."""
     torch.set_num_threads(threads)
     os.environ["RAYON_NUM_THREADS"] = str(threads)  # the tokenizers library looks at it before its first batch
     if torch.cuda.is_available():
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        # Not `warn_only`: attention's gradients would be summed in any order, with a warning.
+        torch.use_deterministic_algorithms(True, warn_only=False)
         # It would also write over all memory before its use: a pass over every tensor that changes no result.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         return Device("cuda:0", precision)

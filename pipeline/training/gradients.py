@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import PodiumError
+from pipeline.errors import PodiumError, ran_out
 from pipeline.settings.finetuning import Training
 from pipeline.settings.techniques import Awp, Fgm
 from pipeline.training.device import Device
@@ -161,9 +161,8 @@ def within_memory(label: str, settings: Training) -> Iterator[None]:
     """Turns memory that runs out inside into a PodiumError that says which setting to lower."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        text = str(error)
-        if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError) and "memory" not in text:
+    except Exception as error:
+        if not ran_out(error):
             raise
         raise PodiumError(
             f"{label}: out of memory; lower batches.tokens_per_batch (now {settings.batches.tokens_per_batch}) "

@@ -77,6 +77,11 @@ def fit(run: TrainingRun) -> Trained:
 
     Raises: PodiumError where memory runs out, or the loss is not finite and no guard watches.
     """
+    with within_memory(run.label, run.settings):
+        return _fit(run)
+
+
+def _fit(run: TrainingRun) -> Trained:
     network, settings, device, label = run.network, run.settings, run.device, run.label
     plan = [run.objective.epoch(number) for number in range(settings.epochs)]
     flat = [batches for epoch in plan for batches in epoch][: run.steps]
@@ -110,11 +115,9 @@ def fit(run: TrainingRun) -> Trained:
         if _out_of_patience(record, settings.patience):
             break
         if children:
-            with within_memory(label, settings):
-                children.before(number)
+            children.before(number)
         torch.manual_seed(seed_of(settings.seeds.dropout, number))
-        with within_memory(label, settings):
-            shown = gradients(learner, batches, number, number / total)
+        shown = gradients(learner, batches, number, number / total)
         # A step that an fp16 overflow cost does not move the schedule (it shortens it by one step at the end).
         rate = rate_of(number - record.skipped)
         if not math.isfinite(shown.loss):

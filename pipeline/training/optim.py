@@ -106,9 +106,12 @@ def adamw(network: nn.Module, settings: Training) -> torch.optim.Optimizer:
         return torch.optim.AdamW(groups, **usual, fused=True)
     from bitsandbytes.optim import AdamW8bit, GlobalOptimManager
 
+    exceptions = GlobalOptimManager.get_instance()
+    exceptions.initialize()  # it outlives every optimiser, and would take another network's weights for these
     for module in network.modules():
         if isinstance(module, nn.Embedding):
-            GlobalOptimManager.get_instance().register_module_override(module, "weight", {"optim_bits": 32})
+            # Not register_module_override, which would keep the embeddings of all discarded networks.
+            exceptions.override_config(module.weight, "optim_bits", 32)
     optimizer: torch.optim.Optimizer = AdamW8bit(groups, **usual)
     return optimizer
 

@@ -31,6 +31,7 @@ from pipeline.section import from_json
 from pipeline.settings.backbones import Pretrain
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import Device, resolve_precision, training_device
+from pipeline.training.gradients import within_memory
 from pipeline.training.loop import TrainingRun, fit
 from pipeline.training.objectives.language import CausalModel, Language, MaskedModel
 from pipeline.training.progress import forecast
@@ -103,8 +104,9 @@ def pretrain(
         f"{label}: {len(learned.sequences)} sequences, {tokens} tokens, {device.precision} on {device.name}", flush=True
     )
     torch.manual_seed(seed_of(settings.seed, 4))
-    network = _network(backbone, masked is not None, settings.attention, device)
-    before = judged.perplexity(network.eval())
+    with within_memory(label, training):
+        network = _network(backbone, masked is not None, settings.attention, device)
+        before = judged.perplexity(network.eval())
     run = TrainingRun(network, learned, training, device, state, label)
     if masked is not None and settings.head_steps:
         _warm_up_head(run, settings.head_steps)
@@ -172,7 +174,8 @@ def _more(file: Path) -> list[str]:
 def _network(backbone: Path, masked: bool, attention: str, device: Device) -> nn.Module:
     if masked:
         return MaskedModel(load_backbone(backbone, "fp32", device.name, attention=attention)).to(device.name)
-    causal = AutoModelForCausalLM.from_pretrained(backbone, dtype=torch.float32, **reading(backbone, begin="model."))
+    options = reading(backbone, begin="model.") | {"use_cache": False}
+    causal = AutoModelForCausalLM.from_pretrained(backbone, dtype=torch.float32, **options)
     return CausalModel(causal).to(device.name)
 
 

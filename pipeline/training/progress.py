@@ -70,7 +70,9 @@ def forecast(
     network.train()  # as it will be; some spend less memory then
     learner = Learner(network, objective, settings, device, device.scaler())
     with within_memory(label, settings):
+        moments = room_for_moments(network, settings)
         seconds = [_seconds(learner, rows) for rows in chosen]
+    del moments
     network.zero_grad(set_to_none=True)
     # The first one pays for what is set up once.
     per_row = sum(seconds[1:]) / sum(map(len, chosen[1:]))
@@ -90,6 +92,13 @@ def forecast(
         raise PodiumError(
             f"{label}: needs about {needed / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free; make room"
         )
+
+
+def room_for_moments(network: nn.Module, settings: Training) -> list[torch.Tensor]:
+    """Returns as much memory as AdamW takes with its first step, so that a run that is too large shows it before."""
+    size = 2 * settings.optimizer_bits // 8
+    weights = [each for each in network.parameters() if each.requires_grad]
+    return [torch.empty(size * each.numel(), dtype=torch.uint8, device=each.device) for each in weights]
 
 
 def _seconds(learner: Learner, rows: np.ndarray) -> float:

@@ -126,7 +126,9 @@ def _run(job: Job, run: int, attempt: int, attempts: list[dict[str, Any]]) -> tu
     settings = retuned(job.settings, run, attempt)
     learned = job.learned.planned(settings.seeds.order, settings.epochs)
     torch.manual_seed(seed_of(settings.seeds.head))
-    network, part, prior = job.build(), _part(run, attempt), Prior(learned.family, learned.labels)
+    part, prior = _part(run, attempt), Prior(learned.family, learned.labels)
+    with within_memory(job.label, settings):
+        network = job.build()
     if settings.prior_start:
         with within_memory(job.label, settings), job.device.forward():
             # By the same rows in every run: their weights are averaged, and must begin alike.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from fake_gpu import GPU, Watch, pretend
 from fold_models import asked, trained
 from networks import decoder, encoder
 from safetensors.torch import load_file, save_file
@@ -19,12 +22,13 @@ from torch import nn
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.data.rows import swapped
-from pipeline.errors import PodiumError
+from pipeline.errors import NoMemoryError, PodiumError
 from pipeline.inference import forward, open_network
 from pipeline.inference.passes import FIRST, LONG, SWAP, combined
 from pipeline.inference.precision import computes_in_fp32, in_fp32
 from pipeline.inference.predict import open_member, predict_member
 from pipeline.models.external import save_external
+from pipeline.models.saved import read_member
 from pipeline.settings.external import External
 
 EVERYTHING = {"swap": True, "long_tokens": 200}
@@ -204,18 +208,18 @@ def test_a_raised_network_comes_back_to_the_last_bit(failing: bool) -> None:
 
 
 @pytest.fixture
-def memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
+def memory(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
     """Sets how many padded tokens fit; returns the list of the batches that are asked."""
     plain = forward.batch_logits
 
-    def holds(limit: int) -> list[int]:
+    def holds(limit: int, error: Exception | None = None) -> list[int]:
         sizes: list[int] = []
 
         def asked(network: nn.Module, encoded: Any, rows: np.ndarray, *given: Any) -> torch.Tensor:
             size = int(forward.pad([encoded.ids[row * encoded.views] for row in rows], 0)[0].size)
             sizes.append(size)
             if size > limit:
-                raise torch.OutOfMemoryError("no memory")
+                raise error or torch.OutOfMemoryError("no memory")
             return plain(network, encoded, rows, *given)
 
         monkeypatch.setattr(forward, "batch_logits", asked)
@@ -227,7 +231,7 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
 @pytest.mark.parametrize("devices", [["cpu"], ["cpu", "cpu"]])
 @pytest.mark.parametrize("limit", [64, 200, 400])
 def test_less_memory_means_smaller_batches_and_the_same_answer(
-    limit: int, devices: list[str], memory: Callable[[int], list[int]], artifacts: Artifacts, lmsys: Competition
+    limit: int, devices: list[str], memory: Callable[..., list[int]], artifacts: Artifacts, lmsys: Competition
 ) -> None:
     folder, rows = trained(artifacts, encoder(input="joint"), lmsys), asked(artifacts)
     expected = predict_member(folder, artifacts, rows, lmsys)
@@ -241,13 +245,32 @@ def test_less_memory_means_smaller_batches_and_the_same_answer(
         assert max(sizes) <= limit
 
 
+@pytest.mark.parametrize("text", ["CUBLAS_STATUS_ALLOC_FAILED when calling", "CUDA error: out of memory"])
+def test_memory_of_which_torch_has_no_type_means_smaller_batches_too(
+    text: str, memory: Callable[..., list[int]], artifacts: Artifacts, lmsys: Competition
+) -> None:
+    folder, rows = trained(artifacts, encoder(input="joint"), lmsys), asked(artifacts)
+    expected = predict_member(folder, artifacts, rows, lmsys)
+    memory(200, RuntimeError(text))
+    assert np.abs(predict_member(folder, artifacts, rows, lmsys) - expected).max() < 1e-6
+
+
+def test_a_misused_memory_is_no_lack_of_it(
+    memory: Callable[..., list[int]], artifacts: Artifacts, lmsys: Competition
+) -> None:
+    folder = trained(artifacts, encoder(input="joint"), lmsys)
+    memory(8, RuntimeError("CUDA error: an illegal memory access was encountered"))
+    with closing(open_member(folder, artifacts, lmsys)) as member, pytest.raises(RuntimeError, match="illegal"):
+        member.predict(asked(artifacts))
+
+
 def test_a_row_that_does_not_fit_is_one_line(
-    memory: Callable[[int], list[int]], artifacts: Artifacts, lmsys: Competition
+    memory: Callable[..., list[int]], artifacts: Artifacts, lmsys: Competition
 ) -> None:
     folder = trained(artifacts, encoder(input="joint"), lmsys)
     memory(8)
     line = r"^out of memory on cpu with a single row of \d+ tokens per batch; lower max_tokens \(or inference\.long_tok"
-    with closing(open_member(folder, artifacts, lmsys)) as member, pytest.raises(PodiumError, match=line):
+    with closing(open_member(folder, artifacts, lmsys)) as member, pytest.raises(NoMemoryError, match=line):
         member.predict(asked(artifacts))
 
 
@@ -261,6 +284,28 @@ def test_memory_that_holds_no_network_is_one_line(
     monkeypatch.setattr("pipeline.models.saved_network.fresh_backbone", full)
     with pytest.raises(PodiumError, match="fold0: out of memory on cpu, which the network alone fills"):
         open_member(folder, artifacts, lmsys)
+
+
+def test_a_rescue_that_does_not_fit_is_halved_and_leaves_the_budget(
+    artifacts: Artifacts, lmsys: Competition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, rows = trained(artifacts, encoder(inference={"precision": "fp16"}), lmsys), asked(artifacts)
+    loud(folder)
+    plain = forward.batch_logits
+    with closing(open_member(folder, artifacts, lmsys)) as member:
+        expected, rescued = member.predict(rows), member.rescued
+    assert rescued > 1
+
+    def asked_one(network: nn.Module, encoded: Any, chosen: np.ndarray, *given: Any) -> torch.Tensor:
+        if computes_in_fp32(network) and len(chosen) > 1:
+            raise torch.OutOfMemoryError("no memory")
+        return plain(network, encoded, chosen, *given)
+
+    monkeypatch.setattr(forward, "batch_logits", asked_one)
+    with closing(open_member(folder, artifacts, lmsys)) as member:
+        budget = member.tokens_per_batch
+        assert np.abs(member.predict(rows) - expected).max() < 1e-5
+        assert (member.rescued, member.tokens_per_batch) == (rescued, budget)
 
 
 def test_a_row_that_fits_in_half_precision_alone_is_left_without_answer(
@@ -279,3 +324,59 @@ def test_a_row_that_fits_in_half_precision_alone_is_left_without_answer(
     with closing(open_member(folder, artifacts, lmsys)) as member:
         assert np.isnan(member.predict(rows)).all(axis=1).any()
         assert member.rescued == 0
+
+
+# As on a GPU; helpers/fake_gpu.py says what is real there.
+
+
+@pytest.fixture
+def gpu(artifacts: Artifacts, lmsys: Competition, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Any]:
+    """Opens a fold model's network as on a GPU."""
+    pretend(monkeypatch)
+    open_network._idle.clear()
+
+    def opened(folder: Path) -> Any:
+        about = read_member(folder, lmsys)
+        base = artifacts.base(about.settings.backbone, about.settings.inference.precision)  # type: ignore[union-attr]
+        return open_network.open_network(folder, about, base, lmsys, GPU)
+
+    return opened
+
+
+def test_adapters_compute_on_a_gpu_as_their_base_does(
+    gpu: Callable[[Path], Any], artifacts: Artifacts, lmsys: Competition
+) -> None:
+    folder = trained(artifacts, decoder(precision="nf4"), lmsys)
+    ids, mask = torch.arange(3, 43).view(2, 20), torch.ones(2, 20, dtype=torch.long)
+    with closing(open_member(folder, artifacts, lmsys)) as member:
+        exact = member._networks[0].network  # type: ignore[attr-defined]
+        found = {each.dtype for name, each in exact.named_parameters() if "lora_" in name}
+        assert found == {torch.float32}
+        with torch.inference_mode():
+            expected = exact(ids, mask)
+    opened = gpu(folder)
+    assert {each.dtype for name, each in opened.network.named_parameters() if "lora_" in name} == {torch.float16}
+    with Watch() as watch, torch.inference_mode():
+        answer = opened.network(ids, mask)
+    assert (answer - expected).abs().max() < 2e-2
+    assert not any(torch.float32 in pair and torch.float16 in pair for pair in watch.products)
+    opened.close()
+
+
+def test_an_idle_base_makes_room_for_whatever_comes_next(
+    gpu: Callable[[Path], Any], artifacts: Artifacts, lmsys: Competition
+) -> None:
+    one = trained(artifacts, decoder(precision="nf4"), lmsys)
+    opened = gpu(one)
+    base = weakref.ref(opened.network.backbone.get_base_model().layers[0].mlp.up_proj.weight)
+    opened.close()
+    del opened
+    assert base() is not None  # for the next fold
+    settings = encoder()
+    artifacts_of_encoder = trained(artifacts, settings, lmsys, fold=1)
+    gc.disable()
+    try:
+        gpu(artifacts_of_encoder)
+        assert base() is None
+    finally:
+        gc.enable()

@@ -14,6 +14,7 @@ from transformers import AutoModel, Gemma2Config, LlamaConfig, MistralConfig, Qw
 
 from pipeline.data.text import Encoded
 from pipeline.inference.forward import batch_tensors
+from pipeline.models.backbones.masks import use_right_padding
 from pipeline.models.heads import Pooling
 from pipeline.models.shared_prefix import PREFIXES, common_prefixes, last_states, whole_states
 
@@ -41,7 +42,8 @@ def network(name: str) -> Any:
     return AutoModel.from_config(CONFIGS[name]).eval()
 
 
-NETWORKS = {name: network(name) for name in CONFIGS}
+NETWORKS = {name: network(name) for name in CONFIGS} | {"llama, as on a GPU": network("llama")}
+use_right_padding(NETWORKS["llama, as on a GPU"])
 
 
 def drawn(seed: int, rows: int, views: int, most: int) -> Encoded:

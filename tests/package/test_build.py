@@ -14,7 +14,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
+from fake_gpu import pretend
 from packaged import LOCK, WHEELS, manifest_of
+from safetensors.torch import load_file, save_file
 from support import ROOT
 
 from pipeline.artifacts import Artifacts
@@ -24,7 +27,7 @@ from pipeline.errors import PodiumError
 from pipeline.files import read_json, sha256_file
 from pipeline.imports import libraries
 from pipeline.kinds import KINDS
-from pipeline.package.build import ENTRY, build_package, kernel_code
+from pipeline.package.build import ENTRY, _pack_backbone, build_package, kernel_code
 from pipeline.package.manifest import PYTHON
 from pipeline.package.parity_rows import ROWS_PER_FOLD, parity_rows
 from pipeline.package.wheels import find_wheels
@@ -157,6 +160,33 @@ def test_weights_and_wheels_are_links_and_code_is_a_copy(finished: Path) -> None
         assert path.samefile(artifacts / path.relative_to(package))
     for path in (package / "code").rglob("*.py"):
         assert path.stat().st_nlink == 1
+
+
+@pytest.mark.parametrize("precision", ["nf4", "int8"])
+def test_a_gpu_packs_a_base_with_the_same_codes_and_halves_of_the_rest(
+    precision: str, backbones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As published: in bf16, which fp16 and fp32 hold alike. A GPU rounds other weights, to other codes at times.
+    shutil.copytree(backbones, tmp_path / "run")
+    for file in (tmp_path / "run").rglob("model.safetensors"):
+        save_file({name: each.bfloat16() for name, each in load_file(file).items()}, file, {"format": "pt"})
+    packed = {}
+    for gpus in (0, 1):
+        if gpus:
+            pretend(monkeypatch)
+            monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+        package = Artifacts(tmp_path / str(gpus))
+        _pack_backbone(Artifacts(tmp_path / "run"), "llama", KINDS["decoder"], precision, package)
+        (file,) = package.quantised("llama", precision).glob("*.safetensors")
+        packed[gpus] = load_file(file)
+    assert set(packed[0]) == set(packed[1])
+    for name, each in packed[0].items():
+        other = packed[1][name]
+        if each.dtype in (torch.uint8, torch.int8) and not name.endswith("bitsandbytes__nf4"):
+            assert torch.equal(each, other), name  # also the state of nf4, but for the dtype that it names
+        elif "norm" in name or "embed" in name:
+            assert (each.dtype, other.dtype) == (torch.float32, torch.float16)
+            assert torch.equal(each.half(), other)
 
 
 def test_labels_stay_at_home(finished: Path, lmsys: Competition) -> None:

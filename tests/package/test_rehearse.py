@@ -44,6 +44,21 @@ def test_both_modes_write_the_same_valid_submission(
     assert not list(package.rglob("__pycache__"))  # a rehearsal leaves no trace in the package
 
 
+def test_the_kernel_sees_the_gpus_that_are_left_to_us(
+    package: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    monkeypatch.setenv("NOT_PASSED_ON", "1")
+    (package / "code/pipeline/kernel/run.py").write_text(
+        "import os\ndef run(*given):\n    print({name for name in os.environ if name in ('NOT_PASSED_ON',)},"
+        " os.environ['CUDA_VISIBLE_DEVICES'])\n"
+    )
+    accept(package)
+    with pytest.raises(PodiumError, match="could not begin a step"):
+        run(package, data, tmp_path / "out", "sockets")
+    assert "kernel: set() 3,5" in capsys.readouterr().out
+
+
 def test_the_keys_of_the_metrics_are_the_contracts() -> None:
     assert set(METRIC_KEYS) == {
         *("budget_seconds", "elapsed_seconds", "valid", "rungs", "rows", "rows_per_rung"),

@@ -151,6 +151,22 @@ def test_memory_that_runs_out_halves_the_chunk_down_to_one_row(everything: bool)
     assert all(plan.complete(step) for step in STEPS)  # the one row stays without an answer, and is not tried for ever
 
 
+def test_a_row_that_does_not_fit_keeps_no_other_waiting() -> None:
+    plan = schedule(10 * whole())
+    longest, after = int(plan.characters.argmax()), list[int]()
+
+    def outcome(device: str, chunk: StepChunk) -> Outcome:
+        found = takes()(device, chunk)
+        if chunk.step == Step("net", 0) and longest in chunk.rows:
+            return Outcome(found.loading, found.seconds, "memory")
+        if chunk.step == Step("net", 0):
+            after.append(len(chunk.rows))
+        return found
+
+    simulate(plan, ["cpu:0"], 0.0, outcome)
+    assert plan.complete(Step("net", 0)) and np.mean(after) > 2
+
+
 def test_a_fold_model_that_ends_every_worker_is_dropped_and_the_others_run() -> None:
     plan = schedule(10 * whole())
     tried: Counter[Step] = Counter()

@@ -32,6 +32,8 @@ from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import Device
 from pipeline.training.loop import TrainingRun, fit
 from pipeline.training.objectives.supervised import Supervised
+from pipeline.training.optim import adamw
+from pipeline.training.progress import room_for_moments
 from pipeline.training.seeds import seed_of
 from pipeline.training.state import Record
 
@@ -220,6 +222,38 @@ def test_out_of_memory_says_what_to_lower(
     with pytest.raises(PodiumError, match=r"mine: out of memory; lower batches\.tokens_per_batch \(now 1024\)") as it:
         fitted(network, objective(backbones, lmsys), run)
     assert "\n" not in str(it.value)
+
+
+@pytest.mark.parametrize("part", ["optim.step", "techniques.averaging.Average.update", "state.State.judge"])
+def test_out_of_memory_is_one_line_wherever_it_happens(
+    part: str, backbones: Path, lmsys: Competition, run: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr("pipeline.training.loop.step" if part == "optim.step" else f"pipeline.training.{part}", fail)
+    with pytest.raises(PodiumError, match=r"mine: out of memory; lower batches\.tokens_per_batch"):
+        fitted(
+            network_of(backbones, lmsys),
+            objective(backbones, lmsys),
+            run,
+            evaluate=lambda: 1.0,
+            ema=0.1,
+            inner=0.1,
+        )
+
+
+def test_the_forecast_holds_the_memory_that_adamw_takes_later(backbones: Path, lmsys: Competition) -> None:
+    network = network_of(backbones, lmsys)
+    room = sum(each.numel() for each in room_for_moments(network, training_settings()))
+    optimizer = adamw(network, training_settings())
+    for each in network.parameters():
+        each.grad = torch.zeros_like(each)
+    optimizer.step()
+    moments = [each for state in optimizer.state.values() for name, each in state.items() if name != "step"]
+    assert room == sum(each.numel() * each.element_size() for each in moments)
+    eight = room_for_moments(network, training_settings(optimizer_bits=8))
+    assert sum(each.numel() for each in eight) == room / 4
 
 
 def test_a_defect_is_not_taken_for_a_lack_of_memory(

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -211,3 +213,20 @@ def test_exponential_decay_has_a_constant_ratio() -> None:
     rates = [rate_at(step, 400, 100, schedule("exponential", 0.0)) for step in range(400)]
     assert all(after / before == pytest.approx(0.5 ** (1 / 100)) for before, after in pairwise(rates))
     assert rates[100] == pytest.approx(rates[0] / 2)
+
+
+@pytest.mark.parametrize("bits", [8, 32])
+def test_a_discarded_run_leaves_no_embeddings_behind(bits: int) -> None:
+    kept = []
+    for _ in range(2):
+        network = nn.Sequential(nn.Embedding(64, 128), nn.Linear(128, 128))
+        optimizer = adamw(network, asked(optimizer_bits=bits))
+        network(torch.arange(8)).square().sum().backward()
+        optimizer.step()
+        state = optimizer.state[network[0].weight]
+        moments = state["exp_avg"] if bits == 32 else state["state1"]
+        assert moments.dtype == torch.float32  # of embeddings always
+        kept.append(weakref.ref(network[0].weight))
+        del network, optimizer, state, moments
+    gc.collect()
+    assert [each() for each in kept] == [None, None]

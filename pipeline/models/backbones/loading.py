@@ -11,10 +11,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModel, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModel
+from transformers.initialization import no_init_weights
 from transformers.utils import logging as transformers_logging
 
-from pipeline.errors import PodiumError
+from pipeline.errors import PodiumError, ran_out
+from pipeline.models.backbones.masks import use_right_padding
+from pipeline.models.backbones.quantised import QUANTISED, quantisation, settled
 from pipeline.models.backbones.tokenizer import LOCAL
 from pipeline.models.deberta.disentangled import use_fast_attention
 from pipeline.models.deberta.dropout import use_fast_dropout
@@ -23,36 +26,55 @@ transformers_logging.set_verbosity_error()  # every fresh head would be announce
 transformers_logging.disable_progress_bar()
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # of a faster kernel that is not on PyPI
 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # peft's calls, not the user's
+# cuDNN's attention plans anew for every new shape of a batch, and Podium's hardly repeat; in torch 2.13 some of its
+# gradients are NaN (pytorch/pytorch#196678). Whoever loads a network, in training or in the kernel, does without.
+torch.backends.cuda.enable_cudnn_sdp(False)
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-QUANTISED = ("nf4", "int8")
 FAST = "fast"
 """The setting `attention` for our disentangled attention and our dropout; the other one keeps transformers'."""
 
 
 def load_backbone(
-    folder: Path, precision: str, device: str, dropout: float | None = None, attention: str = FAST
+    folder: Path,
+    precision: str,
+    device: str,
+    dropout: float | None = None,
+    attention: str = FAST,
+    half: torch.dtype = torch.float16,
 ) -> nn.Module:
     """Returns the network without any head, in evaluation mode, its weights as saved.
 
-    Quantised linear layers compute in fp32 on a CPU and in fp16 on a GPU (a T4 has no bf16). With `attention` FAST,
-    DeBERTa gets ours.
+    Quantised linear layers and what lies between them compute in fp32 on a CPU, and on a GPU in `half` (a T4 has no
+    bf16): under autocast in another half precision every sum of theirs and the adapters' would be fp32. With
+    `attention` FAST, DeBERTa gets ours, and others on a GPU get masks for right padding.
 
     Raises: PodiumError where the folder's files do not make a network.
     """
     try:
         options = reading(folder, dropout)
         config = options["config"]
-        if precision not in QUANTISED:
-            network = AutoModel.from_pretrained(folder, dtype=DTYPES[precision], **options).eval().to(device)
-            return accelerated(network) if attention == FAST else network
-        compute = torch.float32 if device == "cpu" else torch.float16
-        if getattr(config, "quantization_config", None) is None:
-            options["quantization_config"] = quantisation(precision, compute)
-        network = AutoModel.from_pretrained(folder, dtype=compute, device_map={"": device}, **options)
+        if getattr(config, "use_cache", False):
+            config.use_cache = False  # keys and values for a next token, which nobody asks for
+        if precision in QUANTISED:
+            # Whatever `half` is, the codes are those of inference: rounded to bf16 first, weights would get others.
+            dtype = torch.float32 if device == "cpu" else torch.float16
+            if getattr(config, "quantization_config", None) is None:
+                options["quantization_config"] = quantisation(precision, dtype)
+            network: Any = AutoModel.from_pretrained(folder, dtype=dtype, device_map={"": device}, **options)
+            settled(network, dtype if device == "cpu" else half)
+        else:
+            network = AutoModel.from_pretrained(folder, dtype=DTYPES[precision], **options).to(device)
     except (OSError, ValueError, KeyError, RuntimeError, UnpicklingError, SafetensorError) as error:
+        if ran_out(error):
+            raise
         raise PodiumError(f"{folder}: not loadable as a backbone: {' '.join(str(error).split())[:200]}") from error
-    return settled(network.eval(), compute)
+    if attention == FAST and device != "cpu":
+        use_right_padding(network)
+    if attention == FAST and precision not in QUANTISED:
+        accelerated(network)
+    loaded: nn.Module = network.eval()
+    return loaded
 
 
 def reading(folder: Path, dropout: float | None = None, begin: str = "") -> dict[str, Any]:
@@ -67,9 +89,15 @@ def reading(folder: Path, dropout: float | None = None, begin: str = "") -> dict
 
 
 def fresh_backbone(folder: Path, device: str, attention: str = FAST) -> nn.Module:
-    """Returns the network of config.json without its saved weights, which a member's own are about to replace."""
+    """Returns the network of config.json without its saved weights, which a member's own are about to replace.
+
+    Until then its weights are whatever stood in memory: none is drawn.
+    """
     config = without_dropout(AutoConfig.from_pretrained(folder, **LOCAL), 0.0)
-    network = AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False).eval().to(device)
+    with no_init_weights():
+        network = AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False)
+    network.tie_weights()
+    network.eval().to(device)
     return accelerated(network) if attention == FAST else network
 
 
@@ -88,27 +116,3 @@ def without_dropout(config: Any, rate: float | None) -> Any:
 def accelerated(network: nn.Module) -> nn.Module:
     """Returns `network` with our attention, where it is a DeBERTa, and our dropout; weights and their names stay."""
     return use_fast_dropout(use_fast_attention(network))
-
-
-def quantisation(precision: str, compute: torch.dtype) -> BitsAndBytesConfig:
-    """Returns how `nf4` and `int8` are quantised; what is not computes in `compute`."""
-    if precision == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute,
-    )
-
-
-def settled(network: nn.Module, compute: torch.dtype) -> nn.Module:
-    """Sets the same rules on every machine, whatever stood in a saved quantisation config."""
-    from bitsandbytes.nn import Linear4bit
-
-    for module in network.modules():
-        if isinstance(module, Linear4bit):
-            module.compute_dtype, module.compute_type_is_set = compute, True
-            # bitsandbytes 0.50 repacks weights in place on CPUs with avx512_bf16; gradients are wrong ever after.
-            module.support_avx512bf16_for_cpu = False
-    return network
