@@ -17,7 +17,7 @@ PYTEST := OMP_NUM_THREADS=1 $(RUN) python -m pytest -q -n logical --dist loadfil
 KERNEL_WHEELS := lightgbm narwhals polars polars-runtime-32 safetensors \
 	accelerate anyio bitsandbytes h11 httpcore2 httpx2 huggingface-hub peft tokenizers transformers truststore
 
-.PHONY: help setup repro check new-competition download publish submit sync-lb compare test test-slow lint bench prune lock
+.PHONY: help setup repro check new-competition kernel-faults download publish submit sync-lb compare test test-slow lint bench prune lock
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ check: setup ## look at the whole plan before anything is trained: files, member
 new-competition: setup ## write a first YAML file for the competition in DATA=folder, guessed from its files
 	@test -n "$(DATA)" || { echo "error: DATA: name the folder with the competition's files: make new-competition DATA=folder"; exit 2; }
 	@$(RUN) python -m stages.new_competition "$(DATA)"
+
+kernel-faults: setup ## run the finished kernel under every fault that docs/kernel.md lists, before the last day
+	@$(RUN) python -u -m pipeline.package.try_faults $(ARGS)
 
 download: setup ## fetch the competition's files from Kaggle
 	$(RUN) python -m stages.download $(ARGS)
