@@ -10,13 +10,9 @@ its file is not valid, or it has taken longer than its budget.
 
 from __future__ import annotations
 
-import os
 import random
 import re
-import subprocess
-import sys
 import tempfile
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -35,9 +31,9 @@ from pipeline.files import read_json
 from pipeline.inference.predict import predict_member
 from pipeline.ingest.prepare import read_test
 from pipeline.kernel.submission import validate_submission
+from pipeline.package.scene import run_script
 from pipeline.stage import stage
 
-KERNEL = Path("kaggle_kernels/inference/main.py")
 SHARES = (1.0, 0.5, 0.2, 0.05)
 FAULTS = ("kill={moment}", "kills={moment}", "hang=2", "memory=2000", "nan=1", "devices=2,lost=1", "full", "slow=5")
 MORE = ("clock=-86400", "pip")
@@ -110,14 +106,8 @@ def kernel(package: Path, data: Path, budget: float, faults: str) -> Ran:
         (place / "input").mkdir()
         (place / "input" / "package").symlink_to(package.resolve())
         (place / "input" / competition.name).symlink_to(data.resolve())
-        environment = {"PATH": os.environ["PATH"], "HOME": folder, "PODIUM_FAULTS": faults}
-        environment |= {"PODIUM_INPUT": str(place / "input"), "PODIUM_WORKING": str(place / "working")}
-        environment |= {"KAGGLE_IS_COMPETITION_RERUN": "1", "PODIUM_BUDGET_SECONDS": str(budget)}
-        began = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, str(KERNEL)], env=environment, capture_output=True, text=True, check=False
-        )
-        seconds = time.monotonic() - began
+        environment = {"HOME": folder, "PODIUM_FAULTS": faults, "PODIUM_BUDGET_SECONDS": str(budget)}
+        done = run_script(place / "input", place / "working", True, 2.0 * budget + 60.0, environment)
         file = place / "working" / "submission.csv"
         try:
             validate_submission(file, data / competition.sample_submission, competition)
@@ -125,10 +115,10 @@ def kernel(package: Path, data: Path, budget: float, faults: str) -> Ran:
         except PodiumError as error:
             print(error)
             valid = False
-        log = done.stdout + done.stderr + "\n" + (file.read_text() if file.exists() else "")
-        rungs = re.findall(r"^rows per rung: (.*)$", done.stdout, flags=re.MULTILINE)
-        words = re.findall(r"^supervising took .*$", done.stdout, flags=re.MULTILINE)
-        return Ran(budget, faults, seconds, done.returncode, valid, (rungs or ["prior"])[-1], (words or [""])[-1], log)
+        rungs = re.findall(r"^rows per rung: (.*)$", done.log, flags=re.MULTILINE)
+        words = re.findall(r"^supervising took .*$", done.log, flags=re.MULTILINE)
+        log = done.log + "\n" + (file.read_text() if file.exists() else "")
+        return Ran(budget, faults, done.seconds, done.code, valid, (rungs or ["prior"])[-1], (words or [""])[-1], log)
 
 
 def compared(package: Path, data: Path, ran: Ran) -> float:

@@ -231,7 +231,9 @@ def read_ids(path: Path, competition: dict, rerun: bool) -> tuple[list[str], lis
                 if name in header:
                     break
             place = header.index(name) if name in header else 0
-            return header, [row[place] for row in reader if len(row) > place]
+            # A line without an id and a second header, of files put together or filled up, are no rows.
+            rows = (row for row in reader if len(row) > place and row != header)
+            return header, [row[place] for row in rows if row[place].strip(" \t\r\n\0")]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, csv.Error) as error:
         report(f"{path}: not readable: {error}", rerun)
         return [], []

@@ -5,7 +5,6 @@ It is built once per test run, by the stages' own code. Tests change copies of i
 
 from __future__ import annotations
 
-import csv
 import importlib.util
 import io
 import os
@@ -24,9 +23,10 @@ from pipeline.artifacts import Artifacts
 from pipeline.competitions.registry import load_competition
 from pipeline.config import load_params
 from pipeline.data.demo import generate, write
-from pipeline.files import read_json, sha256_file, write_json
+from pipeline.files import read_json, write_json
 from pipeline.ingest.prepare import prepare
 from pipeline.package.build import build_package
+from pipeline.package.scene import run_script
 from pipeline.package.wheels import find_wheels
 from stages import backbone, finetune, folds, oof, pretrain, stack, start
 
@@ -106,18 +106,6 @@ def mount(run: Path, target: Path, package: str = "datasets/somebody/some-packag
     return target
 
 
-def read_csv(path: Path) -> list[list[str]]:
-    """Returns header and lines of a CSV file."""
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.reader(stream))
-
-
-def write_csv(path: Path, lines: list[list[str]]) -> None:
-    """Replaces a CSV file."""
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream, lineterminator="\n").writerows(lines)
-
-
 def manifest_of(package: Path) -> dict:
     """Returns MANIFEST.json."""
     return read_json(Artifacts(package).manifest_file)
@@ -128,24 +116,12 @@ def write_manifest(package: Path, manifest: dict) -> None:
     write_json(Artifacts(package).manifest_file, manifest)
 
 
-def accept(package: Path) -> None:
-    """Enters the files of a changed package into its manifest, so that the check by hash lets them pass."""
-    manifest = manifest_of(package)
-    for name, entry in manifest["files"].items():
-        if (package / name).is_file():
-            entry |= {"sha256": sha256_file(package / name), "bytes": (package / name).stat().st_size}
-    write_manifest(package, manifest)
-
-
 def run_kernel(
     mounted: Path, working: Path, rerun: bool = False, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Runs kaggle_kernels/inference/main.py as a plain script, in one of its two manners."""
-    bare = {"PATH": os.environ["PATH"], "PODIUM_INPUT": str(mounted), "PODIUM_WORKING": str(working)} | environment
-    if rerun:
-        bare["KAGGLE_IS_COMPETITION_RERUN"] = "1"
-    command = [sys.executable, str(KERNEL)]
-    return subprocess.run(command, env=bare, cwd=mounted, capture_output=True, text=True, check=False, timeout=300)
+    ran = run_script(mounted, working, rerun, 300.0, environment)
+    return subprocess.CompletedProcess([str(KERNEL)], ran.code, ran.log, "")
 
 
 def run_here(mounted: Path, working: Path, rerun: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -14,22 +14,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from packaged import (
-    COMPETITION,
-    KERNEL,
-    accept,
-    kernel_error,
-    manifest_of,
-    mount,
-    read_csv,
-    run_kernel,
-    write_csv,
-    write_manifest,
-)
+from packaged import COMPETITION, KERNEL, kernel_error, manifest_of, mount, run_kernel, write_manifest
 
 from pipeline.competitions.task import Competition
 from pipeline.imports import libraries
 from pipeline.kernel.submission import validate_submission
+from pipeline.package.scene import accept, read_csv, write_csv
 
 
 @pytest.fixture(scope="module")

@@ -11,20 +11,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from packaged import (
-    accept,
-    kernel_error,
-    manifest_of,
-    read_csv,
-    run_here,
-    run_kernel,
-    write_csv,
-    write_manifest,
-)
+from packaged import kernel_error, manifest_of, run_here, run_kernel, write_manifest
 
 from pipeline.competitions.task import Competition
 from pipeline.files import read_json
 from pipeline.kernel.submission import validate_submission
+from pipeline.package.faults import break_wheels, unknown_kind
+from pipeline.package.scene import accept, flip, read_csv, write_csv
 
 
 @dataclass(frozen=True)
@@ -37,18 +30,6 @@ class Fault:
     says: str
     rungs: tuple[str, ...]
     """Names of which at least one answers rows in the rerun."""
-
-
-def flip(file: Path) -> None:
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
-
-
-def break_wheel(package: Path, files: Path) -> None:
-    (wheel,) = (package / "wheels").iterdir()
-    wheel.write_bytes(b"no zip file")
-    accept(package)
 
 
 def lose_parity(package: Path, files: Path) -> None:
@@ -66,11 +47,6 @@ def forget_a_row(package: Path, files: Path) -> None:
     manifest = manifest_of(package)
     manifest["members"]["friend"]["kind"] = "tabular"
     write_manifest(package, manifest)
-
-
-def unknown_kind(package: Path, files: Path) -> None:
-    (package / "members/shape/fold0/member.json").write_text('{"kind": "crystal_ball"}')
-    accept(package)
 
 
 def spoil_a_cell(package: Path, files: Path) -> None:
@@ -97,12 +73,12 @@ FAULTS = [
         "a changed byte in the code", lambda p, _: flip(p / "code/pipeline/errors.py"), "expected sha256", ("prior",)
     ),
     Fault("a changed byte in the stack", lambda p, _: flip(p / "stack/ladder.json"), "expected sha256", ("mean",)),
-    Fault("a wheel that pip refuses", break_wheel, "wheels: pip install failed: ERROR", ALL),
+    Fault("a wheel that pip refuses", lambda p, _: break_wheels(p), "wheels: pip install failed: ERROR", ALL),
     Fault("lost parity", lose_parity, "words fold 0: expected its out-of-fold predictions within 0.0001", ALL),
     Fault("a row without a number", forget_a_row, "friend fold 0: expected finite numbers, found 1 rows", ALL),
     Fault(
         "a kind that does not exist",
-        unknown_kind,
+        lambda p, _: unknown_kind(p),
         "kind: expected one of tabular, encoder, decoder, external, found crystal_ball",
         ALL,
     ),
@@ -170,8 +146,10 @@ def test_the_scored_rerun_goes_on_to_a_valid_file(
 def test_a_rerun_survives_everything_at_once(
     mounted: Path, package: Path, files: Path, working: Path, lmsys: Competition
 ) -> None:
-    for cause in (unknown_kind, spoil_a_cell, forget_a_row, break_wheel):
-        cause(package, files)
+    unknown_kind(package)
+    spoil_a_cell(package, files)
+    forget_a_row(package, files)
+    break_wheels(package)
     flip(package / "stack/ladder.json")
     flip(package / "members/words/fold0/member.json")
     done = run_kernel(mounted, working, rerun=True)

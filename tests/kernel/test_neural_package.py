@@ -7,13 +7,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-from packaged import accept, build, kernel_error, manifest_of, mount, run_here
+from packaged import build, kernel_error, manifest_of, mount, run_here
 
 from pipeline.artifacts import Artifacts
 from pipeline.config import load_params
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, write_json
 from pipeline.package.build import build_package
+from pipeline.package.scene import accept
 from stages import diagnostics, refit, stack
 
 TRAINING = "training: {schedule: {rate: 3.0e-3}, batches: {rows_per_step: 16, tokens_per_batch: 2048}}"

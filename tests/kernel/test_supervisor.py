@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from packaged import accept, kernel_error, manifest_of, read_csv, run_here, run_kernel, write_csv
+from packaged import kernel_error, manifest_of, run_here, run_kernel
 from support import geometric_mean
 
 from pipeline.artifacts import Artifacts
@@ -25,6 +25,7 @@ from pipeline.files import read_json
 from pipeline.inference.predict import predict_member
 from pipeline.ingest.prepare import read_test
 from pipeline.kernel.submission import validate_submission
+from pipeline.package.scene import accept, read_csv, write_csv
 
 FULL = "words+shape+friend"
 ANY = {"prior", "words", "shape", "friend", "words+shape", "words+friend", "shape+friend", FULL}

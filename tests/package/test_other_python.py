@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from packaged import KERNEL, LOCK, WHEELS, manifest_of, mount, read_csv
+from packaged import KERNEL, LOCK, WHEELS, manifest_of, mount
 
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
@@ -18,6 +18,7 @@ from pipeline.config import load_params
 from pipeline.files import read_json
 from pipeline.kernel.submission import validate_submission
 from pipeline.package.build import build_package
+from pipeline.package.scene import read_csv
 from pipeline.package.wheels import LIBRARIES, find_wheels
 
 OTHER = "3.12" if sys.version_info[:2] == (3, 11) else "3.11"

@@ -9,13 +9,14 @@ import numpy as np
 import polars as pl
 import pytest
 from outcomes import COMPETITIONS, labelled_rows
-from packaged import build_prepared, mount, read_csv, run_here, write_csv
+from packaged import build_prepared, mount, run_here
 
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.submission import submission_columns
 from pipeline.competitions.task import Competition
 from pipeline.ingest.prepare import prepare
 from pipeline.kernel.submission import validate_submission
+from pipeline.package.scene import read_csv, write_csv
 
 PARAMS = """
 data: {path: data, competition: lmsys}

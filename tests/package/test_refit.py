@@ -9,13 +9,14 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from packaged import WHEELS, manifest_of, mount, read_csv, run_here
+from packaged import WHEELS, manifest_of, mount, run_here
 
 from pipeline.artifacts import Artifacts
 from pipeline.config import load_params
 from pipeline.errors import PodiumError
 from pipeline.members.refit import PARITY_ROWS
 from pipeline.package.build import build_package
+from pipeline.package.scene import read_csv
 from pipeline.package.wheels import find_wheels
 from stages import refit
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from packaged import accept, manifest_of, read_csv, write_csv, write_manifest
+from packaged import manifest_of, write_manifest
 
 from pipeline.competitions.task import Competition
 from pipeline.errors import PodiumError
@@ -13,6 +13,7 @@ from pipeline.files import read_json
 from pipeline.kernel.submission import validate_submission
 from pipeline.package.offline import offline_mode
 from pipeline.package.rehearse import METRIC_KEYS, rehearse
+from pipeline.package.scene import accept, read_csv, write_csv
 
 
 @pytest.fixture
