@@ -17,7 +17,7 @@ PYTEST := OMP_NUM_THREADS=1 $(RUN) python -m pytest -q -n logical --dist loadfil
 KERNEL_WHEELS := lightgbm narwhals polars polars-runtime-32 safetensors \
 	accelerate anyio bitsandbytes h11 httpcore2 httpx2 huggingface-hub peft tokenizers transformers truststore
 
-.PHONY: help setup repro check new-competition try tries kernel-faults download publish submit sync-lb compare test \
+.PHONY: help setup repro check new-competition try tries kernel-faults download publish submit sync-lb compare choose test \
 	test-slow lint real bench prune lock
 
 help: ## show this list
@@ -78,6 +78,9 @@ sync-lb: setup ## fetch the scores into lb.json and ledger.csv, and tag them lb-
 compare: setup ## one table of all submitted commits: params, CV, LB
 	@$(RUN) python -m stages.compare $(ARGS)
 
+choose: setup ## which two submissions to select, by paired errors and the public score of PUBLIC=0.3 of the test rows
+	@$(RUN) python -m stages.choose $(if $(PUBLIC),--public "$(PUBLIC)")
+
 test: setup ## run the tests, a process per core
 	$(PYTEST)
 
@@ -100,6 +103,7 @@ bench: setup ## measure speed and honesty; says at its end what it leaves out
 	$(RUN) python -m benchmarks.speed.overhead
 	$(RUN) python -m benchmarks.stability.unbalanced --quick
 	$(RUN) python -m benchmarks.stack.coverage
+	$(RUN) python -m benchmarks.stack.choice
 	$(RUN) python -m benchmarks.stack.size
 	$(RUN) python -m benchmarks.stack.honesty
 	@# These two replay what a finished `make repro` has left here.
