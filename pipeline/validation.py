@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import is_dataclass
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -87,9 +88,16 @@ def validated(kind: type[T], value: Any, source: str) -> T:
     """
     try:
         # Through JSON, where a list may become a tuple although the check of types is strict.
-        return TypeAdapter(kind).validate_json(json.dumps(value, default=str), strict=True)
+        checked: T = _adapter(kind).validate_json(json.dumps(value, default=str), strict=True)  # type: ignore[arg-type]
+        return checked
     except ValidationError as error:
         raise PodiumError(f"{source}: {_in_words(kind, error.errors()[0])}") from None
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    """Is kept: to make one of all settings takes a tenth of a second."""
+    return TypeAdapter(kind)
 
 
 def _in_words(kind: Any, problem: ErrorDetails) -> str:

@@ -12,6 +12,7 @@ from pipeline.artifacts import Artifacts
 from pipeline.config import Params, load_params
 from pipeline.errors import PodiumError
 from pipeline.prune import prune
+from pipeline.settings.recipes import FOLDER
 from pipeline.validation import parse_yaml, read_yaml, validated
 
 
@@ -33,6 +34,20 @@ def test_every_preset_fits_the_params(name: str) -> None:
     text = preset.overlay((ROOT / "params.yaml").read_text(), (preset.PRESETS / f"{name}.yaml").read_text(), "votes")
     params = validated(Params, parse_yaml(text.encode(), name), name)
     assert params.data.path == "votes"
+
+
+@pytest.mark.parametrize("name", ["server", "workstation"])
+def test_the_networks_of_a_preset_are_those_of_its_recipes(name: str) -> None:
+    preset_ = read_yaml(preset.PRESETS / f"{name}.yaml")
+    described = "".join(file.read_text(encoding="utf-8") for file in FOLDER.glob("*.yaml"))
+    table = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    for backbone in preset_["backbones"].values():
+        if backbone["source"] == "hub":
+            assert f"# {backbone['repository']}, revision {backbone['revision']}" in described
+    decoders = [each for each in preset_["members"].values() if each["kind"] == "decoder"]
+    assert decoders
+    for each in decoders:
+        assert f"| `{each['recipe']}` | {preset_['backbones'][each['backbone']]['repository']} |" in table
 
 
 def test_a_preset_shows_what_it_changes_and_keeps_comments(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

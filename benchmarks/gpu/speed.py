@@ -68,7 +68,7 @@ def deberta_large(bench: Bench) -> list[Row]:
 
 def llama(bench: Bench, precision: str) -> list[Row]:
     """The decoder `llama` of the card's preset on a base in `precision`."""
-    settings, config = bench.settings("llama"), bench.config("llama-3-8b")
+    settings, config = bench.settings("qwen"), bench.config("llama-3-8b")
     settings = replace(settings, inference=replace(settings.inference, precision=precision))
     torch.manual_seed(0)
     adapted = with_adapters(random_base(config, precision, bench.device), settings)

@@ -16,7 +16,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         | {"hidden_size": 1024, "num_attention_heads": 16, "intermediate_size": 4096, "vocab_size": 128100},
     },
     "llama-3-8b": {
-        "member": "llama",
+        "member": "qwen",
         "tokens": 1024,
         "layers": 32,
         "config": {

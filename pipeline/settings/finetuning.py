@@ -155,7 +155,8 @@ class NetworkSettings(MemberSettings):
     auxiliary: Auxiliary | None = None
     """Tasks of other competitions, learned beside the member's own."""
     recipe: str | None = None
-    """A name in pipeline/settings/recipes/: its settings hold where this member gives none of its own."""
+    """A name in pipeline/settings/recipes/, with a size where it has some (`qwen3/8b`): its settings hold where this
+    member gives none of its own."""
 
     def __post_init__(self) -> None:
         if not self.training.epochs and self.head != "tokens":

@@ -92,7 +92,7 @@ def test_a_base_in_memory_is_what_loading_makes_of_a_folder(precision: str, tmp_
 
 @pytest.mark.parametrize("kind", ["encoder", "decoder"])
 def test_flop_are_those_that_torch_counts(kind: str, tmp_path: Path) -> None:
-    settings = BENCH.settings("large" if kind == "encoder" else "llama")
+    settings = BENCH.settings("large" if kind == "encoder" else "qwen")
     settings = replace(settings, training=replace(settings.training, gradient_checkpointing=False))
     config = BENCH.config("deberta-v3-large" if kind == "encoder" else "llama-3-8b")
     # torch does not count a CPU's attention under a causal mask, which is next to nothing in short rows.

@@ -22,7 +22,7 @@ from pipeline.section import from_json
 from pipeline.settings.backbones import Backbone, Folder, Hub
 from pipeline.settings.external import External
 from pipeline.settings.optimisation import RateSchedule, Reference
-from pipeline.settings.recipes import FOLDER, with_recipe
+from pipeline.settings.recipes import recipes, with_recipe
 from pipeline.validation import validated
 
 BASE = (ROOT / "params.yaml").read_text(encoding="utf-8")
@@ -36,8 +36,9 @@ def examples() -> Iterator[Any]:
     for params in FILES:
         yield from (*params.members.values(), *params.backbones.values())
     encoder = {"kind": "encoder", "backbone": "bert", "max_tokens": 64}
-    for file in sorted(FOLDER.glob("*.yaml")):
-        yield validated(KINDS["encoder"].settings_class(), with_recipe(encoder | {"recipe": file.stem}), file.stem)
+    for name, recipe in recipes().items():
+        member = encoder | {"kind": "decoder" if "lora" in recipe else "encoder", "recipe": name}
+        yield validated(KINDS[member["kind"]].settings_class(), with_recipe(member), name)
     tasks = {"sts": {"path": "external/sts", "competition": "sts", "weight": 0.5}}
     beside = encoder | {"training": {"schedule": {"rate": 1.0e-3}}, "auxiliary": {"tasks": tasks}}
     yield validated(KINDS["encoder"].settings_class(), beside, "auxiliary")

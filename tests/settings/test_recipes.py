@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,27 @@ from pipeline.kinds import settings_from_json
 from pipeline.members.start import resolve
 from pipeline.settings.backbones import Pretraining
 from pipeline.settings.optimisation import Reference
-from pipeline.settings.recipes import FOLDER
+from pipeline.settings.recipes import FOLDER, recipes
 from pipeline.validation import validated
 
-NAMES = sorted(file.stem for file in FOLDER.glob("*.yaml"))
+TABLE = [
+    [cell.strip(" `") for cell in line.strip("|").split("|")]
+    for line in (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8").splitlines()
+    if line.startswith("| `")
+]
+"""The networks in the documentation: recipe, repository, weights, rate and so on, LoRA, tokens, GB in training, in the
+kernel and on disk, source."""
+SHAPES = {  # as published: layers, width, width of queries, width of keys, of the middle, vocabulary, language heads
+    "qwen3/4b": (36, 2560, 4096, 1024, 9728, 151936, 0),
+    "qwen3/8b": (36, 4096, 4096, 1024, 12288, 151936, 1),
+    "qwen3/14b": (40, 5120, 5120, 1024, 17408, 151936, 1),
+    "qwen2.5/7b": (28, 3584, 3584, 512, 18944, 152064, 1),
+    "qwen2.5/14b": (48, 5120, 5120, 1024, 13824, 152064, 1),
+    "phi-4/14b": (40, 5120, 5120, 1280, 17920, 100352, 1),
+    "gemma-2/9b": (42, 3584, 4096, 2048, 14336, 256000, 0),
+    "gemma-3/4b": (34, 2560, 2048, 1024, 10240, 262208, 0),
+    "gemma-3/12b": (48, 3840, 4096, 2048, 15360, 262208, 0),
+}
 
 
 def a_member(kind: str = "encoder", **given: Any) -> dict[str, Any]:
@@ -49,18 +67,19 @@ def refused(member: dict[str, Any], **backbones: Any) -> str:
 
 
 def test_the_recipes_are_those_that_the_documentation_names() -> None:
-    assert NAMES == ["deni", "do-no-harm", "patient", "siamese-768", "smart", "smooth-mlm"]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_recipe_says_where_it_comes_from_and_each_of_its_values_holds(name: str) -> None:
-    text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
-    assert text.startswith("# ")
-    recipe = yaml.safe_load(text)
-    found = parsed({"kind": "encoder", "backbone": "bert", "max_tokens": 64, "recipe": name} | recipe)
-    bare = parsed(
-        {"kind": "encoder", "backbone": "bert", "recipe": name} | ({} if "max_tokens" in recipe else {"max_tokens": 64})
+    general = (ROOT / "docs" / "training.md").read_text(encoding="utf-8").split("## Recipes")[1].split("\n## ")[0]
+    assert sorted(recipes()) == sorted(
+        [line.split("`")[1] for line in general.splitlines() if line.startswith("| `")] + [row[0] for row in TABLE]
     )
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_a_recipe_says_where_it_comes_from_and_each_of_its_values_holds(name: str) -> None:
+    assert (FOLDER / f"{name.split('/')[0]}.yaml").read_text(encoding="utf-8").startswith("# ")
+    recipe = recipes()[name]
+    member = {"kind": "decoder" if "lora" in recipe else "encoder", "backbone": "bert", "recipe": name}
+    found = parsed({"max_tokens": 64} | member | recipe)
+    bare = parsed(member | ({} if "max_tokens" in recipe else {"max_tokens": 64}))
     assert found == bare and bare.recipe == name
 
     def holds(part: dict[str, Any], dumped: dict[str, Any]) -> None:
@@ -72,6 +91,43 @@ def test_a_recipe_says_where_it_comes_from_and_each_of_its_values_holds(name: st
 
     holds(recipe, asdict(bare))
     assert settings_from_json(json.loads(json.dumps(asdict(bare)))) == bare  # as the start file has it
+
+
+@pytest.mark.parametrize("row", TABLE, ids=[row[0] for row in TABLE])
+def test_the_table_of_networks_says_what_their_recipes_do(row: list[str]) -> None:
+    name, repository, weights, training, adapters, tokens, learning, asked, disk, source = row
+    text = (FOLDER / f"{name.split('/')[0]}.yaml").read_text(encoding="utf-8")
+    assert re.search(rf"# {re.escape(repository)}, revision [0-9a-f]{{40}}( |$)", text, re.MULTILINE)
+    assert "https://" in source and "https://" in text
+    found = parsed({"kind": "decoder" if name in SHAPES else "encoder", "backbone": "bert", "recipe": name})
+    schedule, batches = found.training.schedule, found.training.batches
+    assert training == f"{schedule.rate:.3g}, {found.training.epochs}, {batches.rows_per_step}"
+    assert tokens == str(found.max_tokens)
+    if name in SHAPES:
+        layers, width, queries, keys, middle, vocabulary, heads = SHAPES[name]
+        linear, table = layers * (2 * width * (queries + keys) + 3 * width * middle), vocabulary * width
+        sides = 2 * (2 * width + queries + keys) + 3 * (width + middle)
+        if name == "phi-4/14b":  # queries, keys and values are one layer there, gate and up another
+            sides -= 2 * width + width
+        lora, base = found.lora.rank * layers * sides, 2 * table
+        base += {"nf4": 0.516, "int8": 1.0}[found.inference.precision] * linear
+        kept = 4 * layers * width * batches.tokens_per_batch
+        whole = linear + (1 + heads) * table
+        sizes = base + 16 * lora + kept, base + 4 * lora, 2 * whole, 4 * lora
+        assert adapters == f"{found.lora.rank}, {found.lora.alpha:g}, {found.inference.precision}"
+        assert weights == f"{whole / 1e9:.1f} B" and found.training.gradient_checkpointing
+    else:
+        count = float(weights.removesuffix(" M")) * 1e6
+        sizes = 16 * count, 2 * count, 4 * count, 2 * count
+        assert (adapters, found.inference.precision) == ("all weights", "fp16")
+    assert [learning, asked, *disk.split(" + ")] == [f"{size / 1e9:.1f}" for size in sizes]
+
+
+def test_a_family_has_a_recipe_for_each_size_and_none_without() -> None:
+    rates = [parsed(a_member(recipe=f"deberta-v3/{size}") | {"training": {}}).training for size in ("base", "large")]
+    assert [(each.schedule.rate, each.epochs) for each in rates] == [(1.5e-5, 3), (7e-6, 2)]
+    line = refused(a_member("decoder", recipe="qwen3"))
+    assert 'no recipe "qwen3" (did you mean "qwen3/' in line and "qwen3/4b, qwen3/8b, qwen3/14b" in line
 
 
 def test_a_member_overrides_its_recipe_key_by_key() -> None:
@@ -108,7 +164,7 @@ def test_smart_trains_in_fp32_wherever_it_runs(
 
 def test_a_recipe_that_is_not_there_is_named_with_the_nearest() -> None:
     line = refused(a_member(recipe="patiemt"))
-    assert 'no recipe "patiemt" (did you mean "patient"?), known are deni, do-no-harm, patient, ' in line
+    assert 'no recipe "patiemt" (did you mean "patient"?), known are deberta-v3/xsmall, ' in line
 
 
 def test_a_recipe_that_needs_pretraining_says_so() -> None:
