@@ -69,7 +69,7 @@ def slots_of(length: int, span: int, buckets: int, positions: int, device: torch
             distances = make_log_bucket_position(distances, buckets, positions).long()
         slots = (distances + span).clamp(0, 2 * span - 1)
         # Asked before the numbers lie on a GPU, which would have to finish first.
-        first, last = int(slots[0]), int(slots[-1])
+        first, last = slots.numpy()[[0, -1]].tolist()
         slots = (slots - first).to(device)
         place = torch.arange(length, device=device)
         by_query_QK = slots[place[:, None] - place + length - 1]
