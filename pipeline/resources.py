@@ -58,6 +58,11 @@ def memory_needed(member: NetworkSettings, about: Mapping[str, Any]) -> float:
     return weights * ADAM
 
 
+def pretraining_memory(about: Mapping[str, Any]) -> float:
+    """Returns about how many bytes a backbone's pretraining holds, activations left out: all weights learn."""
+    return float(about.get("parameters") or 0) * ADAM
+
+
 def free_disk(folder: Path = Path()) -> int:
     """Returns the free bytes where `folder` is."""
     return shutil.disk_usage(folder).free

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from pipeline.artifacts import Artifacts
 from pipeline.config import Params, load_params
 from pipeline.errors import PodiumError
 from pipeline.prune import prune
+from pipeline.resources import disk_needed
 from pipeline.validation import parse_yaml, read_yaml, validated
 
 
@@ -33,6 +35,20 @@ def test_every_preset_fits_the_params(name: str) -> None:
     text = preset.overlay((ROOT / "params.yaml").read_text(), (preset.PRESETS / f"{name}.yaml").read_text(), "votes")
     params = validated(Params, parse_yaml(text.encode(), name), name)
     assert params.data.path == "votes"
+
+
+PARAMETERS = {"deberta_large": 434e6, "deberta_small": 141e6, "llama": 8.03e9, "gemma": 9.24e9}
+"""Weights of the published backbones."""
+
+
+@pytest.mark.parametrize("name", ["server", "workstation"])
+def test_a_preset_of_large_networks_says_how_much_disk_it_takes(name: str, tmp_path: Path) -> None:
+    preset_text = (preset.PRESETS / f"{name}.yaml").read_text()
+    text = preset.overlay((ROOT / "params.yaml").read_text(), preset_text, "")
+    params = validated(Params, parse_yaml(text.encode(), name), name)
+    facts = {each: {"parameters": PARAMETERS[each]} for each in params.backbones if each != "none"}
+    (said,) = re.findall(r"^# Disk: about (\d+) GB", preset_text, re.MULTILINE)
+    assert float(said) == pytest.approx(disk_needed(params, facts, tmp_path) / 1e9, rel=0.05)
 
 
 def test_a_preset_shows_what_it_changes_and_keeps_comments(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from pipeline.members import decoder as members_decoder
 from pipeline.members.decoder import adapted_base, with_adapters
 from pipeline.models.backbones.loading import accelerated
 from pipeline.models.backbones.masks import use_right_padding
+from pipeline.models.backbones.tokenizer import load_tokenizer
 from pipeline.models.deberta import attention_cpu, attention_gpu
 from pipeline.models.deberta.packing import LENGTHS
 from pipeline.models.network import decoder_network, encoder_network
@@ -29,6 +31,7 @@ from pipeline.training import loop
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import Device, training_device
 from pipeline.training.loop import TrainingRun, fit
+from pipeline.training.objectives.language import Language
 from pipeline.training.objectives.supervised import Supervised
 from pipeline.training.optim import adamw, backbone_name
 from pipeline.training.prior import Prior
@@ -244,3 +247,27 @@ def test_a_step_makes_the_host_wait_for_the_gpu_once(
     assert len(asked) == steps > 2
     # From one step's answer to the next: what is asked before the first and after the last is asked once a run.
     assert np.diff(asked).max() <= most
+
+
+def test_what_a_batch_sends_to_a_gpu_comes_from_pinned_memory(
+    backbones: Path, lmsys: Competition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pinned: set[int] = set()
+    sent: list[bool] = []
+    move = torch.Tensor.to
+
+    def moved(tensor: Tensor, *given: Any, **options: Any) -> Tensor:
+        if given[:1] != (GPU,):
+            return move(tensor, *given, **options)
+        sent.append(id(tensor) in pinned and options == {"non_blocking": True})
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: (pinned.add(id(tensor)), tensor)[1])
+    monkeypatch.setattr(torch.Tensor, "to", moved)
+    supervised = learner_of(backbones, lmsys, "encoder", 256, 24, {}).objective
+    assert isinstance(supervised, Supervised)
+    tokenizer = load_tokenizer(backbones / "backbones" / "bert")
+    language = Language([np.arange(3, 19)] * 2, tokenizer, 0.15, 2, 64, 1, GPU)
+    for objective in (replace(supervised, device=GPU), language):
+        objective.batch(np.arange(2), 0)
+    assert len(sent) == 7 and all(sent)
