@@ -33,7 +33,7 @@ from pipeline.members.external import check_ids, read_predictions
 from pipeline.members.start import check_network
 from pipeline.models.backbones.foresight import foreseen
 from pipeline.package.wheels import find_wheels
-from pipeline.resources import disk_needed, free_disk, memory, memory_needed
+from pipeline.resources import disk_needed, free_disk, memory, memory_needed, pretraining_memory
 from pipeline.settings.backbones import NoBackbone
 from pipeline.settings.external import External
 from pipeline.settings.finetuning import NetworkSettings
@@ -187,8 +187,15 @@ def check_disk(plan: Plan, found: Findings) -> str:
 
 
 def check_memory(plan: Plan, found: Findings) -> str:
-    """Whether each network fits where it is trained."""
+    """Whether each network fits where it is trained, and each backbone where it is trained further."""
     where, size = memory()
+    for name, backbone in plan.params.backbones.items():
+        needed = pretraining_memory(plan.facts.get(name, {}))
+        if not isinstance(backbone, NoBackbone) and backbone.pretrain.epochs and needed > size:
+            found.errors.append(
+                f"params.yaml: backbones.{name}.pretrain: trains all weights, which takes about {needed / 1e9:.1f} GB "
+                f"before any batch; the {where} has {size / 1e9:.1f} GB: set epochs to 0"
+            )
     for name, member in plan.params.members.items():
         if isinstance(member, NetworkSettings):
             needed = memory_needed(member, plan.facts.get(member.backbone, {}))

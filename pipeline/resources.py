@@ -41,9 +41,11 @@ def disk_needed(params: Params, facts: Mapping[str, Mapping[str, Any]], data: Pa
     tables = sum(file.stat().st_size for file in data.glob("*") if file.is_file())
     needed = float(tables)
     for name, backbone in params.backbones.items():
-        weights = facts.get(name, {}).get("parameters", 0) * BYTES["fp32"]
+        about = facts.get(name, {})
         trained = not isinstance(backbone, NoBackbone) and backbone.pretrain.epochs > 0
-        needed += weights * (2 if trained else 1)
+        # Encoders are written anew in fp32; a decoder's files stay as they are published, in half precision.
+        as_it_came = "fp16" if about.get("family") == "decoder" else "fp32"
+        needed += about.get("parameters", 0) * (BYTES[as_it_came] + BYTES["fp32"] * trained)
     for member in params.members.values():
         models = len(params.folds.ids if member.folds is None else member.folds) + params.refit
         needed += models * model_bytes(member, facts.get(member.backbone, {}))
@@ -56,6 +58,11 @@ def memory_needed(member: NetworkSettings, about: Mapping[str, Any]) -> float:
     if isinstance(member, Decoder):
         return weights * (BYTES[member.inference.precision] + ADAPTERS * ADAM)
     return weights * ADAM
+
+
+def pretraining_memory(about: Mapping[str, Any]) -> float:
+    """Returns about how many bytes a backbone's pretraining holds, activations left out: all weights learn."""
+    return float(about.get("parameters") or 0) * ADAM
 
 
 def free_disk(folder: Path = Path()) -> int:

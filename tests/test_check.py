@@ -236,6 +236,24 @@ def test_a_disk_and_a_memory_that_are_too_small(place: Path, monkeypatch: pytest
     ]
 
 
+PRETRAIN = {"epochs": 1, "schedule": {"rate": 5e-5}}
+
+
+def test_a_backbone_that_is_too_large_to_be_trained_as_a_whole_is_refused(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone(place / "backbone", **ROBERTA)
+    mine = {"source": "path", "path": "backbone"}
+    monkeypatch.setattr(check, "memory", lambda: ("GPU", 4 * 10**9))
+    asked = params(members={"one": ENCODER | {"backbone": "mine"}}, backbones={"mine": mine | {"pretrain": PRETRAIN}})
+    assert found(asked).errors == [
+        "params.yaml: backbones.mine.pretrain: trains all weights, which takes about 5.7 GB before any batch; "
+        "the GPU has 4.0 GB: set epochs to 0"
+    ]
+    monkeypatch.setattr(check, "memory", lambda: ("GPU", 6 * 10**9))
+    assert found(asked).errors == []
+
+
 @pytest.mark.parametrize(("seconds", "warned"), [(60, True), (300, False), (43200, False), (90000, True)])
 def test_a_budget_that_no_competition_has(place: Path, seconds: int, warned: bool) -> None:
     package = {"owner": "me", "slug": "some-package", "title": "Some package", "budget_seconds": seconds}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from pipeline.artifacts import Artifacts
 from pipeline.config import Params, load_params
 from pipeline.errors import PodiumError
 from pipeline.prune import prune
+from pipeline.resources import disk_needed
+from pipeline.settings.backbones import Hub
 from pipeline.settings.recipes import FOLDER
 from pipeline.validation import parse_yaml, read_yaml, validated
 
@@ -48,6 +51,30 @@ def test_the_networks_of_a_preset_are_those_of_its_recipes(name: str) -> None:
     assert decoders
     for each in decoders:
         assert f"| `{each['recipe']}` | {preset_['backbones'][each['backbone']]['repository']} |" in table
+
+
+PARAMETERS = {
+    "microsoft/deberta-v3-large": 434e6,
+    "microsoft/deberta-v3-small": 141e6,
+    "Qwen/Qwen3-8B": 8.19e9,
+    "Qwen/Qwen3-14B": 14.77e9,
+    "google/gemma-2-9b-it": 9.24e9,
+}
+"""Weights of the published backbones."""
+
+
+@pytest.mark.parametrize("name", ["server", "workstation"])
+def test_a_preset_of_large_networks_says_how_much_disk_it_takes(name: str, tmp_path: Path) -> None:
+    preset_text = (preset.PRESETS / f"{name}.yaml").read_text()
+    text = preset.overlay((ROOT / "params.yaml").read_text(), preset_text, "")
+    params = validated(Params, parse_yaml(text.encode(), name), name)
+    hubs = {key: each.repository for key, each in params.backbones.items() if isinstance(each, Hub)}
+    facts = {
+        key: {"parameters": PARAMETERS[each], "family": "encoder" if "deberta" in each else "decoder"}
+        for key, each in hubs.items()
+    }
+    (said,) = re.findall(r"^# Disk: about (\d+) GB", preset_text, re.MULTILINE)
+    assert float(said) == pytest.approx(disk_needed(params, facts, tmp_path) / 1e9, rel=0.05)
 
 
 def test_a_preset_shows_what_it_changes_and_keeps_comments(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

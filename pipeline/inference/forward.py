@@ -17,6 +17,7 @@ from pipeline.inference.open_network import Opened
 from pipeline.inference.precision import computes_in_fp32, in_fp32
 from pipeline.models.deberta.packing import LENGTHS
 from pipeline.models.shared_prefix import PREFIXES, common_prefixes
+from pipeline.models.transfer import sent
 
 
 @dataclass(frozen=True)
@@ -142,9 +143,7 @@ def batch_logits(network: nn.Module, encoded: Encoded, rows: np.ndarray, pad_id:
 def batch_tensors(encoded: Encoded, rows: np.ndarray, pad_id: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns (rows * views, length) ids and mask of some rows."""
     sequences = [encoded.ids[row * encoded.views + view] for row in rows for view in range(encoded.views)]
-    ids, mask = (torch.from_numpy(each) for each in pad(sequences, pad_id))
-    if device != "cpu":  # from pinned memory the copy does not hold up the host
-        ids, mask = (each.pin_memory().to(device, non_blocking=True) for each in (ids, mask))
+    ids, mask = (sent(each, device) for each in pad(sequences, pad_id))
     setattr(mask, LENGTHS, np.array([len(each) for each in sequences]))
     setattr(mask, PREFIXES, common_prefixes(sequences, encoded.views))
     return ids, mask

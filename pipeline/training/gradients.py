@@ -5,7 +5,7 @@ The loss is divided by the units of the whole step, so that it does not matter h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
@@ -27,14 +27,14 @@ Technique = TypeVar("Technique", Awp, Fgm)
 
 
 class Shown(NamedTuple):
-    """What a step showed, before the weights changed; means over its units."""
+    """What a step showed, before the weights changed, where it was computed: a GPU may still be at it."""
 
-    loss: float
-    plain: float
-    logits: np.ndarray | None
+    losses: Tensor
+    """(2,) the loss that was minimised and the plain one, means over the step's units."""
+    logits: Tensor | None
     """(rows, outputs), in the order of the step's rows, where these have answers."""
-    attack: float | None
-    """||v|| / ||w|| of the attack on the weights; None where none was made."""
+    attack: Tensor | None
+    """(2,) ||v|| and ||w|| of the attack on the weights; None where none was made."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,16 @@ def gradients(learner: Learner, rows: list[np.ndarray], step: int, progress: flo
         attack = _once_more(learner, batches, units, noise, table(learner.network), table_shift, fgm)
     if awp:
         attack = _once_more(learner, batches, units, noise, attackable(learner.network), awp_shift, awp)
-    found = (total / units).tolist()
-    shown = torch.cat(logits).float().cpu().numpy() if logits else None
-    return Shown(found[0], found[1], shown, attack)
+    return Shown(total / units, torch.cat(logits).float() if logits else None, attack)
+
+
+def fetched(tensors: Sequence[Tensor | None]) -> list[np.ndarray | None]:
+    """Returns copies for the host, in fp32, of tensors on one device: the host waits for it once."""
+    parts = [each.detach().float() for each in tensors if each is not None]
+    line = torch.cat([each.flatten() for each in parts]).cpu().numpy()
+    ends = np.cumsum([each.numel() for each in parts])[:-1]
+    pieces = iter([piece.reshape(each.shape) for piece, each in zip(np.split(line, ends), parts, strict=True)])
+    return [None if each is None else next(pieces) for each in tensors]
 
 
 def _backward(learner: Learner, batch: Batch, units: int, fgm: Fgm | None) -> Loss:
@@ -143,7 +150,7 @@ def _once_more(
     weights: dict[str, nn.Parameter],
     shift: Callable[[Tensor, Tensor, Technique], Tensor],
     settings: Technique,
-) -> float | None:
+) -> Tensor | None:
     """Computes all batches again at shifted weights, with the same dropout: gradients that replace or join those."""
     with attacked(weights, shift, settings) as size:
         if size is None:

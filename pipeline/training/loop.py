@@ -3,12 +3,11 @@
 rate -> forward and backward -> attack -> clip -> step -> average -> log -> guard -> evaluate -> save
 
 A run is a function of its settings and seeds alone: the order of the rows is drawn per epoch and dropout per step, so
-that a run that was killed goes on from its checkpoint as if nothing had happened, to the last bit.
+that a run that was killed goes on from its checkpoint as if nothing had happened: on a CPU to the last bit.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -21,7 +20,7 @@ from pipeline.errors import PodiumError
 from pipeline.settings.finetuning import Training
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import Device
-from pipeline.training.gradients import Learner, gradients, within_memory
+from pipeline.training.gradients import Learner, fetched, gradients, within_memory
 from pipeline.training.guard import alarm, seen
 from pipeline.training.objectives.objective import Objective
 from pipeline.training.optim import adamw, bottom_and_head, rate_at, step
@@ -29,6 +28,7 @@ from pipeline.training.prior import Prior
 from pipeline.training.progress import track
 from pipeline.training.seeds import seed_of
 from pipeline.training.state import Record, State
+from pipeline.training.techniques.adversarial import TINY
 from pipeline.training.techniques.averaging import Average, share_of
 from pipeline.training.techniques.deni import Children
 from pipeline.training.techniques.proximal import Teacher
@@ -120,14 +120,17 @@ def _fit(run: TrainingRun) -> Trained:
         shown = gradients(learner, batches, number, number / total)
         # A step that an fp16 overflow cost does not move the schedule (it shortens it by one step at the end).
         rate = rate_of(number - record.skipped)
-        if not math.isfinite(shown.loss):
+        watched = (bottom, head) if run.prior is not None else ()
+        stepped = step(optimizer, scaler, weights.values(), rate, settings.clip, watched)
+        losses, logits, attack, lost, scale, norms = fetched([*shown, *stepped])  # the one wait for a GPU
+        assert losses is not None
+        overflow = lost is not None and bool(lost.sum() > 0)
+        if not np.isfinite(losses[0]):  # the weights have taken the step, but nobody reads them
             told = f"the loss is not finite at step {number + 1} of {total} (rate {rate:.2g}, {device.precision})"
             if run.prior is None:
                 raise PodiumError(f"{label}: {told}; {NOT_FINITE}")
             record.stopped = told
             break
-        watched = (bottom, head) if run.prior is not None else ()
-        overflow, norms = step(optimizer, scaler, weights.values(), rate, settings.clip, watched)
         record.skipped += overflow
         if average and not overflow:
             average.update(number - record.skipped)
@@ -135,12 +138,14 @@ def _fit(run: TrainingRun) -> Trained:
             teacher.update(number)
         if children:
             children.after(number)
-        record.losses.append(shown.plain)
-        if shown.attack is not None:
-            record.attacks.append(shown.attack)
-        if run.prior is not None and shown.logits is not None:
+        record.losses.append(float(losses[1]))
+        if attack is not None:
+            record.attacks.append(float(attack[0]) / max(float(attack[1]), TINY))
+        if run.prior is not None and logits is not None and norms is not None:
             labels = run.prior.labels[np.concatenate(batches)]
-            record.seen.append(seen(shown.logits, labels, run.prior, norms, scaler.get_scale(), overflow))
+            finite = [float(each) if np.isfinite(each) else 0.0 for each in norms]
+            size = 1.0 if scale is None else float(scale.sum())
+            record.seen.append(seen(logits, labels, run.prior, finite, size, overflow))
             record.stopped = alarm(record.seen, int(counts[-1]), run.prior)
             if record.stopped:
                 break

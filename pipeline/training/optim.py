@@ -117,12 +117,14 @@ def adamw(network: nn.Module, settings: Training) -> torch.optim.Optimizer:
 
 
 class Stepped(NamedTuple):
-    """What one step of the optimiser met."""
+    """What one step of the optimiser met, where it was computed: a GPU may still be at it."""
 
-    overflow: bool
-    """An fp16 overflow cost the step: the weights are as they were."""
-    norms: list[float]
-    """Norm of the gradients of each watched group, before the clip."""
+    overflow: Tensor | None
+    """(1,) above 0 where an fp16 overflow cost the step and the weights are as they were; None without a scaler."""
+    scale: Tensor | None
+    """(1,) the fp16 scaler's, after the step; None without one."""
+    norms: Tensor | None
+    """(groups,) norm of the gradients of each watched group, before the clip; not finite where a gradient is not."""
 
 
 def step(
@@ -140,17 +142,21 @@ def step(
     for group in optimizer.param_groups:
         group["lr"] = rate * group["scale"]
     scaler.unscale_(optimizer)
-    norms = [gradient_norm(group) for group in watched]
+    norms = [gradient_norm(group, optimizer.param_groups[0]["params"][0].device) for group in watched]
     nn.utils.clip_grad_norm_(weights, clip)
-    scale = scaler.get_scale()
+    overflow = scale = None
+    if scaler.is_enabled():
+        # Both as tensors: the scaler's public answers would make the host wait for each.
+        overflow = sum(each.clone() for each in scaler._found_inf_per_device(optimizer).values())
     scaler.step(optimizer)
     scaler.update()
+    if scaler.is_enabled():
+        scale = scaler._get_scale_async()
     optimizer.zero_grad(set_to_none=True)
-    return Stepped(scaler.get_scale() < scale, norms)
+    return Stepped(overflow, scale, torch.stack(norms) if norms else None)
 
 
-def gradient_norm(parameters: list[nn.Parameter]) -> float:
-    """Returns the norm of all their gradients together; 0 where there is none, or one that is not finite."""
+def gradient_norm(parameters: list[nn.Parameter], device: torch.device) -> Tensor:
+    """Returns () the norm of all their gradients together; 0 where there is none."""
     gradients = [each.grad for each in parameters if each.grad is not None]
-    norm = float(nn.utils.get_total_norm(gradients)) if gradients else 0.0
-    return norm if math.isfinite(norm) else 0.0
+    return nn.utils.get_total_norm(gradients) if gradients else torch.zeros((), device=device)

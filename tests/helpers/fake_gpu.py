@@ -140,8 +140,8 @@ class Watch(TorchDispatchMode):
         return sum(size for reference, size in self._made.values() if not reference.expired())
 
 
-QUESTIONS = ("item", "tolist", "cpu", "numpy", "nonzero", "__bool__", "__int__", "__float__", "__index__")
-"""Methods of a tensor for which the host waits until a GPU has computed it."""
+QUESTIONS = ("item", "tolist", "cpu", "nonzero", "__bool__", "__int__", "__float__", "__index__")
+"""Methods of a tensor for which the host waits until a GPU has computed it; `numpy` needs `cpu` there."""
 
 
 @contextmanager

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from fake_gpu import CONFIGS, GPU, Watch, lead_to_gpu_paths, pretend
+from fake_gpu import CONFIGS, GPU, Watch, lead_to_gpu_paths, pretend, questions
 from fold_models import FOLDS, ROWS, trained
+from learners import learner_of
 from networks import decoder, encoder, ready
 from support import preference_rows
 from torch import Tensor
@@ -21,12 +23,18 @@ from pipeline.members import decoder as members_decoder
 from pipeline.members.decoder import adapted_base, with_adapters
 from pipeline.models.backbones.loading import accelerated
 from pipeline.models.backbones.masks import use_right_padding
+from pipeline.models.backbones.tokenizer import load_tokenizer
 from pipeline.models.deberta import attention_cpu, attention_gpu
 from pipeline.models.deberta.packing import LENGTHS
 from pipeline.models.network import decoder_network, encoder_network
+from pipeline.training import loop
+from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import Device, training_device
+from pipeline.training.loop import TrainingRun, fit
+from pipeline.training.objectives.language import Language
 from pipeline.training.objectives.supervised import Supervised
-from pipeline.training.optim import adamw
+from pipeline.training.optim import adamw, backbone_name
+from pipeline.training.prior import Prior
 
 ENCODERS = ("deberta-v3", "modernbert")
 DECODERS = tuple(name for name in CONFIGS if name not in ENCODERS)
@@ -187,3 +195,79 @@ def test_a_decoder_trains_on_a_base_in_the_half_precision_of_its_autocast(
     with pytest.raises(Seen) as seen:
         trained(artifacts, decoder({"precision": precision}, "nf4"), lmsys)
     assert seen.value.args == (GPU, torch.bfloat16 if precision == "bf16" else torch.float16)
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision", "changed", "most"),
+    [
+        ("encoder", "bf16", {}, 1),
+        (
+            "encoder",
+            "fp16",
+            {"ema": 0.1, "dropout": 0.1, "r_drop": {"weight": 1.0}, "fgm": {"on": "output", "radius": 0.1}},
+            1,
+        ),
+        ("encoder", "bf16", {"smart": {}, "proximal": {}}, 1),
+        ("encoder", "fp16", {"awp": {"step": 1e-3}}, 2),  # whether its gradients are finite
+        ("decoder", "bf16", {}, 1),
+        ("decoder", "fp16", {"gradient_checkpointing": True}, 1),
+    ],
+)
+def test_a_step_makes_the_host_wait_for_the_gpu_once(
+    kind: str,
+    precision: str,
+    changed: dict[str, Any],
+    most: int,
+    backbones: Path,
+    lmsys: Competition,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(attention_cpu, "attend", attention_gpu.attend)
+    made_of = learner_of(backbones, lmsys, kind, 256, 24, changed)  # several batches a step
+    learned = made_of.objective
+    assert isinstance(learned, Supervised) and all(len(batches) > 1 for batches in learned.epoch(0))
+    use_right_padding(made_of.network.get_submodule(backbone_name(made_of.network)))
+    run = TrainingRun(
+        *(made_of.network, learned, made_of.settings, Device("cpu", precision), Checkpoint(tmp_path / "run"), "x"),
+        prior=Prior(learned.family, learned.labels),
+    )
+    asked = []
+    step = loop.fetched
+
+    def counted(tensors: Any) -> Any:
+        found = step(tensors)
+        asked.append(counter.total())
+        return found
+
+    monkeypatch.setattr(loop, "fetched", counted)
+    with questions(monkeypatch) as counter:
+        fit(run)
+    steps = len(learned.epoch(0))
+    assert len(asked) == steps > 2
+    # From one step's answer to the next: what is asked before the first and after the last is asked once a run.
+    assert np.diff(asked).max() <= most
+
+
+def test_what_a_batch_sends_to_a_gpu_comes_from_pinned_memory(
+    backbones: Path, lmsys: Competition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pinned: set[int] = set()
+    sent: list[bool] = []
+    move = torch.Tensor.to
+
+    def moved(tensor: Tensor, *given: Any, **options: Any) -> Tensor:
+        if given[:1] != (GPU,):
+            return move(tensor, *given, **options)
+        sent.append(id(tensor) in pinned and options == {"non_blocking": True})
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: (pinned.add(id(tensor)), tensor)[1])
+    monkeypatch.setattr(torch.Tensor, "to", moved)
+    supervised = learner_of(backbones, lmsys, "encoder", 256, 24, {}).objective
+    assert isinstance(supervised, Supervised)
+    tokenizer = load_tokenizer(backbones / "backbones" / "bert")
+    language = Language([np.arange(3, 19)] * 2, tokenizer, 0.15, 2, 64, 1, GPU)
+    for objective in (replace(supervised, device=GPU), language):
+        objective.batch(np.arange(2), 0)
+    assert len(sent) == 7 and all(sent)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data.batches import MULTIPLE
+from pipeline.models.transfer import sent
 
 BLOCK_COST = {"cpu": 64}
 """Tokens that one more block costs: calls into attention, which no size makes cheaper."""
@@ -120,12 +121,11 @@ def packed(mask_RL: Tensor) -> Packed | None:
         short = lengths[chosen] < length
         padding_1R1K = None
         if short.any():
-            padding_1R1K = torch.from_numpy(np.arange(length) >= lengths[chosen][:, None])[None, :, None]
-            padding_1R1K = padding_1R1K.to(mask_RL.device, non_blocking=True)
+            padding_1R1K = sent((np.arange(length) >= lengths[chosen][:, None])[None, :, None], mask_RL.device)
         places.append((chosen[:, None] * width + np.arange(length)).ravel())
         blocks.append(Block(begin, len(chosen), length, padding_1R1K))
         begin += len(chosen) * length
-    line = torch.from_numpy(np.concatenate(places)).to(mask_RL.device, non_blocking=True)
+    line = sent(np.concatenate(places), mask_RL.device)
     return Packed(tuple(blocks), line, (rows, width))
 
 

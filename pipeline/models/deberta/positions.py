@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
+from pipeline.models.transfer import sent
+
 KEPT_TABLES = 8
 """Index tables that are remembered, one per length and device: 67 MB each at 2,048 tokens, half of it on a GPU."""
 
@@ -69,8 +71,8 @@ def slots_of(length: int, span: int, buckets: int, positions: int, device: torch
             distances = make_log_bucket_position(distances, buckets, positions).long()
         slots = (distances + span).clamp(0, 2 * span - 1)
         # Asked before the numbers lie on a GPU, which would have to finish first.
-        first, last = int(slots[0]), int(slots[-1])
-        slots = (slots - first).to(device)
+        first, last = slots.numpy()[[0, -1]].tolist()
+        slots = sent((slots - first).numpy(), device)
         place = torch.arange(length, device=device)
         by_query_QK = slots[place[:, None] - place + length - 1]
         # Only a CPU reads the mirrored table, row by row.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu, linear
 
 from pipeline.data.batches import cut_by_budget, epoch_steps, pad
+from pipeline.models.transfer import sent
 from pipeline.training.objectives.objective import Batch, Loss
 
 KEPT, RANDOM = 0.1, 0.1
@@ -83,8 +84,8 @@ class Language:
                 asked = draw.permutation(asked)[:count]
                 targets[place, asked] = ids[place, asked]
                 ids[place, asked] = self._hidden(ids[place, asked], draw)
-        tensors = [torch.from_numpy(each).to(self.device) for each in (ids, mask, targets != IGNORED)]
-        wanted = torch.from_numpy(targets[targets != IGNORED]).to(self.device)
+        tensors = [sent(each, self.device) for each in (ids, mask, targets != IGNORED)]
+        wanted = sent(targets[targets != IGNORED], self.device)
         return Batch(tuple(tensors), wanted, len(wanted))
 
     def loss(self, network: nn.Module, batch: Batch) -> Loss:

@@ -13,6 +13,7 @@ from pipeline.competitions.family import Categorical, Family, Gaussian
 from pipeline.data.batches import epoch_steps, inference_batches
 from pipeline.data.text import Encoded
 from pipeline.inference.forward import batch_tensors
+from pipeline.models.transfer import sent
 from pipeline.training.objectives.objective import Batch, Loss
 
 
@@ -57,7 +58,7 @@ class Supervised:
         inputs, targets = batch_tensors(self.encoded, rows, self.pad_id, self.device), self.labels[rows]
         if not isinstance(self.family, Categorical):
             targets = self.family.statistic(targets).astype(np.float32)
-        return Batch(inputs, torch.from_numpy(targets).to(self.device), len(rows))
+        return Batch(inputs, sent(targets, self.device), len(rows))
 
     def loss(self, network: nn.Module, batch: Batch) -> Loss:
         """The family's loss, and of what is not known none.

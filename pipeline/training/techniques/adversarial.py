@@ -42,8 +42,8 @@ def table(network: nn.Module) -> dict[str, nn.Parameter]:
 def awp_shift(weight: Tensor, gradient: Tensor, settings: Awp) -> Tensor:
     """Returns step * ||w|| * g / ||g||, in the form of competitions cut to +-box * |w|; |w| is at least `floor`."""
     floor = settings.floor
-    size = max(float(weight.norm()), floor * weight.numel() ** 0.5)
-    shift = gradient * (settings.step * size / max(float(gradient.norm()), TINY))
+    size = _norm(weight).clamp_min(floor * weight.numel() ** 0.5)
+    shift = gradient * (settings.step * size / _norm(gradient).clamp_min(TINY))
     if settings.form == "competition":
         reach = settings.box * weight.abs().clamp_min(floor)
         shift = shift.clamp(-reach, reach)
@@ -53,8 +53,13 @@ def awp_shift(weight: Tensor, gradient: Tensor, settings: Awp) -> Tensor:
 @torch.no_grad()
 def table_shift(weight: Tensor, gradient: Tensor, settings: Fgm) -> Tensor:
     """Returns radius * ||w|| * g / ||g||, w being those rows of the table that somebody's gradient reaches."""
-    size = float(weight[gradient.abs().amax(dim=1) > 0].norm())
-    return gradient * (settings.radius * size / max(float(gradient.norm()), TINY))
+    size = _norm(weight[gradient.abs().amax(dim=1) > 0])
+    return gradient * (settings.radius * size / _norm(gradient).clamp_min(TINY))
+
+
+def _norm(values: Tensor) -> Tensor:
+    """Returns () the norm in fp64, as a number of the host would be, without making the host wait for it."""
+    return values.norm().double()
 
 
 @torch.no_grad()
@@ -74,27 +79,25 @@ def words_shift(gradient: Tensor, words: Tensor, mask: Tensor, rows: int, radius
 @contextmanager
 def attacked(
     weights: dict[str, nn.Parameter], shift: Callable[[Tensor, Tensor, Technique], Tensor], settings: Technique
-) -> Iterator[float | None]:
+) -> Iterator[Tensor | None]:
     """Shifts the weights along their gradients for a while; then they have their own values again, bit by bit.
 
-    Yields the realised ||v|| / ||w|| over all of them; None, and nothing is shifted, where a gradient is not finite.
+    Yields the realised (2,) ||v|| and ||w|| over all of them; None, and nothing is shifted, where a gradient is not
+    finite, which is asked once.
     """
     targets = {name: each for name, each in weights.items() if each.grad is not None}
     gradients = {name: each.grad.float() for name, each in targets.items() if each.grad is not None}
-    finite = bool(targets) and all(bool(torch.isfinite(each.norm())) for each in gradients.values())
-    if not finite:
+    if not targets or not bool(torch.stack([each.norm() for each in gradients.values()]).isfinite().all()):
         yield None
         return
     own = {name: each.detach().clone() for name, each in targets.items()}
     shifts = {name: shift(own[name], gradients[name], settings) for name in targets}
-    length, size = (
-        float(torch.stack([each.float().norm() for each in group.values()]).norm()) for group in (shifts, own)
-    )
+    sizes = [torch.stack([each.float().norm() for each in group.values()]).norm() for group in (shifts, own)]
     try:
         with torch.no_grad():
             for name, each in targets.items():
                 each.add_(shifts[name])
-        yield length / max(size, TINY)
+        yield torch.stack(sizes)
     finally:
         with torch.no_grad():
             for name, each in targets.items():

@@ -117,7 +117,8 @@ class Children:
             rate = self.rate_at(number - skipped) if self.settings.rate == "schedule" else settings.schedule.rate
             torch.manual_seed(seed_of(settings.seeds.dropout, number, child))
             gradients(own, self.plan[number], number, number / len(self.plan))
-            skipped += step(optimizer, scaler, self.weights.values(), rate, settings.clip).overflow
+            overflow = step(optimizer, scaler, self.weights.values(), rate, settings.clip).overflow
+            skipped += overflow is not None and bool(overflow.sum() > 0)
 
     @torch.no_grad()
     def _join(self, child: int) -> None:
