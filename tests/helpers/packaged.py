@@ -28,7 +28,7 @@ from pipeline.ingest.prepare import prepare
 from pipeline.package.build import build_package
 from pipeline.package.scene import run_script
 from pipeline.package.wheels import find_wheels
-from stages import backbone, finetune, folds, oof, pretrain, stack, start
+from stages import backbone, finetune, folds, oof, pretrain, refit, stack, start
 
 WHEELS, LOCK = ROOT / ".venv" / "wheels", ROOT / "requirements.lock"
 KERNEL = ROOT / "kaggle_kernels" / "inference" / "main.py"
@@ -90,6 +90,9 @@ def build_prepared(root: Path) -> None:
             receipt = read_json(file)
             if receipt.get("training"):  # networks as small as those of the tests learn nothing; they shall stay in
                 write_json(file, receipt | {"training": receipt["training"] | {"collapsed": False}})
+        if params.refit:
+            for member in params.members:
+                refit.main(member)
         oof.main()
         stack.main()
         # One small wheel stands for all: installing it is as real and a few times as quick.

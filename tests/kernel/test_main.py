@@ -242,6 +242,17 @@ def test_the_log_cannot_fail(mounted: Path, files: Path, working: Path, lmsys: C
             assert b"gr\\xf6\\xdfe-\\udcff" in log.read()
 
 
+def test_assertions_and_docstrings_are_there_whatever_the_environment_says(
+    mounted: Path, package: Path, working: Path
+) -> None:
+    told = "import os, sys\nrun = lambda *_: print('optimised', sys.flags.optimize, os.environ.get('PYTHONOPTIMIZE'))\n"
+    (package / "code/pipeline/kernel/run.py").write_text(told)
+    accept(package)
+    done = run_kernel(mounted, working, rerun=True, PYTHONOPTIMIZE="2")
+    assert done.returncode == 0
+    assert "optimised 0 None" in done.stdout
+
+
 def test_odd_files_give_a_prior_too(main: ModuleType, package: Path, files: Path, working: Path) -> None:
     cell = "x" * 1_000_000
     test = f'\ufeffid,prompt,response_a,response_b\r\n"a,""1",{cell},"line\nbreak",\r\n\r\nü2,,,\r\n'
