@@ -14,6 +14,7 @@ import sys
 import time
 from contextlib import chdir, redirect_stdout
 from pathlib import Path
+from types import ModuleType
 from unittest import mock
 
 import polars as pl
@@ -127,12 +128,18 @@ def run_kernel(
     return subprocess.CompletedProcess([str(KERNEL)], ran.code, ran.log, "")
 
 
-def run_here(mounted: Path, working: Path, rerun: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs that script in this process, with this checkout's code, which saves the seconds that its imports take."""
+def kernel_script() -> ModuleType:
+    """The kernel's script as a module."""
     spec = importlib.util.spec_from_file_location("kernel_main", KERNEL)
     assert spec and spec.loader
-    main, log = importlib.util.module_from_spec(spec), io.StringIO()
-    spec.loader.exec_module(main)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_here(mounted: Path, working: Path, rerun: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs that script in this process, with this checkout's code, which saves the seconds that its imports take."""
+    main, log = kernel_script(), io.StringIO()
     main.process_start = time.monotonic  # this process is older than the kernel
     changed = {"PODIUM_INPUT": str(mounted), "PODIUM_WORKING": str(working)} | environment
     if rerun:

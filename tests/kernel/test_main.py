@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import json
 import os
 import shutil
@@ -14,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from packaged import COMPETITION, KERNEL, kernel_error, manifest_of, mount, run_kernel, write_manifest
+from packaged import COMPETITION, KERNEL, kernel_error, kernel_script, manifest_of, mount, run_kernel, write_manifest
 
 from pipeline.competitions.task import Competition
 from pipeline.imports import libraries
@@ -25,11 +24,7 @@ from pipeline.package.scene import accept, read_csv, write_csv
 @pytest.fixture(scope="module")
 def main() -> ModuleType:
     """The script as a module."""
-    spec = importlib.util.spec_from_file_location("kernel_main", KERNEL)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return kernel_script()
 
 
 MOUNTS = [

@@ -10,6 +10,7 @@ import itertools
 import random
 from collections.abc import Iterable
 from contextlib import chdir
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -59,6 +60,8 @@ TEXTS = {
 DECIDED = {"metric": "accuracy", "answers": {"answer": "label"}}
 MEMBERS = 7
 """A run has no more of them."""
+MOST_RUNS = 12
+"""As many as every pair of values may take."""
 
 
 def allowed(cell: dict[str, Any]) -> bool:
@@ -80,6 +83,7 @@ def pairs(cell: dict[str, Any]) -> set[Cell]:
     return set(itertools.combinations(sorted(cell.items(), key=lambda each: each[0]), 2))
 
 
+@cache
 def runs() -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
     """Settings of runs and of their members: together every pair of values that can go together."""
     draw = random.Random(3)
@@ -185,10 +189,10 @@ def test_what_is_not_allowed_is_refused_before_anything_trains() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", range(12))
+@pytest.mark.parametrize("number", range(MOST_RUNS))
 def test_from_the_start_to_the_kernels_answers(number: int, tmp_path: Path) -> None:
     planned = runs()
-    assert len(planned) <= 12
+    assert len(planned) <= MOST_RUNS
     if number >= len(planned):
         pytest.skip("every pair is in an earlier run")
     settings, members = planned[number]
