@@ -28,7 +28,7 @@ from pipeline.planning.gain import expected_gain
 from pipeline.planning.plan import who_may
 from pipeline.planning.schedule import Schedule, StepChunk
 from pipeline.planning.simulate import Outcome, simulate
-from pipeline.planning.steps import Step, loads_of
+from pipeline.planning.steps import AROUND, Step, loads_of
 
 DEVICES = {"cuda:0": "t4", "cuda:1": "t4", "cpu": "cpu"}
 LARGE = {
@@ -36,6 +36,7 @@ LARGE = {
     "hidden": 1024,
     "siamese": False,
     "questions": 1,
+    "around": AROUND,
     "long_tokens": None,
     "characters_per_token": 4.2,
 }

@@ -98,7 +98,6 @@ def serve(started: float, rerun: bool) -> None:
     """Runs the whole kernel. Raises: Problem in the dress rehearsal, or where not even a prior can be written."""
     source = Path(os.environ.get("PODIUM_INPUT") or "/kaggle/input")
     working = Path(os.environ.get("PODIUM_WORKING") or "/kaggle/working")
-    os.environ.pop("PYTHONOPTIMIZE", None)  # of the workers: transformers needs its docstrings
     working.mkdir(parents=True, exist_ok=True)
     print(f"{'scored rerun' if rerun else 'dress rehearsal'} on Python {sys.version.split()[0]}", flush=True)
     package, manifest = find_package(source, rerun)
@@ -272,5 +271,8 @@ def difference(path: Path, expected: dict) -> str | None:
     return None if found == expected["sha256"] else f"expected sha256 {expected['sha256']}, found {found}"
 
 
-if __name__ == "__main__" and (code := main()):
-    sys.exit(code)
+if __name__ == "__main__":
+    if os.environ.pop("PYTHONOPTIMIZE", None) and sys.flags.optimize:  # LightGBM and transformers read their docstrings
+        os.execv(sys.executable, [sys.executable, *sys.argv])
+    if code := main():
+        sys.exit(code)

@@ -9,6 +9,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,7 +55,7 @@ def run_script(
     bare = {"PATH": os.environ["PATH"], "PODIUM_INPUT": str(inputs), "PODIUM_WORKING": str(working)} | environment
     if rerun:
         bare["KAGGLE_IS_COMPETITION_RERUN"] = "1"
-    command = ["bash", "-c", shell, "bash", sys.executable, str(KERNEL.resolve())]
+    command = [shutil.which("bash") or "bash", "-c", shell, "bash", sys.executable, str(KERNEL.resolve())]
     began = time.monotonic()
     with subprocess.Popen(
         command,

@@ -18,7 +18,7 @@ Members = Mapping[str, Mapping[str, Any]]
 CHARACTERS_PER_TOKEN = 4.0
 """For a member without a network, which reads all of a text and counts it in the same unit as a network."""
 AROUND = 8
-"""How many tokens of a sequence belong to no text: separators, labels."""
+"""How many tokens of a sequence belong to no text: separators, labels; a prompt's own come on top."""
 
 
 @dataclass(frozen=True, order=True)
@@ -55,16 +55,23 @@ def loads_of(members: Members, characters: Mapping[str, np.ndarray], task: Task)
     return loads
 
 
+def view_characters(characters: Mapping[str, np.ndarray], task: Task, siamese: bool) -> np.ndarray:
+    """Returns how many characters each sequence of each row has, (sequences, rows); `characters` as in `loads_of`."""
+    return np.stack([np.sum([characters[name] for name in view], axis=0) for view in views_of(task, siamese)])
+
+
 def load_of(member: Mapping[str, Any], which: str, characters: Mapping[str, np.ndarray], task: Task) -> Load:
     """Returns the load of the pass `which` of a member (its entry in the manifest); `characters` as in `loads_of`."""
     if not kind_of(member["kind"]).network:
         tokens = np.sum(list(characters.values()), axis=0) / CHARACTERS_PER_TOKEN
         return Load(tokens, np.zeros_like(tokens), np.ones(len(tokens), dtype=bool))
     work = member["work"]
-    views = views_of(task, work["siamese"])
-    lengths = np.stack([sum(characters[name] for name in view) / work["characters_per_token"] for view in views])
-    lengths += AROUND
-    truncated = (lengths > work["max_tokens"]).any(axis=0)
+    read = view_characters(characters, task, work["siamese"])
+    lengths = read / work["characters_per_token"] + work["around"]
+    # An estimate; but no row is passed over that has as many characters as one that is known to be truncated. The
+    # worker, which counts the tokens, reads those alone that are.
+    shortest = work.get("shortest_cut")
+    truncated = (lengths > work["max_tokens"]).any(axis=0) | (read.max(axis=0) >= (shortest or np.inf))
     kept = np.minimum(lengths, work["long_tokens"] if which == LONG else work["max_tokens"])
     times = 2 if which == LONG and SWAP in member["passes"] else 1
     times *= work["questions"]

@@ -2,70 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import polars as pl
 import pytest
-import yaml
-from support import ROOT
-
-
-def sh(command: str, cwd: Path) -> str:
-    """Output of a command that must succeed, with this environment's tools first on PATH."""
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1", "PYTHONPATH": ""}
-    done = subprocess.run(command, shell=True, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return done.stdout
-
-
-def ran(output: str) -> set[str]:
-    """The stages that DVC ran, as it names them."""
-    return {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")}
-
-
-def edit(clone: Path, *keys: str, value: object) -> None:
-    params = yaml.safe_load((clone / "params.yaml").read_text())
-    place = params
-    for key in keys[:-1]:
-        place = place[key]
-    place[keys[-1]] = value
-    (clone / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-
-
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A committed clone, built once from raw data to the report: two members, two folds, 400 rows."""
-    target = tmp_path_factory.mktemp("clone") / "podium"
-    for name in sh("git ls-files --cached --others --exclude-standard", ROOT).splitlines():
-        if (ROOT / name).is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, target / name)
-    (target / ".venv").symlink_to(ROOT / ".venv")
-    edit(target, "demo", value={"train_rows": 400, "test_rows": 60, "seed": 1})
-    edit(target, "folds", value={"ids": [0, 1], "holdout": 0.2, "seed": 1})
-    members = {
-        "words": {
-            "kind": "tabular",
-            "backbone": "none",
-            "model": "logistic",
-            "words": {"longest": 1, "max_features": 2000},
-        },
-        "shape": {"kind": "tabular", "backbone": "none", "model": "lightgbm", "boosting": {"max_trees": 60}},
-    }
-    edit(target, "members", value=members)
-    edit(target, "backbones", value={"none": {"source": "none"}})
-    edit(target, "stack", "candidates", value=["mean", "logistic"])  # the others take most of the time
-    edit(target, "threads", value=1)
-    sh("git init -q && git add -A && git -c user.name=x -c user.email=x@x commit -qm one", target)
-    output = sh("dvc repro", target)
-    assert {"finetune@words-1", "rehearse", "report"} <= ran(output)
-    return target
+from clones import edit, ran, sh
 
 
 def test_it_ends_with_a_valid_submission_and_a_page(clone: Path) -> None:
@@ -116,3 +59,18 @@ def test_one_members_params_rerun_its_folds_and_what_follows(clone: Path) -> Non
     assert {name for name in again if name.startswith("finetune")} == {"finetune@words-0", "finetune@words-1"}
     assert {"oof", "stack", "package"} <= again
     assert {"rehearse", "report"} <= set(json.loads(sh("dvc status --json", clone)))
+
+
+@pytest.mark.parametrize("place", ["the folder", "folder and cache"])
+def test_a_truncated_table_is_noticed_and_made_anew(clone: Path, place: str) -> None:
+    sh("dvc repro folds", clone)
+    table = clone / "artifacts" / "folds.parquet"
+    whole = table.read_bytes()
+    if place == "folder and cache":
+        name = hashlib.md5(whole).hexdigest()
+        cached = clone / ".dvc" / "cache" / "files" / "md5" / name[:2] / name[2:]
+        cached.chmod(0o644)
+        cached.write_bytes(whole[:100])
+    table.write_bytes(whole[:100])
+    assert ran(sh("dvc repro folds", clone)) == ({"folds"} if place == "folder and cache" else set())
+    assert table.read_bytes() == whole

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 
+from pipeline.competitions.submission import submission_columns
 from pipeline.competitions.task import Competition, Label
+from pipeline.package.scene import write_csv
 
 BASE = {"name": "small", "id": "id", "texts": {"text": "text"}, "task": "text"}
 PAIR = {"task": "pair", "texts": {"a": "a", "b": "b"}, "symmetric": True}
@@ -99,6 +103,31 @@ def labelled_rows(competition: Competition, count: int, seed: int) -> tuple[pl.D
     if competition.kind.group is None:
         frame = frame.with_columns(pl.Series("group", np.arange(count) // 2))
     return frame, truth
+
+
+def laid_out(competition: Competition, folder: Path, train: int, test: int) -> None:
+    """Writes train.csv, test.csv and sample_submission.csv of so many rows; words tell of the answer."""
+    rows, _ = labelled_rows(competition, train + test, 5)
+    labels = rows["label"].to_numpy()
+    strata = competition.family.strata(labels)
+    texts = {
+        column: [f"{' '.join(turns)} about{stratum}" for (turns, stratum) in zip(rows[name], strata, strict=True)]
+        for name, column in competition.texts.items()
+    }
+    if competition.outcome in ("classes", "choice"):
+        answers = {competition.label.column: [competition.label_values[place] for place in labels]}
+    else:
+        names = competition.label.columns or (competition.label.column,)
+        written = [[None if np.isnan(v) else f"{v:g}" for v in labels[:, c]] for c in range(labels.shape[1])]
+        answers = dict(zip(names, written, strict=True))
+    frame = pl.DataFrame({"id": rows["id"], **texts, **answers})
+    folder.mkdir()
+    frame.head(train).write_csv(folder / "train.csv")
+    asked = frame.tail(test).drop(answers)
+    asked.write_csv(folder / "test.csv")
+    columns = submission_columns(competition)
+    lines = [[each, *("0" for _ in columns)] for each in asked["id"]]
+    write_csv(folder / "sample_submission.csv", [["id", *columns], *lines])
 
 
 def said(competition: Competition, truth: np.ndarray, noise: float, seed: int) -> np.ndarray:

@@ -14,6 +14,7 @@ import sys
 import time
 from contextlib import chdir, redirect_stdout
 from pathlib import Path
+from types import ModuleType
 from unittest import mock
 
 import polars as pl
@@ -28,7 +29,7 @@ from pipeline.ingest.prepare import prepare
 from pipeline.package.build import build_package
 from pipeline.package.scene import run_script
 from pipeline.package.wheels import find_wheels
-from stages import backbone, finetune, folds, oof, pretrain, stack, start
+from stages import backbone, finetune, folds, oof, pretrain, refit, stack, start
 
 WHEELS, LOCK = ROOT / ".venv" / "wheels", ROOT / "requirements.lock"
 KERNEL = ROOT / "kaggle_kernels" / "inference" / "main.py"
@@ -90,6 +91,9 @@ def build_prepared(root: Path) -> None:
             receipt = read_json(file)
             if receipt.get("training"):  # networks as small as those of the tests learn nothing; they shall stay in
                 write_json(file, receipt | {"training": receipt["training"] | {"collapsed": False}})
+        if params.refit:
+            for member in params.members:
+                refit.main(member)
         oof.main()
         stack.main()
         # One small wheel stands for all: installing it is as real and a few times as quick.
@@ -124,12 +128,18 @@ def run_kernel(
     return subprocess.CompletedProcess([str(KERNEL)], ran.code, ran.log, "")
 
 
-def run_here(mounted: Path, working: Path, rerun: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs that script in this process, with this checkout's code, which saves the seconds that its imports take."""
+def kernel_script() -> ModuleType:
+    """The kernel's script as a module."""
     spec = importlib.util.spec_from_file_location("kernel_main", KERNEL)
     assert spec and spec.loader
-    main, log = importlib.util.module_from_spec(spec), io.StringIO()
-    spec.loader.exec_module(main)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_here(mounted: Path, working: Path, rerun: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs that script in this process, with this checkout's code, which saves the seconds that its imports take."""
+    main, log = kernel_script(), io.StringIO()
     main.process_start = time.monotonic  # this process is older than the kernel
     changed = {"PODIUM_INPUT": str(mounted), "PODIUM_WORKING": str(working)} | environment
     if rerun:

@@ -99,9 +99,9 @@ def write_artifacts(root: Path, rows: pl.DataFrame, competition: Competition, fo
 def write_external(root: Path, name: str, rows: pl.DataFrame, competition: Competition, sharpness: float) -> Start:
     """A teammate's file external/<name>.csv for `rows`, and the start of the member that reads it."""
     labels = rows["label"].to_numpy()
-    each = probabilities(labels, len(competition.classes), sharpness, len(name))
+    each = probabilities(labels, len(competition.outputs), sharpness, len(name))
     file = root / "external" / f"{name}.csv"
     file.parent.mkdir(exist_ok=True)
-    columns = {column: each[:, c] for c, column in enumerate(competition.classes)}
+    columns = {column: each[:, c] for c, column in enumerate(competition.outputs)}
     pl.DataFrame({"id": rows["id"]} | columns).write_csv(file)
     return Start(name, External(kind="external", backbone="none", file=f"external/{name}.csv"), competition, 1)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import random
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from competition_files import SINGLE, fault, prepared, single, write
+from packaged import kernel_script
 
 from pipeline.errors import PodiumError
 from pipeline.ingest import quotes
@@ -66,7 +67,7 @@ def random_file(draw, competition):
 
 def compare(folder, competition, files, seed):
     """Returns how many of the files were taken and how many refused."""
-    draw, path, taken = random.Random(seed), folder / "test.csv", 0
+    draw, path, taken, script = random.Random(seed), folder / "test.csv", 0, kernel_script()
     for number in range(files):
         path.write_bytes(random_file(draw, competition))
         expected = expected_rows(path, competition, strict=True)
@@ -86,6 +87,10 @@ def compare(folder, competition, files, seed):
         # A row of empty cells alone may pass for a blank line there: it has no id to answer.
         found, expected = ([row for row in rows if any(row)] for rows in (found, expected))
         assert found == expected, f"file {number} of seed {seed}: {path.read_bytes()!r}"
+        # The kernel's script reads the ids by itself; to it a line without an id is none.
+        _, ids = script.read_ids(path, asdict(competition), True)
+        answered = [identity for identity, _ in found if identity.strip(" \t\r\n\0")]
+        assert ids == answered, f"file {number} of seed {seed}: {path.read_bytes()!r}"
     return taken, files - taken
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from packaged import KERNEL
+from packaged import kernel_script
 from support import ROOT
 
 from pipeline.errors import PodiumError
@@ -41,11 +40,7 @@ def given(finished: Path) -> Given:
 @pytest.fixture(scope="module")
 def main() -> ModuleType:
     """The kernel's script as a module."""
-    spec = importlib.util.spec_from_file_location("kernel_main", KERNEL)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return kernel_script()
 
 
 @pytest.mark.parametrize("name", FILES, ids=[name.replace(" ", "-") for name in FILES])

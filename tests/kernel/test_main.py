@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import json
 import os
 import shutil
@@ -14,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from packaged import COMPETITION, KERNEL, kernel_error, manifest_of, mount, run_kernel, write_manifest
+from packaged import COMPETITION, KERNEL, kernel_error, kernel_script, manifest_of, mount, run_kernel, write_manifest
 
 from pipeline.competitions.task import Competition
 from pipeline.imports import libraries
@@ -25,11 +24,7 @@ from pipeline.package.scene import accept, read_csv, write_csv
 @pytest.fixture(scope="module")
 def main() -> ModuleType:
     """The script as a module."""
-    spec = importlib.util.spec_from_file_location("kernel_main", KERNEL)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return kernel_script()
 
 
 MOUNTS = [
@@ -240,6 +235,17 @@ def test_the_log_cannot_fail(mounted: Path, files: Path, working: Path, lmsys: C
     if sink == "ascii":
         with os.fdopen(reader, "rb") as log:
             assert b"gr\\xf6\\xdfe-\\udcff" in log.read()
+
+
+def test_assertions_and_docstrings_are_there_whatever_the_environment_says(
+    mounted: Path, package: Path, working: Path
+) -> None:
+    told = "import os, sys\nrun = lambda *_: print('optimised', sys.flags.optimize, os.environ.get('PYTHONOPTIMIZE'))\n"
+    (package / "code/pipeline/kernel/run.py").write_text(told)
+    accept(package)
+    done = run_kernel(mounted, working, rerun=True, PYTHONOPTIMIZE="2")
+    assert done.returncode == 0
+    assert "optimised 0 None" in done.stdout
 
 
 def test_odd_files_give_a_prior_too(main: ModuleType, package: Path, files: Path, working: Path) -> None:

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import closing
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
 from packaged import build, kernel_error, manifest_of, mount, run_here
 
 from pipeline.artifacts import Artifacts
+from pipeline.competitions.task import Competition
 from pipeline.config import load_params
+from pipeline.data.rows import field_characters
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, write_json
+from pipeline.inference.passes import LONG
+from pipeline.inference.predict import open_member
 from pipeline.package.build import build_package
 from pipeline.package.scene import accept
+from pipeline.planning.steps import load_of
 from stages import diagnostics, refit, stack
 
 TRAINING = "training: {schedule: {rate: 3.0e-3}, batches: {rows_per_step: 16, tokens_per_batch: 2048}}"
@@ -132,6 +140,20 @@ def test_a_collapsed_member_is_left_out_or_ends_the_build(
     params.write_text(params.read_text() + "guard: {on_collapse: fail}\n")
     with pytest.raises(PodiumError, match=r"siamese: fold models \[1\] are no better than the prior"):
         stack.main()
+
+
+def test_no_row_that_is_cut_is_passed_over_by_the_long_pass(run: Path, lmsys: Competition) -> None:
+    package = Artifacts(run / "artifacts" / "package")
+    rows = pl.read_parquet(package.parity_file)
+    half = manifest_of(package.root)["members"]["half"]
+    half["work"]["characters_per_token"] *= 3  # texts of other words than the average
+    load = load_of(half, LONG, field_characters(rows, lmsys.kind.fields), lmsys.kind)
+    with closing(open_member(package.model("half", 0), package, lmsys)) as member:
+        cut = np.isfinite(member.predict(rows, LONG)).all(axis=1)
+    assert not (cut & ~load.eligible).any()
+    half["work"]["shortest_cut"] = None
+    estimated = load_of(half, LONG, field_characters(rows, lmsys.kind.fields), lmsys.kind).eligible
+    assert (cut & ~estimated).any()
 
 
 def test_truncation_stands_in_the_metrics(run: Path) -> None:

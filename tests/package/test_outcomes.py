@@ -5,15 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import polars as pl
 import pytest
-from outcomes import COMPETITIONS, labelled_rows
+from outcomes import COMPETITIONS, laid_out
 from packaged import build_prepared, mount, run_here
 
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.submission import submission_columns
-from pipeline.competitions.task import Competition
 from pipeline.ingest.prepare import prepare
 from pipeline.kernel.submission import validate_submission
 from pipeline.package.scene import read_csv, write_csv
@@ -30,34 +27,6 @@ members:
 stack: {candidates: [mean, weights], seed: 3}
 package: {owner: somebody, slug: some-package, title: Some package, budget_seconds: 600}
 """
-ROWS, TEST_ROWS = 160, 12
-
-
-def laid_out(competition: Competition, folder: Path) -> None:
-    """Writes train.csv, test.csv and sample_submission.csv of a small competition; words tell of the answer."""
-    rows, _ = labelled_rows(competition, ROWS + TEST_ROWS, 5)
-    labels = rows["label"].to_numpy()
-    strata = competition.family.strata(labels)
-    texts = {
-        column: [f"{' '.join(turns)} about{stratum}" for (turns, stratum) in zip(rows[name], strata, strict=True)]
-        for name, column in competition.texts.items()
-    }
-    if competition.outcome in ("classes", "choice"):
-        answers = {competition.label.column: [competition.label_values[place] for place in labels]}
-    else:
-        names = competition.label.columns or (competition.label.column,)
-        written = [[None if np.isnan(v) else f"{v:g}" for v in labels[:, c]] for c in range(labels.shape[1])]
-        answers = dict(zip(names, written, strict=True))
-    frame = pl.DataFrame({"id": rows["id"], **texts, **answers})
-    folder.mkdir()
-    frame.head(ROWS).write_csv(folder / "train.csv")
-    test = frame.tail(TEST_ROWS).drop(answers)
-    test.write_csv(folder / "test.csv")
-    columns = submission_columns(competition)
-    lines = [[each, *("0" for _ in columns)] for each in test["id"]]
-    write_csv(folder / "sample_submission.csv", [["id", *columns], *lines])
-
-
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("ranked", "labels", "binary", "pair", "winner")]
 
 
@@ -67,7 +36,7 @@ def test_from_files_to_the_kernels_answers(name: str, tmp_path: Path) -> None:
     root = tmp_path / "run"
     root.mkdir()
     (root / "params.yaml").write_text(PARAMS)
-    laid_out(competition, root / "data")
+    laid_out(competition, root / "data", 160, 12)
     prepare(root / "data", replace(competition, centre=(), spread=()), root / Artifacts().competition_folder)
     build_prepared(root)
     files = tmp_path / "input" / "small-competition"
