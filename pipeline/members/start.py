@@ -103,19 +103,25 @@ def _with_precision(name: str, settings: NetworkSettings) -> NetworkSettings:
 def resolve_pretraining(name: str, params: Params, artifacts: Artifacts) -> dict[str, Any]:
     """Returns the contents of start_pretrain/<name>.json: a pipeline.training.pretrain.PretrainStart, for JSON.
 
-    Raises: PodiumError for an unknown backbone, or a file of more text that is missing.
+    Raises: PodiumError for an unknown backbone, longer sequences than it can read, or a file of more text that is
+    missing.
     """
     if name not in params.backbones:
         raise PodiumError(f'params.yaml: backbones: no backbone "{name}"{nearest(name, params.backbones)}')
     backbone = params.backbones[name]
     if isinstance(backbone, NoBackbone):
         return {"label": f"pretrain {name}", "settings": None}
-    settings = backbone.pretrain
+    settings, facts = backbone.pretrain, read_json(artifacts.backbone(name) / FACTS)
+    if settings.epochs and settings.max_tokens > (limit := facts["positions"] or settings.max_tokens):
+        raise PodiumError(
+            f"params.yaml: backbones.{name}.pretrain.max_tokens: "
+            f"{settings.max_tokens} is more than its {limit} positions"
+        )
     return {
         "label": f"pretrain {name}",
         "settings": asdict(settings),
         "threads": params.threads,
-        "backbone": read_json(artifacts.backbone(name) / FACTS)["sha256"],
+        "backbone": facts["sha256"],
         "files": [_content(Path(file), f"backbones.{name}.pretrain.files") for file in settings.files],
         "code": fingerprint(PRETRAINING, without=UNCOUNTED),
         "libraries": {library: _version(library) for library in libraries(PRETRAINING)},

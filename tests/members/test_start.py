@@ -7,12 +7,13 @@ import pytest
 import yaml
 from support import ROOT, preference_rows
 
-from pipeline.artifacts import Artifacts
+from pipeline.artifacts import FACTS, Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.config import Params
 from pipeline.errors import PodiumError
+from pipeline.files import write_json
 from pipeline.ingest.prepare import content_hash
-from pipeline.members.start import resolve
+from pipeline.members.start import resolve, resolve_pretraining
 from pipeline.validation import validated
 
 
@@ -73,6 +74,20 @@ def test_each_kind_has_a_fingerprint_of_its_own(
     assert "lightgbm" not in friend["libraries"]
     file.write_text("id\n1\n")
     assert resolve("friend", both, lmsys, Artifacts())["files"] != friend["files"]
+
+
+def test_pretraining_reads_no_more_than_its_backbone_can(tmp_path: Path) -> None:
+    value = yaml.safe_load((ROOT / "params.yaml").read_text())
+    value["backbones"]["bert"]["pretrain"] |= {"epochs": 1, "max_tokens": 600}
+    long, facts = validated(Params, value, "params.yaml"), Artifacts(tmp_path).backbone("bert") / FACTS
+    facts.parent.mkdir(parents=True)
+    for positions in (None, 600, 512):
+        write_json(facts, {"sha256": "", "positions": positions})
+        if positions != 512:
+            assert resolve_pretraining("bert", long, Artifacts(tmp_path))["settings"]["max_tokens"] == 600
+    with pytest.raises(PodiumError) as caught:
+        resolve_pretraining("bert", long, Artifacts(tmp_path))
+    assert str(caught.value) == "params.yaml: backbones.bert.pretrain.max_tokens: 600 is more than its 512 positions"
 
 
 def test_an_unknown_member_and_a_missing_file_are_named(lmsys: Competition) -> None:

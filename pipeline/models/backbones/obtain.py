@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -192,15 +193,24 @@ def _finish_decoder(source: Path, folder: Path) -> dict[str, Any]:
     from safetensors import SafetensorError, safe_open
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    tokenizer = finish_decoder_tokenizer(source)
+    from pipeline.models.backbones.loading import reading
+
+    tokenizer, names = finish_decoder_tokenizer(source), set[str]()
     for file in sorted(source.glob("*.safetensors")):
         try:
-            safe_open(file, framework="pt")  # reads the header, and compares it with the file's length
+            names.update(safe_open(file, framework="pt").keys())  # reads the header alone
         except SafetensorError as error:
             raise PodiumError(f"{source}: its weights do not load: {file.name}: {error}") from None
     config = AutoConfig.from_pretrained(source, **LOCAL)
     with torch.device("meta"):  # counts parameters without the memory for them
         network = AutoModelForCausalLM.from_config(config.get_text_config(), trust_remote_code=False)
+    for pattern, begin in reading(source, begin="model.").get("key_mapping", {}).items():
+        found = {re.sub(pattern, begin, name) for name in names}
+        lacking = sorted(key for key in network.state_dict() if key.startswith(begin) and key not in found)
+        if names and lacking:  # else transformers would draw them at random
+            raise PodiumError(
+                f"{source}: its weights lack {len(lacking)} tensors of the part that reads text, first {lacking[0]}"
+            )
     rows = network.get_input_embeddings().num_embeddings
     if len(tokenizer) > rows:
         raise PodiumError(f"{source}: its tokenizer has {len(tokenizer)} tokens, its network knows {rows} only")

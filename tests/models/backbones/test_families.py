@@ -16,6 +16,7 @@ import torch
 from families import DECODERS, ENCODERS, FAMILIES, WORDS, Family, publish
 from learners import CPU, fitted
 from networks import HARD, decoder, encoder, pretrain_settings
+from safetensors.torch import load_file, save_file
 from support import preference_rows
 from tokenizers import Tokenizer
 from torch import nn
@@ -211,6 +212,17 @@ def test_what_an_architecture_cannot_do_is_one_line(one: Tried) -> None:
             trainable_backbone(folder, frugal, "cpu")
     elif one.settings.kind == "encoder":
         assert trainable_backbone(folder, frugal, "cpu").is_gradient_checkpointing
+
+
+def test_a_part_that_reads_text_under_other_names_is_one_line(tmp_path: Path) -> None:
+    publish(FAMILIES["gemma-3"], tmp_path / "published")
+    file = tmp_path / "published" / "model.safetensors"
+    named = {name.replace("language_model", "words"): each for name, each in load_file(file).items()}
+    save_file(named, file, {"format": "pt"})
+    (tmp_path / "made").mkdir()
+    expected = r"^backbones\.x: .*/published: its weights lack \d+ tensors of the part that reads text, first model\."
+    with pytest.raises(PodiumError, match=expected):
+        obtain("x", Folder(source="path", path=str(tmp_path / "published")), list, tmp_path / "made")
 
 
 @pytest.mark.slow
