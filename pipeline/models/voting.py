@@ -54,7 +54,7 @@ def save_voters(voters: list[dict[str, Tensor]], dtype: torch.dtype | None, fold
 
 
 def with_voters(network: nn.Module, folder: Path, count: int, family: Family) -> nn.Module:
-    """Returns `network`, or the committee of it and the `count` voters in `folder`.
+    """Returns `network`, or the committee of it and the `count` voters in `folder`, which compute in its dtypes.
 
     Raises: PodiumError where the file does not fit.
     """
@@ -66,12 +66,12 @@ def with_voters(network: nn.Module, folder: Path, count: int, family: Family) ->
     except (OSError, SafetensorError) as error:
         raise PodiumError(f"{file}: not readable: {' '.join(str(error).split())[:200]}") from error
     voters: list[dict[str, Tensor]] = [{} for _ in range(count)]
-    shapes = {name: each.shape for name, each in network.named_parameters()}
+    own = dict(network.named_parameters())
     for key, each in tensors.items():
         number, name = key.split(" ", 1)
-        if shapes.get(name) != each.shape or int(number) >= count:
+        if name not in own or own[name].shape != each.shape or int(number) >= count:
             raise PodiumError(f"{file}: does not fit its network: {key}")
-        voters[int(number)][name] = each
+        voters[int(number)][name] = each.to(own[name].dtype)
     if not all(voters):
         raise PodiumError(f"{file}: expected {count} voters, found {sum(map(bool, voters))}")
     return Committee(network, voters, family)

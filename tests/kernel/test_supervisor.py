@@ -113,7 +113,6 @@ def test_a_rerun_survives(mounted: Path, files: Path, working: Path, lmsys: Comp
 @pytest.mark.parametrize(
     ("faults", "says"),
     [
-        ("poison=2", "its worker ended on cpu"),
         ("kills=0.1", "its worker ended on cpu"),
         ("memory=300", "out of memory: on purpose"),
         ("nan=1", "expected (finite numbers, found|its out-of-fold predictions)"),

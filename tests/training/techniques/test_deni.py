@@ -296,3 +296,12 @@ def test_voters_that_do_not_fit_are_named(tmp_path: Path) -> None:
     save_voters([{"inner.logits": torch.zeros(3)}], None, tmp_path)
     with pytest.raises(PodiumError, match=r"voters\.safetensors: does not fit its network: 0 inner\.logits"):
         with_voters(network, tmp_path, 1, Categorical(3))
+
+
+def test_voters_compute_in_their_networks_precision(tmp_path: Path) -> None:
+    from pipeline.models.voting import save_voters
+
+    save_voters([{"inner.logits": torch.ones(2)}], None, tmp_path)
+    for dtype in (torch.float16, torch.float32):
+        committee = with_voters(Biased([0.0, 1.0]).to(dtype), tmp_path, 1, Categorical(2))
+        assert {each.dtype for each in committee.buffers()} == {dtype}
