@@ -21,7 +21,7 @@ from torch import nn
 
 from benchmarks.gpu.bench import Bench, Row, fitting, released, rounded, tried
 from benchmarks.gpu.llama import random_base
-from benchmarks.speed.one_shape import CLASSES, TASK, encoder, random_rows, stepper, write_weights
+from benchmarks.speed.one_shape import COMPETITION, encoder, random_rows, stepper, write_weights
 from pipeline.inference.forward import batch_logits
 from pipeline.members.decoder import with_adapters
 from pipeline.models.backbones.loading import DTYPES
@@ -72,7 +72,7 @@ def llama(bench: Bench, precision: str) -> list[Row]:
     settings = replace(settings, inference=replace(settings.inference, precision=precision))
     torch.manual_seed(0)
     adapted = with_adapters(random_base(config, precision, bench.device), settings)
-    network = decoder_network(adapted, settings, TASK, CLASSES).to(bench.device)
+    network = decoder_network(adapted, settings, COMPETITION).to(bench.device)
     # Podium's quantised layers compute in fp16 at inference.
     inference = "fp16" if precision in QUANTISED else precision
     again = (True, False) if precision == "bf16" else (True,)

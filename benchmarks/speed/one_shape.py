@@ -117,7 +117,7 @@ def encoder(folder: Path, settings: Encoder, device: str) -> nn.Module:
 
 def decoder(folder: Path, settings: Decoder, device: str) -> nn.Module:
     """A base with adapters and head as training has them."""
-    return decoder_network(adapted_base(folder, settings, device), settings, TASK, CLASSES).to(device)
+    return decoder_network(adapted_base(folder, settings, device), settings, COMPETITION).to(device)
 
 
 def random_rows(

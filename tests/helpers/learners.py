@@ -36,7 +36,7 @@ def learner_of(
     if kind == "encoder":
         network = encoder_network(trainable_backbone(folder, asked, "cpu"), asked, competition.kind, 3, None)
     else:
-        network = decoder_network(adapted_base(folder, asked, "cpu"), asked, competition.kind, 3)
+        network = decoder_network(adapted_base(folder, asked, "cpu"), asked, competition)
     chosen, tokenizer = preference_rows(rows), load_tokenizer(folder)
     labels = chosen["label"].to_numpy().astype(np.int64)
     encoded = encoded_rows(chosen, asked, tokenizer, competition)

@@ -71,7 +71,7 @@ def test_a_step_of_the_optimiser_mixes_no_devices(
             network = encoder_network(accelerated(backbone), settings, lmsys.kind, 3, None)
         else:
             settings = decoder(checkpointed(again))
-            network = decoder_network(with_adapters(backbone, settings), settings, lmsys.kind, 3)
+            network = decoder_network(with_adapters(backbone, settings), settings, lmsys)
     optimizer = adamw(network, settings.training)
     learning = [each for each in network.parameters() if each.requires_grad]
     network.train()(*inputs(4, 40, "meta")).logsumexp(dim=1).sum().backward()
@@ -101,7 +101,7 @@ def made(
         network = encoder_network(backbone, encoder(), competition.kind, 3, None)
     else:
         settings = decoder(checkpointed(again), precision)
-        network = decoder_network(adapted_base(folder, settings, GPU, device.half), settings, competition.kind, 3)
+        network = decoder_network(adapted_base(folder, settings, GPU, device.half), settings, competition)
     return network.train()
 
 

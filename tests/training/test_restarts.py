@@ -254,7 +254,7 @@ def test_adapters_are_averaged_from_a_common_start(
     asked = decoder({"runs": 2, "schedule": {"rate": 3e-3}})
 
     def build() -> nn.Module:
-        return decoder_network(adapted_base(backbones / "backbones/llama", asked, "cpu"), asked, lmsys.kind, 3)
+        return decoder_network(adapted_base(backbones / "backbones/llama", asked, "cpu"), asked, lmsys)
 
     rows, tokenizer = preference_rows(24), load_tokenizer(backbones / "backbones/llama")
     labels, encoded = rows["label"].to_numpy().astype(np.int64), encoded_rows(rows, asked, tokenizer, lmsys)

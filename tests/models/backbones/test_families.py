@@ -96,7 +96,7 @@ def tried(name: str, root: Path, competition: Competition, precision: str = "fp3
         backbone = trainable_backbone(folder, settings, "cpu")
         network = encoder_network(backbone, settings, competition.kind, 3, None)
     else:
-        network = decoder_network(adapted_base(folder, settings, "cpu"), settings, competition.kind, 3)
+        network = decoder_network(adapted_base(folder, settings, "cpu"), settings, competition)
     encoded, labels = encoded_rows(ROWS, settings, tokenizer, competition), ROWS["label"].to_numpy().astype(np.int64)
     learned = Supervised(encoded, labels, competition.family, int(tokenizer.pad_token_id), "cpu", 8, 4096, 0.0, 0)
     check_pooled_states(network, learned, name)
