@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -29,6 +30,7 @@ from pipeline.package.faults import (
 )
 from pipeline.package.scene import Given, Scene, read_given
 
+SLOW = pytest.mark.slow
 FILES = ROWS | IDS | TEXTS | COLUMNS | CSV | FILE | SAMPLE
 
 
@@ -61,6 +63,32 @@ def test_whatever_the_files_are_the_prior_is_accepted_and_the_rows_are_read(
         return  # the prior stays
     assert rows.schema["id"] == rows["id"].dtype
     assert all(turns is not None for field in given.competition.kind.fields for turns in rows[field])
+
+
+FORMS = {
+    "tabs": {"separator": "\t", "test": "test.tsv"},
+    "backslash": {"quotes": "backslash"},
+    "plain": {"turns": "plain"},
+    "json": {"test": "test.json"},
+    "jsonl": {"test": "test.jsonl"},
+    "parquet": {"test": "test.parquet"},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("names", [["no sample", "more rows than the sample"], pytest.param(list(FILES), marks=SLOW)])
+def test_in_whatever_form_the_files_come(
+    main: ModuleType, given: Given, tmp_path: Path, form: str, names: list[str]
+) -> None:
+    competition = replace(given.competition, **FORMS[form])
+    formed = replace(given, competition=competition, manifest=given.manifest | {"competition": asdict(competition)})
+    known = {name: cause for section in faults(formed).values() for name, cause in section.items()}
+    for number, name in enumerate(name for name in names if name in known):
+        tried = Scene(formed, tmp_path / str(number), 60.0)
+        known[name](tried)
+        data = main.find_competition(tried.inputs, formed.manifest["competition"], True)
+        main.write_prior(data, formed.manifest, tried.working / "submission.csv", True)
+        assert tried.verdict() is None, name
 
 
 def snapshot(tried: Scene) -> list[tuple[str, object]]:

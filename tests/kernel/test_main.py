@@ -293,7 +293,7 @@ def test_an_old_process_does_not_use_up_the_budget(main: ModuleType, monkeypatch
 def test_the_script_needs_the_standard_library_alone_and_stays_thin() -> None:
     imported = libraries("main", KERNEL.parent)
     assert imported == []
-    assert len(KERNEL.read_text().splitlines()) < 280
+    assert len(KERNEL.read_text().splitlines()) < 290
 
 
 def test_kernel_metadata_follows_kaggles_rules() -> None:
