@@ -625,6 +625,7 @@ WORKERS = {
     "kill": "a worker is killed once",
     "kills": "workers are killed again and again",
     "hang": "a worker hangs",
+    "poison": "a GPU's context dies",
     "memory": "memory runs out for more than a row",
     "nan": "answers that are no numbers",
     "slow": "everything takes five times as long",
