@@ -107,7 +107,11 @@ def test_a_wrong_key_or_type_is_named(params: dict[str, Any], expected: str) -> 
         (an_encoder(network="mine.py"), "expected a .py file under external/"),
         (an_encoder(network="external/mine.txt"), "expected a .py file under external/"),
         (an_encoder({"patience": 2}), "patience needs inner > 0"),
-        (an_encoder({"epochs": 0}), "members.one.training.epochs: input should be greater than or equal to 1, found 0"),
+        (
+            an_encoder({"epochs": -1}),
+            "members.one.training.epochs: input should be greater than or equal to 0, found -1",
+        ),
+        (an_encoder({"epochs": 0}), "members.one: training.epochs: only head tokens answers without training"),
         (an_encoder({"schedule": {"rat": 1e-4}}), "members.one.training.schedule"),
         (an_encoder(lora={"rank": 4}), 'unknown key "members.one.lora"'),
         (an_encoder(max_tokens=4), "members.one.max_tokens: input should be greater than or equal to 16, found 4"),

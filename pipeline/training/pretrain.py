@@ -174,7 +174,8 @@ def _more(file: Path) -> list[str]:
 def _network(backbone: Path, masked: bool, attention: str, device: Device) -> nn.Module:
     if masked:
         return MaskedModel(load_backbone(backbone, "fp32", device.name, attention=attention)).to(device.name)
-    options = reading(backbone, begin="model.") | {"use_cache": False}
+    options = reading(backbone, begin="model.")
+    options["config"].use_cache = False  # keys and values for a next token, which nobody asks for
     causal = AutoModelForCausalLM.from_pretrained(backbone, dtype=torch.float32, **options)
     return CausalModel(causal).to(device.name)
 

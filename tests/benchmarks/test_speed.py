@@ -23,6 +23,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
         return protocol.opened(tmp_path_factory.mktemp("speed"), 20, 12, "fp32")
 
 
+@pytest.mark.slow
 def test_all_sides_give_the_same_answers_with_the_same_weights(bench: Bench, tmp_path: Path) -> None:
     mine, other = (bench.network(attention, 0).eval() for attention in ("fast", "huggingface"))
     found = ours.answer(bench, mine, bench.held)

@@ -40,6 +40,7 @@ def test_git_sees_only_what_a_user_commits(clone: Path) -> None:
     assert set(shown[1::2]) == metrics | {"dvc.lock"}
 
 
+@pytest.mark.slow
 def test_neither_a_comment_nor_the_code_of_another_kind_reruns_a_fold(clone: Path) -> None:
     for name in ("pipeline/models/tabular/model.py", "pipeline/members/fold.py", "pipeline/data/folds.py"):
         file = clone / name

@@ -79,6 +79,7 @@ def partial_clone(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_clone_without_old_files_fetches_them(root: Path, partial_clone: Path) -> None:
     found = comparison(markdown=False)
     with pytest.MonkeyPatch.context() as patch:

@@ -104,6 +104,7 @@ def test_first_run_and_repeats(
     assert len(server.datasets[DATASET]) == 1
 
 
+@pytest.mark.slow
 def test_an_interrupted_wait_goes_on_without_another_push(
     server: KaggleServer, repository: Path, lmsys: Competition, monkeypatch: pytest.MonkeyPatch
 ) -> None:

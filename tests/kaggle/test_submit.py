@@ -132,6 +132,7 @@ def test_a_commit_is_submitted_once_and_its_score_comes_home(
         go(lmsys, again=True)
 
 
+@pytest.mark.slow
 def test_a_commit_that_is_submitted_again_has_two_scores(
     server: KaggleServer, repository: Path, lmsys: Competition
 ) -> None:

@@ -98,6 +98,7 @@ CUT_OFF = {
 """Weights in the package -> the fold models that need them."""
 
 
+@pytest.mark.slow
 def test_a_file_that_is_cut_off_costs_its_fold_models_alone(mounted: Path, package: Path, tmp_path: Path) -> None:
     for name in CUT_OFF:
         (package / name).write_bytes((package / name).read_bytes()[:1000])
@@ -163,6 +164,7 @@ def test_truncation_stands_in_the_metrics(run: Path) -> None:
     assert "truncation" not in members["words"]
 
 
+@pytest.mark.slow
 def test_networks_are_refitted_from_a_backbone_that_the_package_brings(run: Path, tmp_path: Path) -> None:
     root = shutil.copytree(run, tmp_path / "run", symlinks=True)
     params = root / "params.yaml"

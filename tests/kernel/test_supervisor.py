@@ -96,7 +96,17 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("name", FAULTS, ids=[name.replace(" ", "-") for name in FAULTS])
+DEFAULT = ("a worker that is killed in the middle", "a GPU whose context is dead", "no room for results")
+"""The others, which `make kernel-faults` has too, are slow tests."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, id=name.replace(" ", "-"), marks=() if name in DEFAULT else pytest.mark.slow)
+        for name in FAULTS
+    ],
+)
 def test_a_rerun_survives(mounted: Path, files: Path, working: Path, lmsys: Competition, name: str) -> None:
     faults, answered, says = FAULTS[name]
     budget, began = 60.0, time.monotonic()
@@ -137,6 +147,7 @@ def test_a_short_budget_is_kept_by_real_processes(
     assert validate_submission(working / "submission.csv", files / "sample_submission.csv", lmsys) == 24
 
 
+@pytest.mark.slow
 def test_a_test_file_twenty_times_as_long_and_one_of_one_row(
     mounted: Path, files: Path, working: Path, lmsys: Competition
 ) -> None:
@@ -154,6 +165,7 @@ def test_a_test_file_twenty_times_as_long_and_one_of_one_row(
     assert rungs(done.stdout) == {"words+shape": 1}
 
 
+@pytest.mark.slow
 def test_the_samples_order_does_not_change_an_answer(
     mounted: Path, files: Path, working: Path, lmsys: Competition
 ) -> None:

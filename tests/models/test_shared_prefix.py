@@ -63,7 +63,7 @@ def pooled(states_of: Any, backbone: Any, inputs: tuple[Tensor, Tensor]) -> Tens
 
 
 @given(st.integers(0, 10**6), st.integers(1, 4), st.integers(1, 5), st.sampled_from([2, 20, 60]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_what_follows_a_common_beginning_is_what_whole_sequences_give(
     name: str, seed: int, rows: int, views: int, most: int
@@ -76,7 +76,7 @@ def test_what_follows_a_common_beginning_is_what_whole_sequences_give(
 
 
 @given(st.integers(0, 10**6), st.integers(2, 5))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_a_common_beginning_ends_before_the_first_difference_and_leaves_a_token_to_each(seed: int, views: int) -> None:
     sequences = drawn(seed, 3, views, 9).ids
     for row, length in enumerate(common_prefixes(sequences, views)):

@@ -27,10 +27,12 @@ members:
 stack: {candidates: [mean, weights], seed: 3}
 package: {owner: somebody, slug: some-package, title: Some package, budget_seconds: 600}
 """
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("ranked", "labels", "binary", "pair", "winner")]
+SLOW = [
+    pytest.param(name, marks=pytest.mark.slow) for name in ("ordered", "ranked", "labels", "binary", "pair", "winner")
+]
 
 
-@pytest.mark.parametrize("name", ["ordered", "choices", *SLOW])
+@pytest.mark.parametrize("name", ["choices", *SLOW])
 def test_from_files_to_the_kernels_answers(name: str, tmp_path: Path) -> None:
     competition = COMPETITIONS[name]
     root = tmp_path / "run"

@@ -27,6 +27,7 @@ def run(package: Path, data: Path, folder: Path, mode: str | None = None) -> dic
     return read_json(folder / "metrics.json")
 
 
+@pytest.mark.slow
 def test_both_modes_write_the_same_valid_submission(
     finished: Path, tmp_path: Path, lmsys: Competition, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -148,7 +148,9 @@ class Killed(BaseException):
     """As if the process had been killed between two writes."""
 
 
-@pytest.mark.parametrize("write", [2, 9, 40])
+@pytest.mark.parametrize(
+    "write", [pytest.param(2, marks=pytest.mark.slow), 9, pytest.param(40, marks=pytest.mark.slow)]
+)
 def test_killed_in_any_attempt_it_ends_as_if_left_alone(
     write: int, job: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,6 +95,7 @@ def test_a_published_deberta_is_fetched_without_what_is_not_needed_and_again_off
     assert cached(project) == blobs
 
 
+@pytest.mark.slow
 def test_safetensors_come_before_other_weights_and_the_cache_keeps_its_files(
     repositories: dict[str, Path], project: Path
 ) -> None:

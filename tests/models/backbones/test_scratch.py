@@ -28,6 +28,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_equal_settings_and_texts_give_equal_bytes_in_another_process(built: Path, tmp_path: Path) -> None:
     architecture = "llama" if AutoConfig.from_pretrained(built).model_type == "llama" else "deberta-v3"
     script = (
