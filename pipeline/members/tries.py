@@ -15,6 +15,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline.artifacts import Artifacts
 from pipeline.config import Params
 from pipeline.data.folds import split_rows
@@ -69,14 +71,14 @@ def try_member(name: str, fold: int, rows: int, params: Params, changed: list[st
     learned = min(rows, len(split.train))
     pace = look.seconds / learned
     whole = sum(params.members[name].trains(each) for each in params.folds.ids) * len(split.train)
-    curve = look.training["curve"] if look.training else []
-    shown = curve[:: max(1, -(-len(curve) // CURVE))]
+    losses = [loss for _, loss in look.training["curve"]] if look.training else []
+    windows = np.array_split(losses, min(CURVE, len(losses))) if losses else []
     return Try(
         datetime.now().isoformat(" ", "seconds"),
         *(name, fold, learned, round(look.score, 5), round(look.constant, 5)),
         round(1000 * pace, 1),
         round(pace * whole / 60, 1),
-        " ".join(f"{loss:.3f}" for _, loss in shown),
+        " ".join(f"{each.mean():.3f}" for each in windows),
         "; ".join(changed),
     )
 
