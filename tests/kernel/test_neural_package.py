@@ -41,7 +41,7 @@ members:
   siamese: {{kind: encoder, backbone: bert, max_tokens: 64, {TRAINING}}}
   half: {{kind: encoder, backbone: bert, max_tokens: 64, input: joint, {TRAINING}, inference: {HALF}}}
   judge: {{kind: decoder, backbone: llama, max_tokens: 96, {TRAINING}, inference: {{precision: nf4, swap: true}}}}
-  eight: {{kind: decoder, backbone: llama, max_tokens: 96, {TRAINING}, inference: {{precision: int8}}, folds: [1]}}
+  eight: {{kind: decoder, backbone: llama, max_tokens: 200, head: tokens, {TRAINING}, inference: {{precision: int8}}, folds: [1]}}
 stack: {{candidates: [mean], seed: 3}}
 package: {{owner: somebody, slug: some-package, title: Some package, budget_seconds: 600}}
 """

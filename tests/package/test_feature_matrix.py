@@ -44,7 +44,7 @@ MEMBER: dict[str, tuple[Any, ...]] = {
     "kind": ("words", "trees", "file", "encoder", "decoder"),
     "precision": ("fp32", "fp16", "bf16", "nf4", "int8"),
     "input": ("siamese", "joint"),
-    "head": ("plain", "equivariant"),
+    "head": ("plain", "equivariant", "tokens"),
     "swap": (False, True),
     "long": (False, True),
     "average": ("none", "voters", "ema", "runs"),
@@ -74,6 +74,8 @@ def allowed(cell: dict[str, Any]) -> bool:
     if cell["kind"] == "encoder" and cell["precision"] in ("nf4", "int8"):
         return False
     if cell["head"] == "equivariant" and (cell["input"] == "joint" or cell["swap"]):
+        return False
+    if cell["head"] == "tokens" and (cell["kind"] != "decoder" or cell["input"] == "siamese"):
         return False
     return sides or not cell["swap"]
 
@@ -144,12 +146,13 @@ def settings_of(member: dict[str, Any], partial: int = 0) -> dict[str, Any]:
     average = {"none": {}, "voters": {"deni": {"children": 2}}, "ema": {"ema": 0.2}, "runs": {"runs": 2}}
     training = {"schedule": {"rate": 3.0e-3}, "batches": {"rows_per_step": 16, "tokens_per_batch": 1024}}
     inference = {"precision": member["precision"], "swap": member["swap"]}
+    room = 24 if member["head"] != "tokens" else 140  # a prompt comes on top
     if member["long"]:
-        inference["long_tokens"] = 48
+        inference["long_tokens"] = room + 24
     return {
         "kind": kind,
         "backbone": "bert" if kind == "encoder" else "llama",
-        "max_tokens": 24,
+        "max_tokens": room,
         "input": member["input"],
         "head": member["head"],
         "training": training | average[member["average"]],
