@@ -26,7 +26,7 @@ from pipeline.planning.steps import load_of
 from stages import diagnostics, refit, stack
 
 TRAINING = "training: {schedule: {rate: 3.0e-3}, batches: {rows_per_step: 16, tokens_per_batch: 2048}}"
-HALF = "{precision: fp16, long_tokens: 96}"
+HALF, EIGHT = "{precision: fp16, long_tokens: 96}", "{precision: int8}"
 PARAMS = f"""
 data: {{path: data, competition: lmsys}}
 demo: {{train_rows: 120, test_rows: 12, seed: 20}}
@@ -41,7 +41,7 @@ members:
   siamese: {{kind: encoder, backbone: bert, max_tokens: 64, {TRAINING}}}
   half: {{kind: encoder, backbone: bert, max_tokens: 64, input: joint, {TRAINING}, inference: {HALF}}}
   judge: {{kind: decoder, backbone: llama, max_tokens: 96, {TRAINING}, inference: {{precision: nf4, swap: true}}}}
-  eight: {{kind: decoder, backbone: llama, max_tokens: 200, head: tokens, {TRAINING}, inference: {{precision: int8}}, folds: [1]}}
+  eight: {{kind: decoder, backbone: llama, max_tokens: 200, head: tokens, {TRAINING}, inference: {EIGHT}, folds: [1]}}
 stack: {{candidates: [mean], seed: 3}}
 package: {{owner: somebody, slug: some-package, title: Some package, budget_seconds: 600}}
 """
