@@ -63,6 +63,7 @@ def test_one_members_params_rerun_its_folds_and_what_follows(clone: Path) -> Non
 
 
 @pytest.mark.parametrize("place", ["the folder", "folder and cache"])
+@pytest.mark.slow
 def test_a_truncated_table_is_noticed_and_made_anew(clone: Path, place: str) -> None:
     sh("dvc repro folds", clone)
     table = clone / "artifacts" / "folds.parquet"

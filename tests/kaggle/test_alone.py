@@ -13,6 +13,7 @@ from pipeline.package.offline import UNSHARE, offline_mode
 
 
 @pytest.mark.skipif(offline_mode() != "namespace", reason="this system allows no network namespaces")
+@pytest.mark.slow
 def test_from_download_to_a_score_with_a_loopback_interface_only(tmp_path: Path) -> None:
     script = Path(__file__).parents[1] / "helpers" / "kaggle_alone.py"
     done = subprocess.run(

@@ -120,7 +120,9 @@ def test_the_dress_rehearsal_stops_with_one_line(
     assert not (working / "rehearsal.json").exists()
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=IDS)
+@pytest.mark.parametrize(
+    "fault", [FAULTS[0], *(pytest.param(each, marks=pytest.mark.slow) for each in FAULTS[1:])], ids=IDS
+)
 def test_the_scored_rerun_goes_on_to_a_valid_file(
     mounted: Path, package: Path, files: Path, working: Path, lmsys: Competition, fault: Fault
 ) -> None:

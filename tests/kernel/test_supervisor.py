@@ -266,6 +266,7 @@ def test_a_cut_off_weight_file_costs_its_fold_model_alone(mounted: Path, package
     assert rungs(done.stdout) == {FULL: 24}
 
 
+@pytest.mark.slow
 def test_steps_that_are_left_out_are_named(mounted: Path, working: Path) -> None:
     done = run_here(mounted, working, rerun=True, PODIUM_BUDGET_SECONDS="12", PODIUM_FAULTS="slow=60")
     assert done.returncode == 0

@@ -202,6 +202,7 @@ def test_killed_again_and_again_it_ends_as_if_left_alone(
     ],
     ids=lambda each: "-".join(each),
 )
+@pytest.mark.slow
 def test_every_technique_works_beside_auxiliary_tasks(technique: Any, root: Path, lmsys: Competition) -> None:
     changed = {"epochs": 2, "dropout": 0.1} | technique
     told = trained(encoder(changed, **beside("tone", until=0.5)), lmsys)["training"]

@@ -138,9 +138,11 @@ def member(form: str, case: Case) -> Any:
     return decoder(TRAINING, head="tokens", max_tokens=200)
 
 
-FORMS = [(name, form) for name in CASES for form in ("encoder", "decoder")]
+SOME = ("text, labels", "pair, numbers", "symmetric pair, ordered", "preference, three classes", "choices")
+"""Decoders are asked about the other kinds in slow tests: their heads are those of encoders."""
 TOKENS = ("text, classes", "pair, labels", "text, ordered", "preference, three classes", "choices")
-FORMS += [(name, "tokens") for name in TOKENS]
+FORMS: list[Any] = [(name, "encoder") for name in CASES] + [(name, "tokens") for name in TOKENS]
+FORMS += [pytest.param(name, "decoder", marks=() if name in SOME else pytest.mark.slow) for name in CASES]
 
 
 def enlarge(file: Path) -> None:

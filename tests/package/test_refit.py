@@ -57,6 +57,7 @@ def test_the_refit_is_packaged_first_beside_the_fold_models(refitted: Path) -> N
     assert parity["friend/winner_tie"].null_count() == len(parity)
 
 
+@pytest.mark.slow
 def test_the_kernel_runs_it_and_checks_its_parity(finished: Path, refitted: Path, tmp_path: Path) -> None:
     mounted = mount(refitted, tmp_path / "input")
     done = run_here(mounted, tmp_path / "working")

@@ -74,6 +74,7 @@ def cached(project: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in (project / "hf").rglob("blobs/*")}
 
 
+@pytest.mark.slow
 def test_a_published_deberta_is_fetched_without_what_is_not_needed_and_again_offline(
     repositories: dict[str, Path], project: Path
 ) -> None:

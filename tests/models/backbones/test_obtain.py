@@ -275,6 +275,7 @@ def test_the_texts_are_those_outside_the_holdout(lmsys: Competition, tmp_path: P
         artifacts.seen_rows()
 
 
+@pytest.mark.slow
 def test_the_stage_builds_from_the_training_rows_and_names_an_unknown_backbone(
     lmsys: Competition, tmp_path: Path
 ) -> None:
