@@ -181,7 +181,11 @@ class Supervisor:
                 each.which: each for each in self.schedule.loads if (each.member, each.fold) == (step.member, step.fold)
             }
             if self.rehearsal and all(map(self.schedule.complete, passes.values())):
-                same = self.rehearsal.check(step, {which: self.results.values[each] for which, each in passes.items()})
+                # A long pass of which no row is long has no answers.
+                answered = {which: each for which, each in passes.items() if each in self.results.values}
+                same = self.rehearsal.check(
+                    step, {which: self.results.values[each] for which, each in answered.items()}
+                )
             took, rows = self.schedule.seconds[step], int(self.schedule.done[step].sum())
             at = time.monotonic() - self.inputs.started
             held = self.memory.get((step.member, step.fold), 0.0)

@@ -146,7 +146,7 @@ def settings_of(member: dict[str, Any], partial: int = 0) -> dict[str, Any]:
     average = {"none": {}, "voters": {"deni": {"children": 2}}, "ema": {"ema": 0.2}, "runs": {"runs": 2}}
     training = {"schedule": {"rate": 3.0e-3}, "batches": {"rows_per_step": 16, "tokens_per_batch": 1024}}
     inference = {"precision": member["precision"], "swap": member["swap"]}
-    room = 24 if member["head"] != "tokens" else 140  # a prompt comes on top
+    room = 24 if member["head"] != "tokens" else 200  # a prompt comes on top
     if member["long"]:
         inference["long_tokens"] = room + 24
     return {
