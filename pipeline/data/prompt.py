@@ -26,8 +26,8 @@ class Question:
     """What is asked at the end of a prompt."""
 
     text: str
-    answers: tuple[str, ...]
-    """One per class or score in their order; else yes and no."""
+    answers: list[int]
+    """The token of each class or score, in their order; else of yes and of no."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,7 @@ def prompt_of(tokenizer: Any, competition: Competition) -> Prompt:
     if not after and tokenizer.bos_token_id is not None:
         start = np.concatenate([np.array([tokenizer.bos_token_id], dtype=np.int32), start])
     ends = tuple(ids(f"\n\n{question.text}{after or chr(10) * 2 + 'Answer:'}") for question in asked)
-    answers = [_single(tokenizer, question.answers, bool(after)) for question in asked]
-    return Prompt(start, ends, np.array(answers, dtype=np.int64))
+    return Prompt(start, ends, np.array([question.answers for question in asked], dtype=np.int64))
 
 
 def _frame(tokenizer: Any) -> tuple[str, str]:
@@ -98,38 +97,41 @@ def _questions(competition: Competition, tokenizer: Any, chat: bool) -> list[Que
         return [_named(f"Which score does it get, from {scores[0]} to {scores[-1]}?", scores, tokenizer, chat)]
     if competition.task == "preference":
         tie = " Or are they equally good (C)?" if len(names) == 3 else ""
-        return [Question(f"Which answer is better, A or B?{tie} Answer with the letter.", tuple("ABC"[: len(names)]))]
+        text = f"Which answer is better, A or B?{tie} Answer with the letter."
+        return [_answered(text, LETTERS[: len(names)], tokenizer, chat)]
     return [_named("Which class is it?", list(competition.label_values), tokenizer, chat)]
 
 
 def _named(text: str, names: list[str], tokenizer: Any, chat: bool) -> Question:
     """Returns a question that is answered with one of `names`, or with a letter where these are not one token each."""
-    if len({*_tokens(tokenizer, names, chat)} - {None}) == len(names):
-        return Question(f"{text} Answer with {', '.join(names[:-1])} or {names[-1]}.", tuple(names))
+    if None not in (tokens := _tokens(tokenizer, names, chat)):
+        return Question(
+            f"{text} Answer with {', '.join(names[:-1])} or {names[-1]}.",
+            [token for token in tokens if token is not None],
+        )
     if len(names) > len(LETTERS):
         raise PodiumError(f"head tokens: at most {len(LETTERS)} classes have a letter each, found {len(names)}")
     legend = "\n".join(f"{letter}: {name}" for letter, name in zip(LETTERS, names, strict=False))
-    return Question(f"{text} Answer with its letter.\n{legend}", tuple(LETTERS[: len(names)]))
+    return _answered(f"{text} Answer with its letter.\n{legend}", LETTERS[: len(names)], tokenizer, chat)
 
 
-def _single(tokenizer: Any, answers: tuple[str, ...], chat: bool) -> list[int]:
-    """Returns the one token of each answer, all different. Raises: PodiumError where that is not so."""
-    found = _tokens(tokenizer, list(answers), chat)
-    for answer, token in zip(answers, found, strict=True):
-        if token is None or found.count(token) > 1:
-            raise PodiumError(f'head tokens: the tokenizer has no token of its own for "{answer}"; use another head')
-    return [token for token in found if token is not None]
+def _answered(text: str, letters: str, tokenizer: Any, chat: bool) -> Question:
+    """Returns a question that letters answer. Raises: PodiumError where one has no token of its own."""
+    found: list[int] = []
+    for letter, token in zip(letters, _tokens(tokenizer, [*letters], chat), strict=True):
+        if token is None:
+            raise PodiumError(f'head tokens: the tokenizer has no token of its own for "{letter}"; use another head')
+        found.append(token)
+    return Question(text, found)
 
 
 def _tokens(tokenizer: Any, answers: list[str], chat: bool) -> list[int | None]:
-    """Returns the token that each answer is, or None for more than one; without a template a blank goes before it."""
+    """Returns the token that each answer is, None where it is more than one or another's; without a template a blank
+    goes before it."""
     found: list[int | None] = []
     for answer in answers:
-        for text in (answer,) if chat else (f" {answer}", answer):
-            ids = tokenizer.encode(text, add_special_tokens=False)
-            if len(ids) == 1 and ids[0] != tokenizer.unk_token_id:
-                found.append(int(ids[0]))
-                break
-        else:
-            found.append(None)
+        asked = [answer] if chat else [f" {answer}", answer]
+        each = (tokenizer.encode(text, add_special_tokens=False) for text in asked)
+        single = (ids[0] for ids in each if len(ids) == 1 and ids[0] not in (tokenizer.unk_token_id, *found))
+        found.append(next(single, None))
     return found

@@ -58,6 +58,12 @@ class Layout:
     shares: dict[str, int]
     """Field -> its share of the tokens where they are too few; see BESIDE."""
 
+    def check_room(self, max_tokens: int) -> None:
+        """Raises PodiumError where a prompt leaves no room for texts."""
+        needed = len(self.start) + len(self.end) + LEAST * len(self.opening)
+        if needed > max_tokens:
+            raise PodiumError(f"max_tokens: the prompt needs at least {needed} tokens, found {max_tokens}")
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -136,10 +142,8 @@ def encode(
     """
     views = views_of(competition.kind, siamese)
     forms = [(view, form) for view in views for form in layouts(tokenizer, family, competition, view)]
-    for view, form in forms:
-        needed = len(form.start) + len(form.end) + LEAST * len(view)
-        if family == PROMPT and needed > max_tokens:
-            raise PodiumError(f"max_tokens: the prompt needs at least {needed} tokens, found {max_tokens}")
+    for _, form in forms if family == PROMPT else ():
+        form.check_room(max_tokens)
     fields = list(dict.fromkeys(name for view in views for name in view))
     tokens = _tokens(rows, fields, tokenizer, family, cache)
     counts = {name: np.zeros(4, dtype=np.int64) for name in fields}  # rows, those that were cut, tokens, those missing

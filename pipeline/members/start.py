@@ -19,6 +19,7 @@ from pipeline.artifacts import FACTS, Artifacts
 from pipeline.competitions.registry import load_competition
 from pipeline.competitions.task import Competition
 from pipeline.config import Params
+from pipeline.data.text import PROMPT, layouts, views_of
 from pipeline.errors import PodiumError, nearest
 from pipeline.files import read_json, sha256_file
 from pipeline.imports import fingerprint, libraries
@@ -65,6 +66,7 @@ def resolve(name: str, params: Params, competition: Competition, artifacts: Arti
         settings = _with_precision(name, settings)
         if settings.head == "tokens":
             learned = replace(learned, prompt=competition.prompt)
+            _check_prompt(name, settings, competition, artifacts)
     return {
         "member": name,
         "settings": asdict(settings),
@@ -128,6 +130,19 @@ def resolve_pretraining(name: str, params: Params, artifacts: Artifacts) -> dict
     }
 
 
+def _check_prompt(name: str, settings: NetworkSettings, competition: Competition, artifacts: Artifacts) -> None:
+    """Raises PodiumError where the backbone's tokenizer has no answers, or the prompt leaves no room for texts."""
+    from pipeline.models.backbones.tokenizer import load_tokenizer  # transformers is slow to load
+
+    tokenizer = load_tokenizer(artifacts.base(settings.backbone))
+    try:
+        for view in views_of(competition.kind, siamese=False):
+            for form in layouts(tokenizer, PROMPT, competition, view):
+                form.check_room(settings.max_tokens)
+    except PodiumError as error:
+        raise PodiumError(f"params.yaml: members.{name}: {error}") from None
+
+
 def check_network(name: str, member: NetworkSettings, competition: Competition, about: Mapping[str, Any]) -> None:
     """Raises PodiumError where a network's settings do not fit its competition, the user's own code, or its backbone.
 
@@ -136,6 +151,8 @@ def check_network(name: str, member: NetworkSettings, competition: Competition, 
     where = f"params.yaml: members.{name}"
     if member.inference.swap and competition.kind.mirror is None:
         raise PodiumError(f"{where}.inference.swap: needs two sides that may change places")
+    if member.head == "tokens" and competition.outcome == "numbers":
+        raise PodiumError(f"{where}.head: numbers have no tokens to answer with, found head tokens; use plain")
     if isinstance(member, Encoder) and member.network:
         _check_code(member.network)
     if not about:

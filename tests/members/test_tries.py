@@ -12,10 +12,11 @@ from networks import ready
 from support import ROOT, preference_rows
 
 from pipeline.artifacts import Artifacts
-from pipeline.competitions.task import Competition
+from pipeline.competitions.task import Competition, Label
 from pipeline.config import Params
 from pipeline.errors import PodiumError
 from pipeline.files import read_json
+from pipeline.members.start import resolve
 from pipeline.members.tries import Try, changed_settings, keep, kept, try_member
 from pipeline.validation import validated
 
@@ -73,6 +74,20 @@ def test_what_cannot_be_tried_is_one_line(params: Params, artifacts: Artifacts) 
         try_member("word", 0, 12, params, [], artifacts)
     with pytest.raises(PodiumError, match="FOLD: expected one of 0, 1, found 7"):
         try_member("words", 7, 12, params, [], artifacts)
+
+
+def test_a_prompt_without_room_or_answers_is_refused_before_anything_trains(
+    params: Params, artifacts: Artifacts, lmsys: Competition
+) -> None:
+    members = dict(params.members)
+    members["asked"] = replace(members["asked"], max_tokens=32)
+    with pytest.raises(
+        PodiumError, match=r"members\.asked: max_tokens: the prompt needs at least \d+ tokens, found 32"
+    ):
+        resolve("asked", replace(params, members=members), lmsys, artifacts)
+    numbers = replace(lmsys, outcome="numbers", label=Label(columns=("score",)), centre=(0.0,), spread=(1.0,))
+    with pytest.raises(PodiumError, match=r"members\.asked\.head: numbers have no tokens to answer with"):
+        resolve("asked", params, numbers, artifacts)
 
 
 def test_the_table_keeps_every_try_as_it_was(tmp_path: Path) -> None:
