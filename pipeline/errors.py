@@ -31,9 +31,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f' (did you mean "{close[0]}"?)' if close else ""
 
 
-def stopped(in_pipeline: bool = True) -> str:
-    """Returns the one line after a Ctrl-C."""
-    return "stopped; " + ("run `make repro` again: it goes on where it was" if in_pipeline else "run it again")
+UNDER_REPRO = "PODIUM_UNDER_REPRO"
+"""Set by `make repro` for its stages: it says the line itself, since a shell between may swallow their exit code."""
+
+
+def say_stopped(in_pipeline: bool = True) -> None:
+    """Prints the one line after a Ctrl-C, but for a stage of `make repro`, which prints it once for all."""
+    if in_pipeline and UNDER_REPRO in os.environ:
+        return
+    goes_on = "run `make repro` again: it goes on where it was" if in_pipeline else "run it again"
+    print(f"stopped; {goes_on}", file=sys.stderr, flush=True)
 
 
 def stop_in_one_line() -> None:
@@ -43,7 +50,7 @@ def stop_in_one_line() -> None:
         if not issubclass(kind, KeyboardInterrupt) or os.environ.get("PODIUM_DEBUG") == "1":
             sys.__excepthook__(kind, error, trace)
             return
-        print(stopped(), file=sys.stderr, flush=True)
+        say_stopped()
         os._exit(STOPPED)  # else Python ends itself by the signal, and DVC would have another number
 
     sys.excepthook = hook

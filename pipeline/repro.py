@@ -9,10 +9,12 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import os
+import signal
 import sys
 from pathlib import Path
 
-from pipeline.errors import STOPPED, PodiumError, stop_in_one_line, stopped
+from pipeline.errors import STOPPED, UNDER_REPRO, PodiumError, say_stopped, stop_in_one_line
 from pipeline.files import already, exclusive
 from pipeline.stage import stage
 
@@ -22,18 +24,22 @@ DVC_LOCK, DVC_HOLDERS = Path(".dvc/tmp/lock"), Path(".dvc/tmp/rwlock")
 WHERE, DOES = "this folder", "is building here"
 
 
+BY_SIGNAL = tuple(f", exited with {code}" for code in (STOPPED, -signal.SIGINT))
+"""How DVC ends its sentence on a stage that a Ctrl-C ended: dash, unlike bash, ends by the signal itself."""
+
+
 class Interrupted(logging.Filter):
     """Leaves out what DVC says of a Ctrl-C: one line is enough."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen: BaseException | None = None
+        self.seen = False
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
         while error is not None:
-            if isinstance(error, KeyboardInterrupt) or str(error).endswith(f", exited with {STOPPED}"):
-                self.seen = error
+            if isinstance(error, KeyboardInterrupt) or str(error).endswith(BY_SIGNAL):
+                self.seen = True
                 return False
             error = error.__cause__
         return True
@@ -64,9 +70,13 @@ def run_dvc() -> int:
     interrupted = Interrupted()
     for handler in logging.getLogger("dvc").handlers:
         handler.addFilter(interrupted)
-    code = int(main(["repro"]))
-    if isinstance(interrupted.seen, KeyboardInterrupt):  # a stage has said so itself
-        print(stopped(), file=sys.stderr, flush=True)
+    os.environ[UNDER_REPRO] = "1"
+    try:
+        code = int(main(["repro"]))
+    finally:
+        del os.environ[UNDER_REPRO]
+    if interrupted.seen:
+        say_stopped()
     return STOPPED if interrupted.seen else code
 
 

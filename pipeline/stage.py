@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import STOPPED, PodiumError, stopped
+from pipeline.errors import STOPPED, PodiumError, say_stopped
 from pipeline.files import read_json, write_json
 
 SECONDS = Path("work/seconds")
@@ -43,7 +43,7 @@ def stage(name: str, keep_seconds: bool = True) -> Iterator[None]:
     except KeyboardInterrupt:
         if os.environ.get("PODIUM_DEBUG") == "1":
             raise
-        print(stopped(in_pipeline=keep_seconds), file=sys.stderr, flush=True)
+        say_stopped(in_pipeline=keep_seconds)
         raise SystemExit(STOPPED) from None
     except Exception as error:
         line = one_line(error)

@@ -52,11 +52,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def at_work(project: Path, *module: str) -> Iterator[subprocess.Popen[str]]:
+def at_work(project: Path, *module: str, shell: str = "/bin/bash") -> Iterator[subprocess.Popen[str]]:
     """`python -m MODULE` in a session of its own, once its first stage has begun."""
     (project / "begun").unlink(missing_ok=True)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path, "PYTHONPATH": "", "DVC_NO_ANALYTICS": "1"}
+    environment = os.environ | {"PATH": path, "PYTHONPATH": "", "DVC_NO_ANALYTICS": "1", "SHELL": shell}
     command = [sys.executable, "-m", *module]
     process = subprocess.Popen(
         command, cwd=project, env=environment, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -75,8 +75,9 @@ def at_work(project: Path, *module: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def test_ctrl_c_in_a_stage_is_one_line(project: Path) -> None:
-    with at_work(project, "pipeline.repro") as process:
+@pytest.mark.parametrize("shell", ["/bin/bash", "/bin/sh"])
+def test_ctrl_c_in_a_stage_is_one_line(project: Path, shell: str) -> None:
+    with at_work(project, "pipeline.repro", shell=shell) as process:
         os.killpg(process.pid, signal.SIGINT)
         out, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
