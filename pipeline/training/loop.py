@@ -32,6 +32,7 @@ from pipeline.training.techniques.adversarial import TINY
 from pipeline.training.techniques.averaging import Average, share_of
 from pipeline.training.techniques.deni import Children
 from pipeline.training.techniques.proximal import Teacher
+from pipeline.training.techniques.stable_lora import Shrinkage
 
 NOT_FINITE = "lower training.schedule.rate or set training.precision: fp32"
 
@@ -93,13 +94,14 @@ def _fit(run: TrainingRun) -> Trained:
     share = share_of(settings, total)
     average = Average(weights, share) if share else None
     teacher = Teacher(weights, settings.proximal, total) if settings.proximal else None
+    shrinkage = Shrinkage(weights, settings.stable_lora) if settings.stable_lora else None
     learner = Learner(network, run.objective, settings, device, scaler, teacher)
 
     def rate_of(number: int) -> float:
         return rate_at(number, total, sum(map(len, plan)) / len(plan), settings.schedule)
 
     children = Children(learner, weights, flat, rate_of) if settings.deni else None
-    state = State(weights, optimizer, scaler, average, teacher, children)
+    state = State(weights, optimizer, scaler, average, teacher, children, shrinkage)
     done = state.restore(run.checkpoint, run.part)
     record = state.record
     if record.stopped:
@@ -132,6 +134,8 @@ def _fit(run: TrainingRun) -> Trained:
             record.stopped = told
             break
         record.skipped += overflow
+        if shrinkage and not overflow:
+            shrinkage.update()
         if average and not overflow:
             average.update(number - record.skipped)
         if teacher and not overflow:
