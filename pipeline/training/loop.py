@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import PodiumError
+from pipeline.errors import DivergedError
 from pipeline.settings.finetuning import Training
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import Device
@@ -76,7 +76,7 @@ class Trained(NamedTuple):
 def fit(run: TrainingRun) -> Trained:
     """Trains `run.network`, from its start or from its last checkpoint.
 
-    Raises: PodiumError where memory runs out, or the loss is not finite and no guard watches.
+    Raises: PodiumError where memory runs out, DivergedError where the loss is not finite and no guard watches.
     """
     with within_memory(run.label, run.settings):
         return _fit(run)
@@ -130,7 +130,7 @@ def _fit(run: TrainingRun) -> Trained:
         if not np.isfinite(losses[0]):  # the weights have taken the step, but nobody reads them
             told = f"the loss is not finite at step {number + 1} of {total} (rate {rate:.2g}, {device.precision})"
             if run.prior is None:
-                raise PodiumError(f"{label}: {told}; {NOT_FINITE}")
+                raise DivergedError(f"{label}: {told}; {NOT_FINITE}")
             record.stopped = told
             break
         record.skipped += overflow
