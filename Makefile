@@ -17,7 +17,7 @@ PYTEST := OMP_NUM_THREADS=1 $(RUN) python -m pytest -q -n logical --dist loadfil
 KERNEL_WHEELS := lightgbm narwhals polars polars-runtime-32 safetensors \
 	accelerate anyio bitsandbytes h11 httpcore2 httpx2 huggingface-hub peft tokenizers transformers truststore
 
-.PHONY: help setup repro check new-competition try rate tries kernel-faults download publish submit sync-lb compare choose test \
+.PHONY: help setup repro check new-competition try rate average tries kernel-faults download publish submit sync-lb compare choose test \
 	test-slow lint real bench prune lock
 
 help: ## show this list
@@ -59,6 +59,9 @@ try: setup ## one fold of MEMBER=name on ROWS=1000 rows, by params.yaml as it is
 
 rate: setup ## one fold of MEMBER=name at a ladder of learning rates, on ROWS=1000 rows: a table, a picture, a suggestion
 	@$(RUN) python -u -m stages.rate --member "$(MEMBER)" $(if $(FOLD),--fold "$(FOLD)") $(if $(ROWS),--rows "$(ROWS)") $(if $(RATES),--rates "$(RATES)")
+
+average: setup ## the fold models of MEMBER=name averaged into one: its loss on the holdout beside theirs
+	@$(RUN) python -u -m stages.average --member "$(MEMBER)"
 
 tries: setup ## what was tried so far, with the settings that were changed
 	@$(RUN) python -m stages.try_member --show
