@@ -14,7 +14,9 @@ from __future__ import annotations
 import contextlib
 import io
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,10 +86,21 @@ def rows_of(positives: float, count: int, seed: int) -> tuple[pl.DataFrame, np.n
     return pl.DataFrame({"text": texts}), labels
 
 
-def run(size: Size, seed: int, attempts: int, prior_start: bool, base: Path) -> dict[str, Any]:
-    """Returns the log losses of the network and of the constant predictor, and how often a run was stopped."""
+def run(
+    size: Size,
+    seed: int,
+    attempts: int,
+    prior_start: bool,
+    base: Path,
+    changed: Mapping[str, Any] = MappingProxyType({}),
+    held_rows: int = HELD,
+) -> dict[str, Any]:
+    """Returns the log losses of the network and of the constant predictor, how often a run was stopped, and its steps.
+
+    `changed` holds settings of the training that replace its own.
+    """
     seeds = {"head": seed, "order": seed, "dropout": seed}
-    training = TRAINING | {"seeds": seeds, "prior_start": prior_start}
+    training = TRAINING | {"seeds": seeds, "prior_start": prior_start} | changed
     settings = validated(
         Encoder, {"kind": "encoder", "backbone": "small", "max_tokens": 48, "training": training}, "member"
     )
@@ -104,13 +117,20 @@ def run(size: Size, seed: int, attempts: int, prior_start: bool, base: Path) -> 
         per_step, per_batch = sizes.rows_per_step, sizes.tokens_per_batch
         return Supervised(encoded, labels, COMPETITION.family, pad_id, device.name, per_step, per_batch, 0.0, seed)
 
-    learned, held = objective(size.rows, seed), objective(HELD, 1000 + seed)
+    learned, held = objective(size.rows, seed), objective(held_rows, 1000 + seed)
     with tempfile.TemporaryDirectory() as folder:
         job = Job(build, learned, None, settings.training, attempts, device, Checkpoint(Path(folder)), "unbalanced")
         trained = train(job)
     prior = Prior(COMPETITION.family, learned.labels).losses(held.labels).mean()
     stopped = [each["stopped"] for each in trained.attempts if each["stopped"]]
-    return {"loss": held.score(trained.network.eval()), "prior": float(prior), "stopped": stopped}
+    steps = sum(each["steps"] for each in trained.attempts)
+    return {"loss": held.score(trained.network.eval()), "prior": float(prior), "stopped": stopped, "steps": steps}
+
+
+def build_base(folder: Path) -> None:
+    """Writes the small network, which nothing has trained yet, and its tokenizer."""
+    texts = [text for row in rows_of(0.5, 2_000, 0)[0]["text"] for text in row]
+    build_scratch(validated(Scratch, BACKBONE, "BACKBONE"), texts, folder)
 
 
 def main() -> None:
@@ -121,8 +141,7 @@ def main() -> None:
     runs: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
-        texts = [text for row in rows_of(0.5, 2_000, 0)[0]["text"] for text in row]
-        build_scratch(validated(Scratch, BACKBONE, "BACKBONE"), texts, base)
+        build_base(base)
         for size in SIZES:
             for seed in range(1 if asked.quick else SEEDS):
                 for prior_start in (False, True):
