@@ -85,6 +85,13 @@ def test_a_run_ends_with_its_soup_also_after_a_kill(
     kind: str, made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PODIUM_CHECKPOINT_SECONDS", "0")
+    cooked, cook = [], Moments.cook
+
+    def seen(self: Moments, *given: Any) -> list[int]:
+        cooked.append([each[:2] for each in self.kept])
+        return cook(self, *given)
+
+    monkeypatch.setattr(Moments, "cook", seen)
     plain, alone = made(kind, **ASKED | {"soup": None}), made(kind, **ASKED)
     usual, record = run(plain, tmp_path / "plain"), run(alone, tmp_path / "alone")
     assert usual.losses == record.losses and usual.scores == record.scores and usual.best == record.best
@@ -105,6 +112,7 @@ def test_a_run_ends_with_its_soup_also_after_a_kill(
     again = made(kind, **ASKED)
     its = run(again, tmp_path / "again")
     assert (its.losses, its.soup, [tuple(each) for each in its.scores]) == (record.losses, record.soup, record.scores)
+    assert len(cooked[0]) == 3 and cooked[0] == cooked[1]
     weights = ({name: each.detach() for name, each in one.network.named_parameters()} for one in (alone, again))
     assert furthest(*weights) == 0.0
 
