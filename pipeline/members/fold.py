@@ -29,6 +29,7 @@ from pipeline.inference.predict import predict_member
 from pipeline.kinds import KINDS
 from pipeline.members.auxiliary import auxiliary_rows
 from pipeline.members.context import Run, Start
+from pipeline.models.candidates import Candidates
 from pipeline.models.saved import save_untrained
 from pipeline.training.checkpoint import Checkpoint, checkpoint
 
@@ -58,7 +59,7 @@ def train_fold(split: Split, start: Start, fold: int, artifacts: Artifacts) -> f
         run = Run(label, artifacts, state)
         split = replace(split, auxiliary=auxiliary_rows(start, pl.concat([split.fold, split.holdout]), label))
         with atomic_folder(folder) as partial:
-            training = kind.train()(split, start, partial, run)
+            training = train_model(split, start, partial, run)
         gc.collect()  # networks refer to themselves; the prediction is about to load another
         began = time.monotonic()
         # A file of predictions knows rows by their ids alone, in whichever order their sides stand.
@@ -79,6 +80,14 @@ def train_fold(split: Split, start: Start, fold: int, artifacts: Artifacts) -> f
         told = {"training": training, "swap": swap_difference(means, mirrored, competition)}
         _write(provenance | told, split, means, start, artifacts)
     return fold_score(split.fold, means[: len(split.fold)], artifacts.competition()) if len(split.fold) else None
+
+
+def train_model(split: Split, start: Start, folder: Path, run: Run) -> dict[str, Any] | None:
+    """Trains into `folder` by the member's kind; returns the record of the run, of kinds that keep one."""
+    training = KINDS[start.settings.kind].train()(split, start, folder, run)
+    if start.competition.candidates:
+        Candidates.of(split.train, start.competition).save(folder)
+    return training
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,7 @@ def quick_look(split: Split, start: Start, rows: int, artifacts: Artifacts) -> L
         run = Run(f"{start.member} quick look", artifacts, state, quick=True)
         auxiliary = auxiliary_rows(start, pl.concat([split.fold, split.holdout]), run.label, rows)
         learned, began = split.train.head(rows), time.monotonic()
-        training = kind.train()(Split(learned, asked, split.holdout, auxiliary), start, folder, run)
+        training = train_model(Split(learned, asked, split.holdout, auxiliary), start, folder, run)
         seconds = time.monotonic() - began
         means = predict_member(folder, artifacts, asked, competition)
     if kind.knows_every_row:
