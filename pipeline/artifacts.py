@@ -183,16 +183,15 @@ class Artifacts:
 
     def strays(self, members: set[str], folds: set[int], backbones: set[str]) -> list[Path]:
         """Returns the files and folders of members, folds or backbones other than these, and what may go anyway."""
-        wanted = {self.start(m) for m in members} | {self.refit(m) for m in members}
+        wanted = {self.refit(m) for m in members}
         for m in members:
             for k in folds:
                 wanted |= {self.receipt(m, k), self.model(m, k), self.oof_part(m, k), self.holdout_part(m, k)}
         for b in backbones:
-            wanted |= {self.backbone(b), self.pretrained(b), self.pretrain_start(b)}
+            wanted |= {self.backbone(b), self.pretrained(b)}
         found: list[Path] = []
         for pattern in (
-            *("start/*.json", "receipts/*.json", "members/*/fold*", "oof/*/*.parquet"),
-            *("refit/*", "backbones/*", "pretrained/*", "start_pretrain/*.json"),
+            *("receipts/*.json", "members/*/fold*", "oof/*/*.parquet", "refit/*", "backbones/*", "pretrained/*"),
             "members/*/.fold*.partial",  # left by a process that was killed
             "tokens/*",  # made again where they are wanted
         ):

@@ -21,6 +21,7 @@ from pipeline.members.context import Run, Start
 from pipeline.models.backbones.tokenizer import load_tokenizer
 from pipeline.settings.finetuning import NetworkSettings
 from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.clock import timed
 from pipeline.training.device import Device, training_device
 from pipeline.training.objectives.multitask import Interleaved, scored_part
 from pipeline.training.objectives.supervised import Supervised
@@ -177,7 +178,8 @@ def _objective(rows: pl.DataFrame, run: OpenRun, both_orders: bool, smoothing: f
         asked.append(swapped(rows, competition.kind))
         # Other answers than classes belong to symmetric pairs: they stay.
         labels = np.concatenate([labels, np.array(mirror)[labels] if labels.ndim == 1 else labels])
-    parts = [encoded_rows(each, settings, run.tokenizer, competition, run.token_cache) for each in asked]
+    with timed("tokenising"):
+        parts = [encoded_rows(each, settings, run.tokenizer, competition, run.token_cache) for each in asked]
     cut = np.concatenate([part.cut for part in parts])
     encoded = Encoded([ids for part in parts for ids in part.ids], parts[0].views, parts[0].truncation, cut)
     return Supervised(

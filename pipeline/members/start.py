@@ -3,7 +3,7 @@
 Its fold models depend on this file and the data alone, so that a changed setting or line of code retrains exactly the
 members that it touches, and a comment retrains nothing.
 
-python -m stages.start --member words
+python -m stages.start --members
 """
 
 from __future__ import annotations

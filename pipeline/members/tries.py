@@ -19,10 +19,10 @@ import numpy as np
 
 from pipeline.artifacts import Artifacts
 from pipeline.config import Params
-from pipeline.data.folds import split_rows
+from pipeline.data.folds import Split, split_rows
 from pipeline.errors import PodiumError, nearest
 from pipeline.files import write_json, write_text
-from pipeline.members.context import read_start
+from pipeline.members.context import Start, read_start
 from pipeline.members.fold import quick_look
 from pipeline.members.start import resolve
 
@@ -53,10 +53,10 @@ class Try:
     """Settings that differ from the committed params.yaml."""
 
 
-def try_member(name: str, fold: int, rows: int, params: Params, changed: list[str], artifacts: Artifacts) -> Try:
-    """Trains fold `fold` of a member on `rows` rows by the settings as they are now, and keeps no model.
+def opened(name: str, fold: int, params: Params, artifacts: Artifacts) -> tuple[Split, Start]:
+    """Returns the rows of fold `fold` of a member, and what decides its training by the settings as they are now.
 
-    Raises: PodiumError for an unknown member or fold, and what training itself raises.
+    Raises: PodiumError for an unknown member or fold.
     """
     if name not in params.members:
         raise PodiumError(f'MEMBER: no member "{name}" in params.yaml{nearest(name, params.members)}')
@@ -66,7 +66,15 @@ def try_member(name: str, fold: int, rows: int, params: Params, changed: list[st
         file = Path(folder) / "start.json"
         write_json(file, resolve(name, params, artifacts.competition(), artifacts))
         start = read_start(file)
-    split = split_rows(artifacts.train().collect(), artifacts.folds(), fold)
+    return split_rows(artifacts.train().collect(), artifacts.folds(), fold), start
+
+
+def try_member(name: str, fold: int, rows: int, params: Params, changed: list[str], artifacts: Artifacts) -> Try:
+    """Trains fold `fold` of a member on `rows` rows by the settings as they are now, and keeps no model.
+
+    Raises: PodiumError for an unknown member or fold, and what training itself raises.
+    """
+    split, start = opened(name, fold, params, artifacts)
     look = quick_look(split, start, rows, artifacts)
     learned = min(rows, len(split.train))
     pace = look.seconds / learned

@@ -20,7 +20,7 @@ from pipeline.report.leaderboard_section import leaderboard
 from pipeline.report.training_section import failures, training
 
 STAGES = (
-    *("demo", "prepare", "folds", "backbone", "pretrain", "start"),
+    *("demo", "prepare", "folds", "backbone", "start_pretrain", "pretrain", "start"),
     *("finetune", "refit", "probe", "oof", "stack", "diagnostics", "package", "rehearse"),
 )
 
@@ -171,7 +171,7 @@ def spent(evidence: Evidence) -> dict[str, Any]:
     for run, seconds in evidence.seconds.items():
         stage, _, item = run.partition("@")
         member = item.rpartition("-")[0] if stage == "finetune" else item
-        gone = stage in ("start", "finetune", "refit") and member not in evidence.cv["members"]
+        gone = stage in ("finetune", "refit") and member not in evidence.cv["members"]
         if not gone and stage != "report":  # the page's own time is known only after it is written
             groups.setdefault((stage, member), []).append(seconds)
     ordered = sorted(groups, key=lambda key: (STAGES.index(key[0]) if key[0] in STAGES else len(STAGES), key))
