@@ -171,6 +171,10 @@ class Artifacts:
     def holdout_part(self, member: str, fold: int) -> Path:
         return self.root / "oof" / member / f"holdout{fold}.parquet"
 
+    def lessons(self, student: str, fold: int) -> Path:
+        """The folder of what each member's fold model tells a student's, of the rows that both learn from."""
+        return self.root / "lessons" / student / f"fold{fold}"
+
     def refit(self, member: str) -> Path:
         return self.root / "refit" / member
 
@@ -181,18 +185,24 @@ class Artifacts:
         """What a refitted model says of some rows, for the parity check."""
         return self.refit(member) / "parity.parquet"
 
-    def strays(self, members: set[str], folds: set[int], backbones: set[str]) -> list[Path]:
-        """Returns the files and folders of members, folds or backbones other than these, and what may go anyway."""
+    def strays(self, members: set[str], students: set[str], folds: set[int], backbones: set[str]) -> list[Path]:
+        """Returns the files and folders of members, folds or backbones other than these, and what may go anyway.
+
+        members: all of them, `students` too.
+        """
         wanted = {self.start(m) for m in members} | {self.refit(m) for m in members}
         for m in members:
             for k in folds:
                 wanted |= {self.receipt(m, k), self.model(m, k), self.oof_part(m, k), self.holdout_part(m, k)}
+        for s in students:
+            for k in folds:
+                wanted |= {self.lessons(s, k) / m for m in members - students}
         for b in backbones:
             wanted |= {self.backbone(b), self.pretrained(b), self.pretrain_start(b)}
         found: list[Path] = []
         for pattern in (
             *("start/*.json", "receipts/*.json", "members/*/fold*", "oof/*/*.parquet"),
-            *("refit/*", "backbones/*", "pretrained/*", "start_pretrain/*.json"),
+            *("lessons/*/fold*/*", "refit/*", "backbones/*", "pretrained/*", "start_pretrain/*.json"),
             "members/*/.fold*.partial",  # left by a process that was killed
             "tokens/*",  # made again where they are wanted
         ):

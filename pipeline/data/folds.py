@@ -190,6 +190,22 @@ class Beside:
 
 
 @dataclass(frozen=True)
+class Lessons:
+    """What teachers say of the rows of a fold model."""
+
+    ids: pl.Series
+    answers: np.ndarray
+    """(rows, outputs) float32: see pipeline/members/lessons.py."""
+    states: np.ndarray | None
+    """(rows, views, width) float32 pooled states, where a student is to have their direction."""
+
+    def of(self, ids: pl.Series) -> np.ndarray:
+        """Returns the places of the rows with these ids."""
+        places = {each: place for place, each in enumerate(self.ids)}
+        return np.array([places[each] for each in ids], dtype=np.int64)
+
+
+@dataclass(frozen=True)
 class Parts:
     """Where every training row goes, and what decided it."""
 
@@ -252,6 +268,8 @@ class Split:
     fold: pl.DataFrame
     holdout: pl.DataFrame
     auxiliary: Mapping[str, Beside] = field(default_factory=dict)
+    lessons: Lessons | None = None
+    """What the teachers say of `train`, of a student."""
 
 
 def split_rows(rows: pl.DataFrame, folds: pl.DataFrame, fold: int) -> Split:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.competitions.family import Categorical
 from pipeline.competitions.task import Competition
-from pipeline.data.folds import Split, group_keys
+from pipeline.data.folds import Lessons, Split, group_keys
 from pipeline.data.rows import swapped
 from pipeline.data.text import Encoded
 from pipeline.inference.network_member import encoded_rows
@@ -79,7 +79,7 @@ def train_network(
     """
     training = run.settings.training
     learned, inner = inner_slice(split.train, training.inner, training.seeds.order, run.competition)
-    objective = _learned(learned, run)
+    objective = _learned(learned, run, split.lessons)
     mixed = _interleaved(objective, split, run) if split.auxiliary else None
     judge = _objective(inner, run, False, 0.0) if len(inner) else None
     if training.inner and judge is None:
@@ -156,16 +156,27 @@ def _interleaved(scored: Supervised, split: Split, run: OpenRun) -> Interleaved:
     return Interleaved(scored, tasks, run.settings.auxiliary, run.settings.training.epochs)
 
 
-def _learned(rows: pl.DataFrame, run: OpenRun) -> Supervised:
+def _learned(rows: pl.DataFrame, run: OpenRun, lessons: Lessons | None = None) -> Supervised:
     """Returns rows to learn from, and prints what is cut from them."""
     training = run.settings.training
     objective = _objective(rows, run, training.swap, training.label_smoothing)
+    if lessons is not None:
+        objective = replace(objective, lessons=_in_order(lessons, rows, run), teachers=run.settings.teachers)
     cut = ", ".join(
         f"{name} {each['rows']:.1%} of rows, {each['tokens']:.1%} of tokens"
         for name, each in objective.encoded.truncation.items()
     )
     print(f"{run.label}: {len(objective.labels)} rows; cut to {run.settings.max_tokens} tokens: {cut}", flush=True)
     return objective
+
+
+def _in_order(lessons: Lessons, rows: pl.DataFrame, run: OpenRun) -> Lessons:
+    """Returns what the teachers say of `rows`, and of their mirror images where these are learned too."""
+    places, competition = lessons.of(rows["id"]), run.competition
+    answers, states = lessons.answers[places], lessons.states
+    if run.settings.training.swap and competition.kind.mirror:
+        answers = np.concatenate([answers, competition.mirrored(answers)])
+    return Lessons(rows["id"], answers, None if states is None else states[places])
 
 
 def _objective(rows: pl.DataFrame, run: OpenRun, both_orders: bool, smoothing: float) -> Supervised:

@@ -34,9 +34,12 @@ SHARED = (
     "stages/finetune.py",
     "pipeline/members/fold.py",
     "pipeline/members/auxiliary.py",
+    "pipeline/data/lessons.py",
     "pipeline/inference/predict.py",
 )
 """What every kind's fold goes through, counted without the kinds that it calls."""
+TAUGHT = "pipeline/members/lessons.py"
+"""What a student's fold goes through beside it."""
 UNCOUNTED = ("pipeline/kinds.py", "pipeline/artifacts.py")
 """What decides of a member's own kind stands in its start file; another kind, and where files lie, change nothing."""
 DECIDES = ("trainer", "opener", "network", "shared_base", "knows_every_row")
@@ -55,7 +58,7 @@ def resolve(name: str, params: Params, competition: Competition, artifacts: Arti
     if name not in params.members:
         raise PodiumError(f'params.yaml: members: no member "{name}"{nearest(name, params.members)}')
     settings, network, learned = params.members[name], {}, competition.as_learned()
-    kind = KINDS[settings.kind]
+    kind, taught = KINDS[settings.kind], name in params.students
     module = kind.trainer.split(":")[0]
     files = {key: _content(Path(file), f"members.{name}.{key}") for key, file in settings.files().items()}
     if isinstance(settings, NetworkSettings):
@@ -72,7 +75,7 @@ def resolve(name: str, params: Params, competition: Competition, artifacts: Arti
         "settings": asdict(settings),
         "competition": asdict(learned),
         "threads": params.threads,
-        "code": fingerprint(module, alone=SHARED, without=UNCOUNTED),
+        "code": fingerprint(module, alone=(*SHARED, TAUGHT) if taught else SHARED, without=UNCOUNTED),
         "kind": {key: getattr(kind, key) for key in DECIDES},
         "libraries": {library: _version(library) for library in libraries(module)},
         "files": files,
@@ -148,7 +151,7 @@ def check_network(name: str, member: NetworkSettings, competition: Competition, 
 
     about: what is known of the backbone; see Artifacts.backbone_facts.
     """
-    where = f"params.yaml: members.{name}"
+    where = f"params.yaml: {'students' if member.teachers else 'members'}.{name}"
     if member.inference.swap and competition.kind.mirror is None:
         raise PodiumError(f"{where}.inference.swap: needs two sides that may change places")
     if member.head == "tokens" and competition.outcome == "numbers":

@@ -67,7 +67,7 @@ def try_member(name: str, fold: int, rows: int, params: Params, changed: list[st
         write_json(file, resolve(name, params, artifacts.competition(), artifacts))
         start = read_start(file)
     split = split_rows(artifacts.train().collect(), artifacts.folds(), fold)
-    look = quick_look(split, start, rows, artifacts)
+    look = quick_look(split, start, fold, rows, artifacts)
     learned = min(rows, len(split.train))
     pace = look.seconds / learned
     whole = sum(params.members[name].trains(each) for each in params.folds.ids) * len(split.train)

@@ -21,7 +21,7 @@ from pipeline.report.training_section import failures, training
 
 STAGES = (
     *("demo", "prepare", "folds", "backbone", "pretrain", "start"),
-    *("finetune", "refit", "probe", "oof", "stack", "diagnostics", "package", "rehearse"),
+    *("finetune", "teach", "refit", "probe", "oof", "stack", "diagnostics", "package", "rehearse"),
 )
 
 MEDALS = ("gold", "silver", "bronze")

@@ -11,9 +11,12 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 
 from pipeline.competitions.family import Categorical, Family, Gaussian
 from pipeline.data.batches import epoch_steps, inference_batches
+from pipeline.data.folds import Lessons
 from pipeline.data.text import Encoded
 from pipeline.inference.forward import batch_tensors
 from pipeline.models.transfer import sent
+from pipeline.settings.teachers import Teachers
+from pipeline.training.objectives.distillation import Lesson, pooled, taught
 from pipeline.training.objectives.objective import Batch, Loss
 
 
@@ -34,6 +37,9 @@ class Supervised:
     """Share of the target that is spread evenly over the classes, or over yes and no; numbers know none."""
     order: int
     """Seed of the rows' order."""
+    lessons: Lessons | None = None
+    """What teachers say of the rows, in their order, and how much it counts."""
+    teachers: Teachers | None = None
 
     @property
     def steps(self) -> int:
@@ -58,22 +64,25 @@ class Supervised:
         inputs, targets = batch_tensors(self.encoded, rows, self.pad_id, self.device), self.labels[rows]
         if not isinstance(self.family, Categorical):
             targets = self.family.statistic(targets).astype(np.float32)
-        return Batch(inputs, sent(targets, self.device), len(rows))
+        return Batch(inputs, sent(targets, self.device), len(rows), lesson=self._lesson(rows))
 
     def loss(self, network: nn.Module, batch: Batch) -> Loss:
-        """The family's loss, and of what is not known none.
+        """The family's loss, and of what is not known none; with teachers also that of what they say.
 
         With smoothing e the target is (1 - e) t + e / classes (Szegedy et al. 2016), of a label (1 - e) t + e / 2.
         """
-        logits = network(*batch.inputs).float()
-        plain = self._loss(logits, batch.targets)
-        if not self.smoothing or isinstance(self.family, Gaussian):
-            return Loss(plain, plain, logits)
-        if isinstance(self.family, Categorical):
+        with pooled(network, bool(batch.lesson) and batch.lesson.states is not None) as states:
+            logits = network(*batch.inputs).float()
+        minimised = plain = self._loss(logits, batch.targets)
+        if self.smoothing and isinstance(self.family, Categorical):
             even = -log_softmax(logits, dim=1).mean(dim=1).sum()
-        else:
+            minimised = (1 - self.smoothing) * plain + self.smoothing * even
+        elif self.smoothing and not isinstance(self.family, Gaussian):
             even = self._loss(logits, torch.where(batch.targets.isfinite(), 0.5, torch.nan))
-        return Loss((1 - self.smoothing) * plain + self.smoothing * even, plain, logits)
+            minimised = (1 - self.smoothing) * plain + self.smoothing * even
+        if batch.lesson and self.teachers:
+            minimised = minimised + taught(self.family, logits, states, batch.lesson, self.teachers)
+        return Loss(minimised, plain, logits)
 
     def score(self, network: nn.Module) -> float:
         """Returns the plain loss of all rows, in nats per row, without dropout or gradients."""
@@ -82,6 +91,15 @@ class Supervised:
             for rows in inference_batches(self.encoded.lengths(), self.encoded.views, self.tokens_per_batch):
                 total += float(self.loss(network, self.batch(rows, 0)).plain)
         return total / len(self.labels)
+
+    def _lesson(self, rows: np.ndarray) -> Lesson | None:
+        """Returns what the teachers say of some rows, on the device."""
+        if self.lessons is None:
+            return None
+        states = self.lessons.states
+        return Lesson(
+            sent(self.lessons.answers[rows], self.device), None if states is None else sent(states[rows], self.device)
+        )
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Returns the sum over the rows of what `Family.losses` says of each."""
