@@ -6,7 +6,7 @@ python -m pipeline.config        # checks params.yaml and prints it with every d
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
@@ -115,7 +115,7 @@ class Params:
     members: Annotated[dict[Annotated[str, Limits(pattern=NAME)], Member], Limits(min_length=1)]
     """By name. Once params.yaml is read, `students` are among them: a section of their own is for DVC, whose graph has
     to know who is trained before whom."""
-    students: dict[Annotated[str, Limits(pattern=NAME)], Member]
+    students: dict[Annotated[str, Limits(pattern=NAME)], Member] = field(default_factory=dict)
     """Members with `teachers`, which are trained after those of `members`."""
     guard: Guard = Guard()
     stack: Stack

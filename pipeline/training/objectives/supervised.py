@@ -71,7 +71,7 @@ class Supervised:
 
         With smoothing e the target is (1 - e) t + e / classes (Szegedy et al. 2016), of a label (1 - e) t + e / 2.
         """
-        with pooled(network, bool(batch.lesson) and batch.lesson.states is not None) as states:
+        with pooled(network, batch.lesson is not None and batch.lesson.states is not None) as states:
             logits = network(*batch.inputs).float()
         minimised = plain = self._loss(logits, batch.targets)
         if self.smoothing and isinstance(self.family, Categorical):
