@@ -60,6 +60,7 @@ class Artifacts:
     truth_file = _Below("competition/truth.parquet")
     """True probabilities of the training rows, where the data was generated."""
     folds_file = _Below("folds.parquet")
+    extra_folder = _Below("extra")
     oof_file = _Below("oof/oof.parquet")
     holdout_file = _Below("oof/holdout.parquet")
     tokens = _Below("tokens")
@@ -88,6 +89,10 @@ class Artifacts:
         A label is a class index, or one number per output, NaN where it is not known; of `ordered` it is the score.
         """
         return pl.scan_parquet(self.train_file, glob=False)
+
+    def test(self) -> pl.DataFrame:
+        """Returns the rows of the test file: id and the text fields."""
+        return pl.read_parquet(self.test_file)
 
     def folds(self) -> pl.DataFrame:
         """Returns id and fold (-1 is the holdout) of every training row, in the order of `train()`.
@@ -170,6 +175,10 @@ class Artifacts:
 
     def holdout_part(self, member: str, fold: int) -> Path:
         return self.root / "oof" / member / f"holdout{fold}.parquet"
+
+    def extra(self, source: str) -> Path:
+        """Rows from elsewhere: id, label or one Float64 column per output, the fields, and `apart`, a list of folds."""
+        return self.extra_folder / f"{source}.parquet"
 
     def lessons(self, student: str, fold: int) -> Path:
         """The folder of what each member's fold model tells a student's, of the rows that both learn from."""

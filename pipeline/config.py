@@ -18,6 +18,7 @@ from pipeline.section import Checked, Limits, Prepared, section
 from pipeline.settings.backbones import Backbone, NoBackbone
 from pipeline.settings.encoder import Encoder
 from pipeline.settings.external import External
+from pipeline.settings.extra import ExtraRows
 from pipeline.settings.finetuning import NetworkSettings
 from pipeline.settings.member import MemberSettings
 from pipeline.settings.recipes import PRETRAINED, with_recipe
@@ -117,6 +118,8 @@ class Params:
     to know who is trained before whom."""
     students: dict[Annotated[str, Limits(pattern=NAME)], Member] = field(default_factory=dict)
     """Members with `teachers`, which are trained after those of `members`."""
+    extra: dict[Annotated[str, Limits(pattern=NAME)], ExtraRows] = field(default_factory=dict)
+    """Rows from elsewhere, by name; a member learns those that its own `extra` names."""
     guard: Guard = Guard()
     stack: Stack
     refit: bool = False
@@ -129,6 +132,7 @@ class Params:
             unknown = sorted(set(member.folds or ()) - set(self.folds.ids))
             if unknown:
                 raise ValueError(f"members.{name}.folds: {unknown} not in folds.ids {list(self.folds.ids)}")
+            self._check_extra(name, member)
             if member.backbone not in self.backbones:
                 known = nearest(member.backbone, self.backbones)
                 raise ValueError(f'members.{name}.backbone: no backbone "{member.backbone}"{known}')
@@ -142,6 +146,24 @@ class Params:
                         f"members.{name}.recipe: {member.recipe} needs pretraining on the competition's text: "
                         f"set backbones.{member.backbone}.pretrain.epochs"
                     )
+
+    def _check_extra(self, name: str, member: Member) -> None:
+        """Raises ValueError where a member cannot learn one of the sources that it names."""
+        where = f"{'students' if name in self.students else 'members'}.{name}.extra"
+        taught = isinstance(member, NetworkSettings) and member.teachers
+        for source in member.extra:
+            if source not in self.extra:
+                raise ValueError(f'{where}: no source "{source}" under extra{nearest(source, self.extra)}')
+            labels = self.extra[source].labels
+            if labels == "none" and not taught:
+                raise ValueError(
+                    f"{where}: {source} has no labels: only a student learns it, from its teachers' answers"
+                )
+            if labels != "given" and member.kind == "tabular":
+                raise ValueError(f"{where}: {source} has labels: {labels}; a tabular member learns given ones alone")
+            for teacher in taught.members if taught else ():
+                if not KINDS[self.members[teacher].kind].knows_every_row:
+                    raise ValueError(f"{where}: its teacher {teacher} is a file, which knows no row of {source}")
 
     def _checked_students(self) -> dict[str, Member]:
         """Returns `students`.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.competitions.family import Categorical
 from pipeline.competitions.task import Competition
-from pipeline.data.folds import Lessons, Split, group_keys
+from pipeline.data.folds import Split, group_keys
 from pipeline.data.rows import swapped
 from pipeline.data.text import Encoded
 from pipeline.inference.network_member import encoded_rows
@@ -79,7 +79,7 @@ def train_network(
     """
     training = run.settings.training
     learned, inner = inner_slice(split.train, training.inner, training.seeds.order, run.competition)
-    objective = _learned(learned, run, split.lessons)
+    objective = _with_beside(_learned(learned, run), learned, split, run)
     mixed = _interleaved(objective, split, run) if split.auxiliary else None
     judge = _objective(inner, run, False, 0.0) if len(inner) else None
     if training.inner and judge is None:
@@ -156,12 +156,10 @@ def _interleaved(scored: Supervised, split: Split, run: OpenRun) -> Interleaved:
     return Interleaved(scored, tasks, run.settings.auxiliary, run.settings.training.epochs)
 
 
-def _learned(rows: pl.DataFrame, run: OpenRun, lessons: Lessons | None = None) -> Supervised:
+def _learned(rows: pl.DataFrame, run: OpenRun) -> Supervised:
     """Returns rows to learn from, and prints what is cut from them."""
     training = run.settings.training
     objective = _objective(rows, run, training.swap, training.label_smoothing)
-    if lessons is not None:
-        objective = replace(objective, lessons=_in_order(lessons, rows, run), teachers=run.settings.teachers)
     cut = ", ".join(
         f"{name} {each['rows']:.1%} of rows, {each['tokens']:.1%} of tokens"
         for name, each in objective.encoded.truncation.items()
@@ -170,13 +168,39 @@ def _learned(rows: pl.DataFrame, run: OpenRun, lessons: Lessons | None = None) -
     return objective
 
 
-def _in_order(lessons: Lessons, rows: pl.DataFrame, run: OpenRun) -> Lessons:
-    """Returns what the teachers say of `rows`, and of their mirror images where these are learned too."""
-    places, competition = lessons.of(rows["id"]), run.competition
-    answers, states = lessons.answers[places], lessons.states
-    if run.settings.training.swap and competition.kind.mirror:
-        answers = np.concatenate([answers, competition.mirrored(answers)])
-    return Lessons(rows["id"], answers, None if states is None else states[places])
+def _with_beside(own: Supervised, rows: pl.DataFrame, split: Split, run: OpenRun) -> Supervised:
+    """Returns `own`, which is of `rows`, with the fold model's rows from elsewhere, and with what its teachers say."""
+    extra, lessons, both = split.extra, split.lessons, run.settings.training.swap and run.competition.kind.mirror
+
+    def in_both_orders(values: np.ndarray) -> np.ndarray:
+        return np.concatenate([values, run.competition.mirrored(values)]) if both else values
+
+    if extra is not None and len(extra.rows):
+        more = _objective(
+            extra.rows.with_columns(label=pl.Series(extra.labels)), run, run.settings.training.swap, own.smoothing
+        )
+        parts = own.encoded, more.encoded
+        encoded = Encoded(
+            [ids for part in parts for ids in part.ids],
+            own.encoded.views,
+            own.encoded.truncation,
+            np.concatenate([part.cut for part in parts]),
+        )
+        weights = np.tile(extra.weights, 2 if both else 1)
+        own = replace(
+            own,
+            encoded=encoded,
+            labels=np.concatenate([own.labels, more.labels]),
+            statistic=np.concatenate([own.family.statistic(own.labels), in_both_orders(extra.statistic)]),
+            weights=np.concatenate([np.ones(len(own.labels)), weights]),
+        )
+    if lessons is not None:
+        learned = [rows["id"], *([] if extra is None else [extra.rows["id"]])]
+        places = [lessons.of(each) for each in learned]
+        answers = np.concatenate([in_both_orders(lessons.answers[each]) for each in places])
+        states = None if lessons.states is None else lessons.states[np.concatenate(places)]
+        own = replace(own, lessons=replace(lessons, answers=answers, states=states), teachers=run.settings.teachers)
+    return own
 
 
 def _objective(rows: pl.DataFrame, run: OpenRun, both_orders: bool, smoothing: float) -> Supervised:

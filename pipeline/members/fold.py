@@ -30,6 +30,7 @@ from pipeline.inference.predict import predict_member
 from pipeline.kinds import KINDS
 from pipeline.members.auxiliary import auxiliary_rows
 from pipeline.members.context import Run, Start
+from pipeline.members.learned import learned, said
 from pipeline.members.lessons import lessons as lessons_of
 from pipeline.models.saved import save_untrained
 from pipeline.training.checkpoint import Checkpoint, checkpoint
@@ -62,7 +63,9 @@ def train_fold(split: Split, start: Start, fold: int, artifacts: Artifacts) -> f
         remove_partials(folder)
         run = Run(label, artifacts, state)
         auxiliary = auxiliary_rows(start, pl.concat([split.fold, split.holdout]), label)
-        split = replace(split, auxiliary=auxiliary, lessons=lessons)
+        extra = learned(start, fold, lessons, artifacts)
+        split = replace(split, auxiliary=auxiliary, lessons=lessons, extra=extra)
+        from_elsewhere = said(start, extra, label)
         with atomic_folder(folder) as partial:
             training = kind.train()(split, start, partial, run)
         gc.collect()  # networks refer to themselves; the prediction is about to load another
@@ -82,7 +85,7 @@ def train_fold(split: Split, start: Start, fold: int, artifacts: Artifacts) -> f
             if training["collapsed"]:
                 why = "no better than the prior" if unlearned else training["failed"]
                 print(f"warning: {label}: COLLAPSED, {why}", flush=True)
-        told = {"training": training, "swap": swap_difference(means, mirrored, competition)}
+        told = from_elsewhere | {"training": training, "swap": swap_difference(means, mirrored, competition)}
         _write(provenance | told, split, means, start, artifacts)
     return fold_score(split.fold, means[: len(split.fold)], artifacts.competition()) if len(split.fold) else None
 
@@ -110,15 +113,17 @@ def quick_look(split: Split, start: Start, fold: int, rows: int, artifacts: Arti
         state = Checkpoint(Path(temporary) / "checkpoint")
         run = Run(f"{start.member} quick look", artifacts, state, quick=True)
         auxiliary = auxiliary_rows(start, pl.concat([split.fold, split.holdout]), run.label, rows)
-        learned, began = split.train.head(rows), time.monotonic()
+        few, began = split.train.head(rows), time.monotonic()
         lessons, _ = lessons_of(start, fold, split.train, artifacts)
-        training = kind.train()(Split(learned, asked, split.holdout, auxiliary, lessons), start, folder, run)
+        extra = learned(start, fold, lessons, artifacts)
+        extra = extra and extra.head(rows)
+        training = kind.train()(Split(few, asked, split.holdout, auxiliary, lessons, extra), start, folder, run)
         seconds = time.monotonic() - began
         means = predict_member(folder, artifacts, asked, competition)
     if kind.knows_every_row:
         _refuse_gaps(means, run.label)
     scored = artifacts.competition()
-    constant = np.tile(competition.family.prior(learned["label"].to_numpy()), (len(asked), 1))
+    constant = np.tile(competition.family.prior(few["label"].to_numpy()), (len(asked), 1))
     return Look(fold_score(asked, means, scored), fold_score(asked, constant, scored), seconds, training)
 
 

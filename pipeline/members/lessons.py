@@ -17,6 +17,7 @@ from pipeline.data.lessons import check_lesson, learned_hash
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, sha256_file
 from pipeline.members.context import Start
+from pipeline.members.learned import asked
 from pipeline.settings.finetuning import NetworkSettings
 
 ANSWERS, STATES, RECEIPT = "answers.parquet", "states.npy", "receipt.json"
@@ -26,7 +27,8 @@ ANSWERS, STATES, RECEIPT = "answers.parquet", "states.npy", "receipt.json"
 def lessons(
     start: Start, fold: int, rows: pl.DataFrame, artifacts: Artifacts
 ) -> tuple[Lessons | None, dict[str, dict[str, Any]]]:
-    """Returns what the teachers' models of this fold say of the fold's training `rows`, and their receipts by name.
+    """Returns what the teachers' models of this fold say of the fold's training `rows`, and of the student's rows from
+    elsewhere, and their receipts by name.
 
     Probabilities are taken at the student's temperature, and are then, as numbers, averaged over the teachers: the KL
     divergences from several of them have the gradient of the one from their mean. None and nothing where `start` is no
@@ -40,7 +42,8 @@ def lessons(
     competition, family = start.competition, start.competition.family
     made_from = {"data": sha256_file(artifacts.train_file), "folds": sha256_file(artifacts.folds_file)}
     expected = made_from | {"fold": fold, "rows": learned_hash(rows)}
-    receipts, answers, states = {}, [], []
+    ids = asked(start, fold, rows, artifacts)["id"]
+    receipts, answers, means, states = {}, [], [], []
     for teacher in settings.teachers.members:
         folder = artifacts.lessons(start.member, fold) / teacher
         file = folder / RECEIPT
@@ -51,9 +54,10 @@ def lessons(
         if sha256_file(folder / ANSWERS) != receipt["answers"]:
             raise PodiumError(f"{folder / ANSWERS}: not the file that its receipt names; run `dvc checkout`")
         said = pl.read_parquet(folder / ANSWERS)
-        if not said["id"].equals(rows["id"]):
-            raise PodiumError(f"{folder / ANSWERS}: its ids are not those of the rows outside fold {fold}")
-        eta = family.link(said.select(competition.outputs).to_numpy())
+        if not said["id"].equals(ids):
+            raise PodiumError(f"{folder / ANSWERS}: its ids are not those of the rows that {start.member} learns")
+        means.append(said.select(competition.outputs).to_numpy())
+        eta = family.link(means[-1])
         answers.append(eta if isinstance(family, Gaussian) else family.means(eta / settings.teachers.temperature))
         if settings.teachers.cosine:
             state = np.load(folder / STATES).astype(np.float32)
@@ -64,4 +68,4 @@ def lessons(
                 )
             states.append(state / np.maximum(np.linalg.norm(state, axis=2, keepdims=True), 1.0e-12))
     mean = np.mean(answers, axis=0).astype(np.float32)
-    return Lessons(rows["id"], mean, np.mean(states, axis=0) if states else None), receipts
+    return Lessons(ids, mean, np.mean(means, axis=0), np.mean(states, axis=0) if states else None), receipts

@@ -28,6 +28,7 @@ from pipeline.inference.open_network import open_network
 from pipeline.inference.predict import predict_member
 from pipeline.members.context import Start
 from pipeline.members.external import check_ids, read_predictions
+from pipeline.members.learned import asked
 from pipeline.members.lessons import ANSWERS, RECEIPT, STATES
 from pipeline.models.backbones.tokenizer import load_tokenizer
 from pipeline.models.saved import read_member
@@ -36,7 +37,8 @@ from pipeline.settings.finetuning import NetworkSettings
 
 
 def teach(student: Start, teacher: Start, fold: int, rows: pl.DataFrame, artifacts: Artifacts) -> bool:
-    """Writes lessons/<student>/fold<k>/<teacher>/ from the teacher's model of this fold and its training `rows`.
+    """Writes lessons/<student>/fold<k>/<teacher>/ from the teacher's model of this fold: what it says of its training
+    `rows`, and of the student's rows from elsewhere.
 
     Returns whether it teaches; a member that the student does not name, or a fold that the student does not train, has
     an empty note in its place, which no change of that member alters.
@@ -55,6 +57,7 @@ def teach(student: Start, teacher: Start, fold: int, rows: pl.DataFrame, artifac
         expected = {"fold": fold, "rows": learned_hash(rows)}
         expected |= {key: sha256_file(each) for key, each in made_from.items()}
         check_lesson(file, receipt, name, expected)
+        rows = asked(student, fold, rows, artifacts)
         if (receipt.get("training") or {}).get("collapsed"):
             print(f"warning: {student.member} fold {fold}: its teacher {name} has COLLAPSED", flush=True)
         if isinstance(teacher.settings, External):

@@ -20,7 +20,7 @@ from pipeline.report.leaderboard_section import leaderboard
 from pipeline.report.training_section import failures, training
 
 STAGES = (
-    *("demo", "prepare", "folds", "backbone", "pretrain", "start"),
+    *("demo", "prepare", "folds", "backbone", "pretrain", "extra", "start"),
     *("finetune", "teach", "refit", "probe", "oof", "stack", "diagnostics", "package", "rehearse"),
 )
 

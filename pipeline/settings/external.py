@@ -21,5 +21,9 @@ class External(MemberSettings):
     that fold says of the rows of the others. Out-of-fold answers cannot teach: those to the other folds come from
     models that have learned it."""
 
+    def __post_init__(self) -> None:
+        if self.extra:
+            raise ValueError("extra: a file of predictions learns nothing: leave it out")
+
     def files(self) -> dict[str, str]:
         return {"file": self.file} | {f"fold_files.{fold}": each for fold, each in enumerate(self.fold_files or ())}

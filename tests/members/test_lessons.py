@@ -18,16 +18,19 @@ from support import preference_rows
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.config import member_settings
-from pipeline.data.folds import split_rows
+from pipeline.data.folds import Lessons, split_rows
 from pipeline.data.lessons import learned_hash
 from pipeline.ensemble.oof import collect
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, write_json
-from pipeline.members.context import Start
+from pipeline.inference.predict import predict_member
+from pipeline.members.context import Run, Start
+from pipeline.members.finetune import _learned, _with_beside, open_run
 from pipeline.members.fold import train_fold
 from pipeline.members.lessons import ANSWERS, RECEIPT, STATES, lessons
 from pipeline.members.teach import teach
 from pipeline.settings.external import External
+from pipeline.training.checkpoint import Checkpoint
 from stages import finetune
 from stages import teach as stage
 
@@ -103,8 +106,6 @@ def test_a_heavy_teacher_is_imitated(artifacts: Artifacts, lmsys: Competition) -
     settings = student(training={"epochs": 60, "schedule": {"rate": 1e-2}}, weight=50.0, temperature=1.0)
     distilled(settings, {"words": WORDS}, lmsys, artifacts)
     rows = split_rows(ROWS, artifacts.folds(), 0).train
-    from pipeline.inference.predict import predict_member
-
     own = predict_member(artifacts.model("small", 0), artifacts, rows, lmsys)
     said = pl.read_parquet(artifacts.lessons("small", 0) / "words" / ANSWERS).drop("id").to_numpy()
     prior = np.tile(said.mean(axis=0), (len(said), 1))
@@ -268,25 +269,20 @@ def test_every_outcome_can_be_taught(name: str, tmp_path: Path, backbones: Path,
 
 def test_a_row_in_the_other_order_is_taught_the_other_answer(artifacts: Artifacts, lmsys: Competition) -> None:
     """With `swap`, a joint network learns both orders; a teacher that is equivariant would say the same."""
-    from pipeline.data.folds import Lessons
-    from pipeline.members.context import Run
-    from pipeline.members.finetune import _in_order, open_run
-    from pipeline.training.checkpoint import Checkpoint
-
     settings = encoder({"swap": True}, input="joint", teachers={"members": ["words"]})
     one = start("small", settings, lmsys, artifacts)
     split = split_rows(ROWS, artifacts.folds(), 0)
     run = open_run(split, one, settings, Run("x", artifacts, Checkpoint(artifacts.root / "c")))
     answers = np.random.default_rng(0).dirichlet(np.ones(3), len(split.train)).astype(np.float32)
-    found = _in_order(Lessons(split.train["id"], answers, None), split.train[5:7], run).answers
-    np.testing.assert_array_equal(found, [*answers[5:7], *answers[5:7][:, [1, 0, 2]]])
+    split, few = replace(split, lessons=Lessons(split.train["id"], answers, answers, None)), split.train[5:7]
+    found = _with_beside(_learned(few, run), few, split, run)
+    assert found.lessons is not None and len(found.encoded) == len(found.labels) == 4
+    np.testing.assert_array_equal(found.lessons.answers, [*answers[5:7], *answers[5:7][:, [1, 0, 2]]])
 
 
 def test_killed_on_its_way_a_student_ends_as_if_left_alone(
     artifacts: Artifacts, lmsys: Competition, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.training.checkpoint import Checkpoint
-
     settings = student(training={"epochs": 3, "dropout": 0.1}, cosine=0.5)
     distilled(settings, {"words": encoder(FAST)}, lmsys, artifacts)
     alone = oof(artifacts)

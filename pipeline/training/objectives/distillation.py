@@ -41,22 +41,23 @@ def pooled(network: nn.Module, wanted: bool) -> Iterator[list[Tensor]]:
 
 
 def distance(family: Family, logits: Tensor, answers: Tensor, temperature: float) -> Tensor:
-    """Returns T^2 KL(teacher || student) at temperature T, summed over the rows, in nats; 0 where both say the same.
+    """Returns T^2 KL(teacher || student) at temperature T, (rows,) in nats; 0 where both say the same.
 
     Of several labels, and of the steps of an ordered score, it is the mean of their KL; of numbers half the squared
     difference, and no temperature. logits, answers (rows, outputs).
     """
     if isinstance(family, Gaussian):
-        return 0.5 * ((logits - answers) ** 2).mean(dim=1).sum()
+        return 0.5 * ((logits - answers) ** 2).mean(dim=1)
     if isinstance(family, Categorical):
-        return temperature**2 * kl_div((logits / temperature).log_softmax(dim=1), answers, reduction="sum")
+        apart = kl_div((logits / temperature).log_softmax(dim=1), answers, reduction="none")
+        return temperature**2 * apart.sum(dim=1)
     surprise = binary_cross_entropy_with_logits(logits / temperature, answers, reduction="none")
     entropy = torch.special.entr(answers) + torch.special.entr(1 - answers)
-    return temperature**2 * (surprise - entropy).mean(dim=1).sum()
+    return temperature**2 * (surprise - entropy).mean(dim=1)
 
 
 def taught(family: Family, logits: Tensor, states: list[Tensor], lesson: Lesson, settings: Teachers) -> Tensor:
-    """Returns the weighted loss of what the teachers say, summed over the rows.
+    """Returns the weighted loss of what the teachers say, (rows,).
 
     states: the student's pooled ones (rows * views, width), where they are compared, else none.
     """
@@ -64,4 +65,4 @@ def taught(family: Family, logits: Tensor, states: list[Tensor], lesson: Lesson,
     if lesson.states is None:
         return loss
     own = normalize(states[-1].float(), dim=1).view_as(lesson.states)
-    return loss + settings.cosine * (1 - (own * lesson.states).sum(dim=2)).mean(dim=1).sum()
+    return loss + settings.cosine * (1 - (own * lesson.states).sum(dim=2)).mean(dim=1)

@@ -22,6 +22,8 @@ class Batch(NamedTuple):
     """The auxiliary task that the rows are of."""
     lesson: Lesson | None = None
     """What the teachers say of the rows."""
+    weights: Tensor | None = None
+    """(rows,) what each row counts, where not all count the same."""
 
 
 class Loss(NamedTuple):

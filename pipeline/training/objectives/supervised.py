@@ -40,6 +40,10 @@ class Supervised:
     lessons: Lessons | None = None
     """What teachers say of the rows, in their order, and how much it counts."""
     teachers: Teachers | None = None
+    statistic: np.ndarray | None = None
+    """(rows, outputs) what is learned in place of the labels, where some rows have soft ones."""
+    weights: np.ndarray | None = None
+    """(rows,) what each row's loss counts, where not all count the same."""
 
     @property
     def steps(self) -> int:
@@ -62,9 +66,12 @@ class Supervised:
     def batch(self, rows: np.ndarray, step: int) -> Batch:
         """Returns the rows' tensors, the same in every step."""
         inputs, targets = batch_tensors(self.encoded, rows, self.pad_id, self.device), self.labels[rows]
-        if not isinstance(self.family, Categorical):
+        if self.statistic is not None:
+            targets = self.statistic[rows].astype(np.float32)
+        elif not isinstance(self.family, Categorical):
             targets = self.family.statistic(targets).astype(np.float32)
-        return Batch(inputs, sent(targets, self.device), len(rows), lesson=self._lesson(rows))
+        weights = None if self.weights is None else sent(self.weights[rows].astype(np.float32), self.device)
+        return Batch(inputs, sent(targets, self.device), len(rows), lesson=self._lesson(rows), weights=weights)
 
     def loss(self, network: nn.Module, batch: Batch) -> Loss:
         """The family's loss, and of what is not known none; with teachers also that of what they say.
@@ -73,15 +80,17 @@ class Supervised:
         """
         with pooled(network, batch.lesson is not None and batch.lesson.states is not None) as states:
             logits = network(*batch.inputs).float()
-        minimised = plain = self._loss(logits, batch.targets)
+        weights = batch.weights
+        minimised = plain = self._loss(logits, batch.targets, weights)
         if self.smoothing and isinstance(self.family, Categorical):
-            even = -log_softmax(logits, dim=1).mean(dim=1).sum()
+            even = summed(-log_softmax(logits, dim=1).mean(dim=1), weights)
             minimised = (1 - self.smoothing) * plain + self.smoothing * even
         elif self.smoothing and not isinstance(self.family, Gaussian):
-            even = self._loss(logits, torch.where(batch.targets.isfinite(), 0.5, torch.nan))
+            even = self._loss(logits, torch.where(batch.targets.isfinite(), 0.5, torch.nan), weights)
             minimised = (1 - self.smoothing) * plain + self.smoothing * even
         if batch.lesson and self.teachers:
-            minimised = minimised + taught(self.family, logits, states, batch.lesson, self.teachers)
+            heard = taught(self.family, logits, states, batch.lesson, self.teachers)
+            minimised = minimised + summed(heard, weights)
         return Loss(minimised, plain, logits)
 
     def score(self, network: nn.Module) -> float:
@@ -101,14 +110,21 @@ class Supervised:
             sent(self.lessons.answers[rows], self.device), None if states is None else sent(states[rows], self.device)
         )
 
-    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Returns the sum over the rows of what `Family.losses` says of each."""
+    def _loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+        """Returns the sum over the rows of what `Family.losses` says of each; of soft classes the cross entropy."""
         if isinstance(self.family, Categorical):
-            return cross_entropy(logits, targets, reduction="sum")
+            if weights is None:
+                return cross_entropy(logits, targets, reduction="sum")
+            return summed(cross_entropy(logits, targets, reduction="none"), weights)
         known = targets.isfinite()
         truth = torch.where(known, targets, 0.0)
         if isinstance(self.family, Gaussian):
             each = 0.5 * (logits - truth) ** 2
         else:
             each = binary_cross_entropy_with_logits(logits, truth, reduction="none")
-        return torch.where(known, each, 0.0).mean(dim=1).sum()
+        return summed(torch.where(known, each, 0.0).mean(dim=1), weights)
+
+
+def summed(losses: Tensor, weights: Tensor | None) -> Tensor:
+    """Returns the sum over the rows, each by its weight."""
+    return losses.sum() if weights is None else (losses * weights).sum()
