@@ -117,13 +117,33 @@ def check_members(plan: Plan, found: Findings) -> str:
                     raise PodiumError(f"params.yaml: members.{name}.{key}: {file}: no such file")
             if isinstance(member, NetworkSettings):
                 check_network(name, member, plan.competition, plan.facts.get(member.backbone, {}))
+                _check_widths(name, member, plan)
             if isinstance(member, External):
                 _check_external(name, member, plan)
+    if plan.params.refit and plan.params.students:
+        found.warnings.append(
+            f"params.yaml: refit: {', '.join(plan.params.students)}: students are not trained on every row; their fold "
+            "models answer alone"
+        )
     if not any(KINDS[member.kind].knows_every_row for member in plan.params.members.values()):
         found.warnings.append(
             "params.yaml: members: all are of kind external, and know no row of a hidden test file: it gets the prior"
         )
     return ", ".join(plan.params.members)
+
+
+def _check_widths(name: str, member: NetworkSettings, plan: Plan) -> None:
+    """Raises PodiumError where a student's pooled states cannot be compared with a teacher's."""
+    if not member.teachers or not member.teachers.cosine:
+        return
+    width = plan.facts.get(member.backbone, {}).get("hidden")
+    for teacher in member.teachers.members:
+        its = plan.facts.get(plan.params.members[teacher].backbone, {}).get("hidden")
+        if None not in (width, its) and its != width:
+            raise PodiumError(
+                f"params.yaml: students.{name}.teachers.cosine: its pooled states have {width} numbers, those of "
+                f"{teacher} {its}: leave cosine out"
+            )
 
 
 def _check_external(name: str, member: External, plan: Plan) -> None:

@@ -21,6 +21,7 @@ from pipeline.artifacts import Artifacts
 from pipeline.competitions.decision import PLAIN
 from pipeline.competitions.task import Competition
 from pipeline.data.folds import Split, group_keys
+from pipeline.data.lessons import learned_hash
 from pipeline.data.rows import swapped
 from pipeline.ensemble.scoring import Answers, score
 from pipeline.errors import PodiumError
@@ -29,6 +30,8 @@ from pipeline.inference.predict import predict_member
 from pipeline.kinds import KINDS
 from pipeline.members.auxiliary import auxiliary_rows
 from pipeline.members.context import Run, Start
+from pipeline.members.learned import learned, said
+from pipeline.members.lessons import lessons as lessons_of
 from pipeline.models.candidates import Candidates
 from pipeline.models.saved import save_untrained
 from pipeline.training.checkpoint import Checkpoint, checkpoint
@@ -47,17 +50,23 @@ def train_fold(split: Split, start: Start, fold: int, artifacts: Artifacts) -> f
     """
     member, competition, kind = start.member, start.competition, KINDS[start.settings.kind]
     folder, label = artifacts.model(member, fold), f"{member} fold {fold}"
-    provenance = _provenance(member, fold, artifacts)
+    provenance = _provenance(member, fold, artifacts) | {"rows": learned_hash(split.train)}
     if not start.settings.trains(fold):
         with atomic_folder(folder) as partial:
             save_untrained(partial, start.settings)
         _write(provenance, Split(split.train, split.fold.head(0), split.holdout.head(0)), None, start, artifacts)
         return None
+    lessons, told_by = lessons_of(start, fold, split.train, artifacts)
+    if told_by:
+        provenance["teachers"] = told_by
     key = hashlib.sha256(json.dumps(provenance).encode()).hexdigest()
     with checkpoint(f"{member}-fold{fold}", key) as state:
         remove_partials(folder)
         run = Run(label, artifacts, state)
-        split = replace(split, auxiliary=auxiliary_rows(start, pl.concat([split.fold, split.holdout]), label))
+        auxiliary = auxiliary_rows(start, pl.concat([split.fold, split.holdout]), label)
+        extra = learned(start, fold, lessons, artifacts)
+        split = replace(split, auxiliary=auxiliary, lessons=lessons, extra=extra)
+        from_elsewhere = said(start, extra, label)
         with atomic_folder(folder) as partial:
             training = train_model(split, start, partial, run)
         gc.collect()  # networks refer to themselves; the prediction is about to load another
@@ -77,7 +86,7 @@ def train_fold(split: Split, start: Start, fold: int, artifacts: Artifacts) -> f
             if training["collapsed"]:
                 why = "no better than the prior" if unlearned else training["failed"]
                 print(f"warning: {label}: COLLAPSED, {why}", flush=True)
-        told = {"training": training, "swap": swap_difference(means, mirrored, competition)}
+        told = from_elsewhere | {"training": training, "swap": swap_difference(means, mirrored, competition)}
         _write(provenance | told, split, means, start, artifacts)
     return fold_score(split.fold, means[: len(split.fold)], artifacts.competition()) if len(split.fold) else None
 
@@ -103,7 +112,7 @@ class Look:
     """The record of the run, of kinds that keep one."""
 
 
-def quick_look(split: Split, start: Start, rows: int, artifacts: Artifacts) -> Look:
+def quick_look(split: Split, start: Start, fold: int, rows: int, artifacts: Artifacts) -> Look:
     """Trains on the first `rows` training rows, asks about as many rows of the fold, and keeps no model."""
     competition, kind = start.competition, KINDS[start.settings.kind]
     asked = split.fold.head(rows)
@@ -113,14 +122,18 @@ def quick_look(split: Split, start: Start, rows: int, artifacts: Artifacts) -> L
         state = Checkpoint(Path(temporary) / "checkpoint")
         run = Run(f"{start.member} quick look", artifacts, state, quick=True)
         auxiliary = auxiliary_rows(start, pl.concat([split.fold, split.holdout]), run.label, rows)
-        learned, began = split.train.head(rows), time.monotonic()
-        training = train_model(Split(learned, asked, split.holdout, auxiliary), start, folder, run)
+        few, began = split.train.head(rows), time.monotonic()
+        lessons, _ = lessons_of(start, fold, split.train, artifacts)
+        extra = learned(start, fold, lessons, artifacts)
+        extra = extra and extra.head(rows)
+        part = Split(few, asked, split.holdout, auxiliary, lessons, extra)
+        training = train_model(part, start, folder, run)
         seconds = time.monotonic() - began
         means = predict_member(folder, artifacts, asked, competition)
     if kind.knows_every_row:
         _refuse_gaps(means, run.label)
     scored = artifacts.competition()
-    constant = np.tile(competition.family.prior(learned["label"].to_numpy()), (len(asked), 1))
+    constant = np.tile(competition.family.prior(few["label"].to_numpy()), (len(asked), 1))
     return Look(fold_score(asked, means, scored), fold_score(asked, constant, scored), seconds, training)
 
 

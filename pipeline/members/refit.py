@@ -22,6 +22,7 @@ from pipeline.kinds import KINDS
 from pipeline.members.auxiliary import auxiliary_rows
 from pipeline.members.context import Run, Start
 from pipeline.members.fold import collapsed, train_model
+from pipeline.members.learned import learned
 from pipeline.models.saved import save_untrained
 from pipeline.training.checkpoint import checkpoint
 
@@ -53,7 +54,8 @@ def refit(start: Start, wanted: bool, artifacts: Artifacts) -> bool:
                 run = Run(f"{member} refit", artifacts, state)
                 # Nothing is kept apart: it is judged by rows that it has learned.
                 auxiliary = auxiliary_rows(start, rows.head(0), run.label)
-                answers = _train(Split(rows, asked, rows.head(0), auxiliary), start, model, run)
+                extra = learned(start, None, None, artifacts)
+                answers = _train(Split(rows, asked, rows.head(0), auxiliary, extra=extra), start, model, run)
             if answers is None:
                 shutil.rmtree(model)
                 model.mkdir()

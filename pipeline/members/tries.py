@@ -75,7 +75,7 @@ def try_member(name: str, fold: int, rows: int, params: Params, changed: list[st
     Raises: PodiumError for an unknown member or fold, and what training itself raises.
     """
     split, start = opened(name, fold, params, artifacts)
-    look = quick_look(split, start, rows, artifacts)
+    look = quick_look(split, start, fold, rows, artifacts)
     learned = min(rows, len(split.train))
     pace = look.seconds / learned
     whole = sum(params.members[name].trains(each) for each in params.folds.ids) * len(split.train)

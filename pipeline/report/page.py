@@ -20,8 +20,8 @@ from pipeline.report.leaderboard_section import leaderboard
 from pipeline.report.training_section import failures, training
 
 STAGES = (
-    *("demo", "prepare", "folds", "backbone", "start_pretrain", "pretrain", "start"),
-    *("finetune", "refit", "probe", "oof", "stack", "diagnostics", "package", "rehearse"),
+    *("demo", "prepare", "folds", "backbone", "start_pretrain", "pretrain", "extra", "start"),
+    *("finetune", "teach", "refit", "probe", "oof", "stack", "diagnostics", "package", "rehearse"),
 )
 
 MEDALS = ("gold", "silver", "bronze")
