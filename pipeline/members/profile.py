@@ -49,8 +49,11 @@ def profile_member(name: str, fold: int, rows: int, params: Params, artifacts: A
     if not SPENT["run"]:
         return f"{lines[0]}; this kind has no steps to divide it by"
     python = SPENT["run"] - sum(seconds for part, seconds in spent.items() if part != "tokenising")
-    told = [*((part, spent[part], PARTS[part]) for part in spent), ("Python", python, "the loop itself: guard, records")]
-    told.append(("around", whole - SPENT["run"] - SPENT["tokenising"], "network opened and saved, batches timed before"))
+    told = [
+        *((part, spent[part], PARTS[part]) for part in spent),
+        ("Python", python, "the loop: guard, records"),
+    ]
+    told.append(("around", whole - SPENT["run"] - SPENT["tokenising"], "network opened and saved, forecast"))
     lines += [f"  {part:<12}{seconds:8.2f} s {seconds / whole:6.1%}  {why}".rstrip() for part, seconds, why in told]
     return "\n".join([*lines, *_operators(split, start, artifacts)])
 

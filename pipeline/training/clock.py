@@ -6,11 +6,11 @@ On a GPU a part's seconds are those of the host, which goes on while the GPU com
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-SPENT: Counter[str] = Counter()
+SPENT: defaultdict[str, float] = defaultdict(float)
 """Seconds of this process by part; `run` holds all others but `tokenising`. A clock costs two microseconds."""
 
 

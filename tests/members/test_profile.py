@@ -18,7 +18,12 @@ from pipeline.members import profile
 from pipeline.training.clock import SPENT, timed, uncounted
 from pipeline.validation import validated
 
-WORDS = {"kind": "tabular", "backbone": "none", "model": "logistic", "words": {"longest": 1, "max_features": 500, "min_df": 1}}
+WORDS = {
+    "kind": "tabular",
+    "backbone": "none",
+    "model": "logistic",
+    "words": {"longest": 1, "max_features": 500, "min_df": 1},
+}
 ENCODER = {"kind": "encoder", "backbone": "bert", "max_tokens": 64} | {
     "training": {"schedule": {"rate": 1.0e-3}, "batches": {"rows_per_step": 8, "tokens_per_batch": 1024}, "inner": 0.2}
 }
