@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pipeline.errors import STOPPED, UNDER_REPRO, PodiumError, say_stopped, stop_in_one_line
 from pipeline.files import already, exclusive
+from pipeline.report.growing import GrowingPage
 from pipeline.stage import stage
 
 LOCK = Path("work/repro.lock")
@@ -93,7 +94,10 @@ def build(preset: str = "", data: str = "", refit: str = "") -> int:
         if preset or data or refit:
             apply_preset(preset, data, refit_flag(refit))
         run_check()
-        return run_dvc()
+        with GrowingPage() as page:
+            code = run_dvc()
+            page.finished = code == 0
+        return code
 
 
 if __name__ == "__main__":

@@ -51,11 +51,9 @@ def profile_member(name: str, fold: int, rows: int, params: Params, artifacts: A
     python = SPENT["run"] - sum(seconds for part, seconds in spent.items() if part != "tokenising")
     told = [
         *((part, spent[part], PARTS[part]) for part in spent),
-        ("Python", python, "the loop itself: guard, records"),
+        ("Python", python, "the loop: guard, records"),
     ]
-    told.append(
-        ("around", whole - SPENT["run"] - SPENT["tokenising"], "network opened and saved, batches timed before")
-    )
+    told.append(("around", whole - SPENT["run"] - SPENT["tokenising"], "network opened and saved, forecast"))
     lines += [f"  {part:<12}{seconds:8.2f} s {seconds / whole:6.1%}  {why}".rstrip() for part, seconds, why in told]
     return "\n".join([*lines, *_operators(split, start, fold, artifacts)])
 

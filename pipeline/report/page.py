@@ -31,12 +31,17 @@ MOST_PLOTS = 12
 
 def render(evidence: Evidence) -> str:
     """Returns the whole page as HTML; the same evidence gives the same bytes."""
+    values = {name: function(evidence) for name, function in SECTIONS.items()}
+    shown = {name: value for name, value in values.items() if value is not None}
+    return environment().get_template("page.html").render(head=head(evidence), sections=shown) + "\n"
+
+
+def environment() -> Environment:
+    """Returns what opens the templates beside this file."""
     folder = FileSystemLoader(Path(__file__).parent)
     page = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page.filters |= {k: getattr(charts, f"{k}_text") for k in ("score", "count", "share", "tiny", "plain", "time")}
-    values = {name: function(evidence) for name, function in SECTIONS.items()}
-    shown = {name: value for name, value in values.items() if value is not None}
-    return page.get_template("page.html").render(head=head(evidence), sections=shown) + "\n"
+    return page
 
 
 def headline(evidence: Evidence) -> str:
