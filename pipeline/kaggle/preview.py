@@ -12,10 +12,9 @@ from pipeline.files import read_json
 from pipeline.kaggle.credentials import find_credentials
 from pipeline.kaggle.dataset import content_hash
 from pipeline.kaggle.publish import PACKAGE, check_package, submitted_as, with_owner
-from pipeline.kaggle.push import KERNEL_METADATA, filled_metadata
+from pipeline.kaggle.push import KERNEL_METADATA, filled_metadata, push_command
 from pipeline.kaggle.submit import already_submitted, check_ready, description, submit_command
 from pipeline.ledger.git import changed_files, commit_of, numbered_tags
-from pipeline.package.rehearse import KERNEL
 
 
 def preview_publish(settings: Package, competition: Competition) -> str:
@@ -31,7 +30,7 @@ def preview_publish(settings: Package, competition: Competition) -> str:
         name = f"{entry.name}.zip ({len(inside)} files)" if entry.is_dir() else entry.name
         lines.append(f"  {name}: {size / 1e6:.2f} MB")
     metadata = json.dumps(filled_metadata(settings, competition), indent=2, ensure_ascii=False)
-    lines += [f"{KERNEL_METADATA}:", metadata, f"kaggle kernels push -p {KERNEL.parent} -t {settings.budget_seconds}"]
+    lines += [f"{KERNEL_METADATA}:", metadata, f"kaggle {shlex.join(push_command(settings))}"]
     if changed := changed_files():
         lines.append(f"but first: {len(changed)} files are not committed ({', '.join(changed[:4])})")
     return "\n".join(lines)

@@ -22,9 +22,9 @@ PYTHON = ">=3.11,<3.13"
 
 
 def write_manifest(
-    package: Artifacts, competition: Competition, ladder: Ladder, members: dict[str, dict[str, Any]], budget: int
+    package: Artifacts, competition: Competition, ladder: Ladder, members: dict[str, dict[str, Any]], settings: Package
 ) -> None:
-    """Writes MANIFEST.json over every file that stands in `package` so far; `budget` is in seconds.
+    """Writes MANIFEST.json over every file that stands in `package` so far.
 
     `members` maps a name to its kind, its folds, its precision, and what pipeline/package/workload.py says of it.
     """
@@ -44,7 +44,8 @@ def write_manifest(
             "rungs": [
                 {"name": rung.name, "members": list(rung.members), "stacker": rung.stacker} for rung in ladder.rungs
             ],
-            "budget_seconds": budget,
+            "budget_seconds": settings.budget_seconds,
+            "machine": settings.machine,
             "python": PYTHON,
             "wheels": [names[path] for path in files if path.suffix == ".whl"],
             "files": {names[path]: {"sha256": sha256_file(path), "bytes": path.stat().st_size} for path in files},

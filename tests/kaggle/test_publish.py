@@ -7,11 +7,12 @@ import os
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from kaggle_server import REHEARSAL, KaggleServer
-from kaggle_world import COMPETITION, DATASET, IMPATIENT, KERNEL, commit, dvc, head, run
+from kaggle_world import COMPETITION, DATASET, IMPATIENT, KERNEL, SETTINGS, commit, dvc, head, run
 from support import ROOT
 
 from pipeline.competitions.task import Competition
@@ -26,6 +27,7 @@ from pipeline.kaggle.preview import preview_publish
 from pipeline.kaggle.publish import RECORD, publish
 from pipeline.kaggle.push import KERNEL_METADATA
 from pipeline.ledger.ledger import NO_SCORE
+from pipeline.machines import MACHINES
 
 
 def go(lmsys: Competition, allow_dirty: bool = False, again: bool = False) -> None:
@@ -50,6 +52,8 @@ def test_first_run_and_repeats(
 ) -> None:
     (repository / "lb.json").write_text(NO_SCORE.replace("null", "1", 1))
     before = commit(repository, "a score of another commit")
+    gpu = {"timeUsed": "44280s", "totalTimeAllowed": "108000s"}
+    server.quota = {"quotaRefreshTime": "2026-12-05T00:00:00Z", "gpuQuota": gpu}
     server.dataset_states = ["BLOBS_RECEIVED", "READY"]
     go(lmsys)
 
@@ -70,6 +74,8 @@ def test_first_run_and_repeats(
     assert run("git", "status", "--porcelain", cwd=repository).stdout == ""
     told = capsys.readouterr().out
     assert f"dataset {DATASET}: blobs_received" in told
+    quota = "GPU quota: 17.70h of 30.00h left until 2026-12-05T00:00; a run takes at most 10 min"
+    assert quota in told
     assert "kernel: dress rehearsal on Python 3.11" in told
     assert "dress rehearsal on Kaggle: 20 s; predicted for 25,000 hidden rows: 1 h 23 min, 836% of the budget" in told
     assert read_json(RECORD)["predicted_seconds"] == REHEARSAL["hidden"]["upper_seconds"]
@@ -215,9 +221,37 @@ def test_a_dry_run_shows_what_would_be_sent(
     assert f"dataset {DATASET}, unless its notes say: podium " in shown
     assert "members.zip (1 files): 0.02 MB" in shown
     assert f'"id": "{KERNEL}"' in shown
-    assert "kaggle kernels push -p kaggle_kernels/inference -t 600" in shown
+    assert "kaggle kernels push -p kaggle_kernels/inference -t 600 --accelerator NvidiaTeslaT4" in shown
     assert server.requests == []
     assert run("git", "status", "--porcelain", cwd=repository).stdout == ""
+
+
+@pytest.mark.parametrize("machine", ["l4x4", "cpu"])
+def test_the_machine_is_asked_for_by_kaggles_own_name(
+    server: KaggleServer, repository: Path, lmsys: Competition, machine: str
+) -> None:
+    settings = replace(load_params().package, machine=machine, owner="somebody")
+    uploaded(server)
+    write_json(KERNEL_METADATA, push.filled_metadata(settings, lmsys))
+    assert push.push(KERNEL, settings, IMPATIENT) == 1
+    body = server.called("SaveKernel")[0]
+    assert (body.get("machineShape", ""), body.get("enableGpu", False)) == (
+        MACHINES[machine].shape,
+        MACHINES[machine].count > 0,
+    )
+
+
+def test_a_quota_that_is_not_told_stops_nothing(server: KaggleServer, folder: Path) -> None:
+    settings = replace(SETTINGS, budget_seconds=32400)
+    assert push.quota(settings, IMPATIENT) == (
+        "GPU quota: not told (kaggle: expected JSON, found 'No quota information available'); "
+        "a run takes at most 9 h 00 min"
+    )
+    server.fault("GetAcceleratorQuotaStatistics", status=403, message="not for you")
+    assert "not told (kaggle quota --format: 403: not for you); a run takes" in push.quota(settings, IMPATIENT)
+    calls = len(server.calls)
+    assert push.quota(replace(settings, machine="cpu"), IMPATIENT) == "GPU quota: package.machine cpu takes none"
+    assert len(server.calls) == calls
 
 
 def test_a_prediction_needs_the_number_of_hidden_rows() -> None:
