@@ -238,7 +238,6 @@ def test_another_machine_than_kaggle_was_asked_for(
     monkeypatch.delenv("PODIUM_INPUT", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr(sys, "path", sys.path.copy())
-    write_manifest(package, manifest_of(package) | {"wheels": []})
     working.mkdir()
     shutil.copy(files / "sample_submission.csv", working / "submission.csv")
     problem = "params.yaml: package.machine: asked Kaggle for t4x2, found no GPU"
