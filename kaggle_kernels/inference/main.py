@@ -107,7 +107,7 @@ def serve(started: float, rerun: bool) -> None:
     write_prior(data, manifest, working / "submission.csv", rerun)
     if package is None:
         return
-    package = unpacked(package)
+    package = whole(unpacked(package), manifest.get("bases", {}), source, rerun)
     broken = broken_files(package, manifest["files"])
     for name, what in broken.items():
         report(f"{package / name}: {what}", rerun)
@@ -247,12 +247,48 @@ def unpacked(package: Path) -> Path:
     archives = sorted(package.glob("*.zip"))
     if not archives:
         return package
-    folder = Path(tempfile.mkdtemp(prefix="podium-package-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = temporary_folder()
     for file in set(package.iterdir()) - set(archives):
         (folder / file.name).symlink_to(file)
     for archive in archives:
         shutil.unpack_archive(archive, folder / archive.stem)
+    return folder
+
+
+def whole(package: Path, bases: dict, source: Path, rerun: bool) -> Path:
+    """Returns the package with each base in its place: bases (folder -> hash) may be datasets of their own."""
+    apart = [base for base in bases if not (package / base).exists()]
+    if not apart:
+        return package
+    folder = temporary_folder()
+    for here, _, names in os.walk(package, followlinks=True):
+        place = folder / Path(here).relative_to(package)
+        place.mkdir(exist_ok=True)
+        for name in names:
+            (place / name).symlink_to(Path(here) / name)
+    for base in apart:
+        found = find_base(source, bases[base])
+        if found is None:
+            report(f"{source}: expected {base} in a dataset of its own ({bases[base][:16]}), found none", rerun)
+            continue
+        (folder / base).parent.mkdir(parents=True, exist_ok=True)
+        if (found / "base").is_dir():
+            (folder / base).symlink_to(found / "base")
+        else:
+            shutil.unpack_archive(found / "base.zip", folder / base)
+    return folder
+
+
+def find_base(source: Path, digest: str) -> Path | None:
+    """Returns the folder of the dataset whose BASE.json has that hash, wherever it is mounted."""
+    files = (file for place in PLACES for file in sorted(source.glob(f"{place}/BASE.json")))
+    return next((file.parent for file in files if hashlib.sha256(file.read_bytes()).hexdigest() == digest), None)
+
+
+def temporary_folder() -> Path:
+    """Returns a new folder, which is removed at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="podium-package-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.config import Package
 from pipeline.errors import PodiumError
@@ -20,6 +21,7 @@ from pipeline.kaggle.cli import PAGE_SIZE, KaggleError, Patience, json_in, kaggl
 from pipeline.kaggle.waiting import wait
 from pipeline.ledger.ledger import clock
 from pipeline.machines import MACHINES
+from pipeline.package.bases import base_slug, bases_of
 from pipeline.package.rehearse import KERNEL
 
 KERNEL_METADATA = KERNEL.with_name("kernel-metadata.json")
@@ -44,7 +46,9 @@ def filled_metadata(settings: Package, competition: Competition) -> dict[str, An
     except (OSError, ValueError, LookupError, TypeError) as error:
         what = f"expected JSON with an id like owner/name, found none ({' '.join(str(error).split())})"
         raise PodiumError(f"{KERNEL_METADATA}: {what}; `git checkout {KERNEL_METADATA}` restores it") from None
-    sources = {"dataset_sources": [f"{settings.owner}/{settings.slug}"], "competition_sources": [competition.name]}
+    slugs = [settings.slug, *map(base_slug, bases_of(Artifacts().package).values())]
+    sources = {"dataset_sources": [f"{settings.owner}/{slug}" for slug in slugs]}
+    sources["competition_sources"] = [competition.name]
     machine = MACHINES[settings.machine]
     lent = {"enable_gpu": machine.gpu, "machine_shape": machine.shape}
     return metadata | {"id": f"{settings.owner}/{slug}"} | FIXED | lent | sources

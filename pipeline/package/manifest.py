@@ -13,6 +13,7 @@ from pipeline.competitions.submission import as_submitted, submission_cells
 from pipeline.competitions.task import Competition
 from pipeline.config import Package
 from pipeline.files import sha256_file, write_json
+from pipeline.package.bases import find_bases
 
 if TYPE_CHECKING:
     from pipeline.ensemble.ladder import Ladder  # the room kaggle writes metadata, and needs no models
@@ -32,6 +33,7 @@ def write_manifest(
     names = {path: path.relative_to(package.root).as_posix() for path in files}
     prior = as_submitted(np.array([ladder.prior]), competition)  # a class that never occurred keeps a small share
     cells = submission_cells(prior, ladder.rungs[0].decision.apply(prior, competition), competition)
+    listed = {names[path]: {"sha256": sha256_file(path), "bytes": path.stat().st_size} for path in files}
     write_json(
         package.manifest_file,
         {
@@ -48,7 +50,8 @@ def write_manifest(
             "machine": settings.machine,
             "python": PYTHON,
             "wheels": [names[path] for path in files if path.suffix == ".whl"],
-            "files": {names[path]: {"sha256": sha256_file(path), "bytes": path.stat().st_size} for path in files},
+            "bases": find_bases(listed),
+            "files": listed,
         },
     )
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from pipeline.artifacts import DATASET_METADATA, MANIFEST
 from pipeline.competitions.task import competition_from_json
 from pipeline.errors import PodiumError
-from pipeline.files import atomic_file, read_json, write_json
+from pipeline.files import atomic_file, read_json, write_json, write_text
 from pipeline.kernel.submission import validate_submission
+from pipeline.package.bases import BASE, CONTENT, base_slug, base_text, bases_of
 from pipeline.package.offline import offline_command, offline_mode
 
 KERNEL = Path("kaggle_kernels/inference/main.py")
@@ -66,7 +67,7 @@ def offline_kernel(
     with tempfile.TemporaryDirectory(prefix="rehearsal-", dir=work.resolve()) as temporary:
         place = Path(temporary)
         mounted, working = place / "input", place / "working"
-        _mount(package, mounted / "datasets" / read_json(package / DATASET_METADATA)["id"])
+        _mount_package(package, mounted / "datasets")
         for name in (competition.test, competition.sample_submission):
             _mount(data / name, mounted / "competitions" / competition.name / name)
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
@@ -78,6 +79,21 @@ def offline_kernel(
         print(f"rehearsal: network cut by {mode}", flush=True)
         command, environment = offline_command(KERNEL.resolve(), mode, place / "guard", environment)
         yield working, _run(command, environment, working)
+
+
+def _mount_package(package: Path, datasets: Path) -> None:
+    """Mounts a package as it will be on Kaggle: each base in a dataset of its own, and so out of its place."""
+    bases, name = bases_of(package), read_json(package / DATASET_METADATA)["id"]
+    if not bases:
+        _mount(package, datasets / name)
+    for path in sorted(package.rglob("*")) if bases else ():
+        place = path.relative_to(package)
+        if path.is_file() and not any(place.is_relative_to(base) for base in bases):
+            _mount(path, datasets / name / place)
+    for base, digest in bases.items():
+        apart = datasets / Path(name).parent / base_slug(digest)
+        _mount(package / base, apart / CONTENT)
+        write_text(apart / BASE, base_text(base, read_json(package / MANIFEST)["files"]))
 
 
 def _mount(source: Path, target: Path) -> None:

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 from kaggle_server import REHEARSAL, KaggleServer
-from kaggle_world import COMPETITION, DATASET, IMPATIENT, KERNEL, SETTINGS, commit, dvc, head, run
+from kaggle_world import COMPETITION, DATASET, IMPATIENT, KERNEL, SETTINGS, commit, dvc, head, make_package, run
 from support import ROOT
 
 from pipeline.competitions.task import Competition
 from pipeline.config import load_params
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, write_json
+from pipeline.kaggle import preview, push
 from pipeline.kaggle import publish as publishing
-from pipeline.kaggle import push
 from pipeline.kaggle.credentials import NO_CREDENTIALS
 from pipeline.kaggle.dataset import RUN_TIMINGS, content_hash
 from pipeline.kaggle.preview import preview_publish
@@ -28,6 +28,7 @@ from pipeline.kaggle.publish import RECORD, publish
 from pipeline.kaggle.push import KERNEL_METADATA
 from pipeline.ledger.ledger import NO_SCORE
 from pipeline.machines import MACHINES
+from pipeline.package.bases import bases_of
 
 
 def go(lmsys: Competition, allow_dirty: bool = False, again: bool = False) -> None:
@@ -239,6 +240,19 @@ def test_the_machine_is_asked_for_by_kaggles_own_name(
         MACHINES[machine].shape,
         MACHINES[machine].count > 0,
     )
+
+
+def test_the_kernel_gets_the_package_and_its_bases(
+    repository: Path, lmsys: Competition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_package(Path("artifacts/package"), base=3)
+    (digest,) = bases_of(Path("artifacts/package")).values()
+    apart = f"somebody/podium-base-{digest[:16]}"
+    assert push.filled_metadata(SETTINGS, lmsys)["dataset_sources"] == [DATASET, apart]
+    monkeypatch.setattr(preview, "check_package", lambda: None)
+    shown = preview_publish(SETTINGS, lmsys)
+    assert f"dataset {apart}, once: pretrained/llama-nf4, 0.02 MB" in shown
+    assert "pretrained.zip (1 files): 0.00 MB" in shown
 
 
 def test_a_quota_that_is_not_told_stops_nothing(server: KaggleServer, folder: Path) -> None:
