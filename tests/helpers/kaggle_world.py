@@ -76,11 +76,8 @@ def make_package(folder: Path, seed: int = 0, size: int = 20_000, base: int | No
     for name, length in parts.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(draw.randbytes(length))
-    for name, length in {
-        "llama/backbone.json": 0,
-        "llama-nf4/config.json": 20,
-        "llama-nf4/model.safetensors": size,
-    }.items():
+    shared = {"llama/backbone.json": 0, "llama-nf4/config.json": 20, "llama-nf4/model.safetensors": size}
+    for name, length in shared.items():
         if base is not None:
             (folder / "pretrained" / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / "pretrained" / name).write_bytes(random.Random(base).randbytes(length))
