@@ -104,6 +104,8 @@ def serve(started: float, rerun: bool) -> None:
     package, manifest = find_package(source, rerun)
     data = find_competition(source, manifest.get("competition", {}), rerun)
     print(f"package {package}, competition files {data}", flush=True)
+    if not is_whole(manifest):
+        report(f"{package}/MANIFEST.json: was changed after the package was built", rerun)
     write_prior(data, manifest, working / "submission.csv", rerun)
     if package is None:
         return
@@ -148,6 +150,13 @@ def find_package(source: Path, rerun: bool) -> tuple[Path | None, dict]:
             return found[0]
     report(f"{source}: expected a package (a folder with MANIFEST.json), found none{broken}", rerun)
     return None, {}
+
+
+def is_whole(manifest: dict) -> bool:
+    """Tells whether the manifest is what pipeline/package/manifest.py has sealed; of an old one, unsealed, it is."""
+    rest = {key: value for key, value in manifest.items() if key != "seal"}
+    found = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+    return manifest.get("seal", found) == found
 
 
 def find_competition(source: Path, competition: dict, rerun: bool) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,24 +38,32 @@ def write_manifest(
     listed = {names[path]: {"sha256": sha256_file(path), "bytes": path.stat().st_size} for path in files}
     write_json(
         package.manifest_file,
-        {
-            "format": MANIFEST_FORMAT,
-            "competition": asdict(competition),
-            "prior": dict(zip(competition.outputs, prior[0].tolist(), strict=True)),
-            # What the kernel writes before anything else, with the standard library alone.
-            "prior_cells": {column: cell for column, (cell,) in cells.items()},
-            "members": members,
-            "rungs": [
-                {"name": rung.name, "members": list(rung.members), "stacker": rung.stacker} for rung in ladder.rungs
-            ],
-            "budget_seconds": settings.budget_seconds,
-            "machine": settings.machine,
-            "python": PYTHON,
-            "wheels": [names[path] for path in files if path.suffix == ".whl"],
-            "bases": find_bases(listed),
-            "files": listed,
-        },
+        sealed(
+            {
+                "format": MANIFEST_FORMAT,
+                "competition": asdict(competition),
+                "prior": dict(zip(competition.outputs, prior[0].tolist(), strict=True)),
+                # What the kernel writes before anything else, with the standard library alone.
+                "prior_cells": {column: cell for column, (cell,) in cells.items()},
+                "members": members,
+                "rungs": [
+                    {"name": rung.name, "members": list(rung.members), "stacker": rung.stacker} for rung in ladder.rungs
+                ],
+                "budget_seconds": settings.budget_seconds,
+                "machine": settings.machine,
+                "python": PYTHON,
+                "wheels": [names[path] for path in files if path.suffix == ".whl"],
+                "bases": find_bases(listed),
+                "files": listed,
+            }
+        ),
     )
+
+
+def sealed(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Returns the manifest with the hash of all else in it, by which the kernel's script knows that it is whole."""
+    rest = {key: value for key, value in manifest.items() if key != "seal"}
+    return rest | {"seal": hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()}
 
 
 def write_metadata(folder: Path, settings: Package) -> None:
