@@ -17,8 +17,8 @@ PYTEST := OMP_NUM_THREADS=1 $(RUN) python -m pytest -q -n logical --dist loadfil
 KERNEL_WHEELS := lightgbm narwhals polars polars-runtime-32 safetensors \
 	accelerate anyio bitsandbytes h11 httpcore2 httpx2 huggingface-hub peft tokenizers transformers truststore
 
-.PHONY: help setup repro check new-competition try tries profile kernel-faults download publish submit sync-lb compare choose \
-	test test-slow lint real bench prune lock
+.PHONY: help setup repro check new-competition try tries profile rehearse kernel-faults download publish submit sync-lb \
+	compare choose test test-slow lint real bench prune lock
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,8 @@ tries: setup ## what was tried so far, with the settings that were changed
 
 profile: setup ## where the time of MEMBER=name goes, on ROWS=1000 rows: tokens, forward, backward, optimiser, operators
 	@$(RUN) python -u -m stages.profile_member --member "$(MEMBER)" $(if $(FOLD),--fold "$(FOLD)") $(if $(ROWS),--rows "$(ROWS)")
+rehearse: setup ## run the finished kernel as in the scored rerun on ROWS=25000 rows made from train: plan, time, problems
+	@$(RUN) python -u -m stages.rehearse --rows $(ROWS)
 
 kernel-faults: setup ## run the finished kernel under every fault that docs/kernel.md lists, before the last day
 	@$(RUN) python -u -m pipeline.package.try_faults $(ARGS)

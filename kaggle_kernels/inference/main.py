@@ -104,10 +104,12 @@ def serve(started: float, rerun: bool) -> None:
     package, manifest = find_package(source, rerun)
     data = find_competition(source, manifest.get("competition", {}), rerun)
     print(f"package {package}, competition files {data}", flush=True)
+    if not is_whole(manifest):
+        report(f"{package}/MANIFEST.json: was changed after the package was built", rerun)
     write_prior(data, manifest, working / "submission.csv", rerun)
     if package is None:
         return
-    package = unpacked(package)
+    package = whole(unpacked(package), manifest.get("bases", {}), source, rerun)
     broken = broken_files(package, manifest["files"])
     for name, what in broken.items():
         report(f"{package / name}: {what}", rerun)
@@ -148,6 +150,13 @@ def find_package(source: Path, rerun: bool) -> tuple[Path | None, dict]:
             return found[0]
     report(f"{source}: expected a package (a folder with MANIFEST.json), found none{broken}", rerun)
     return None, {}
+
+
+def is_whole(manifest: dict) -> bool:
+    """Tells whether the manifest is what pipeline/package/manifest.py has sealed; of an old one, unsealed, it is."""
+    rest = {key: value for key, value in manifest.items() if key != "seal"}
+    found = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+    return manifest.get("seal", found) == found
 
 
 def find_competition(source: Path, competition: dict, rerun: bool) -> Path:
@@ -247,12 +256,48 @@ def unpacked(package: Path) -> Path:
     archives = sorted(package.glob("*.zip"))
     if not archives:
         return package
-    folder = Path(tempfile.mkdtemp(prefix="podium-package-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = temporary_folder()
     for file in set(package.iterdir()) - set(archives):
         (folder / file.name).symlink_to(file)
     for archive in archives:
         shutil.unpack_archive(archive, folder / archive.stem)
+    return folder
+
+
+def whole(package: Path, bases: dict, source: Path, rerun: bool) -> Path:
+    """Returns the package with each base in its place: bases (folder -> hash) may be datasets of their own."""
+    apart = [base for base in bases if not (package / base).exists()]
+    if not apart:
+        return package
+    folder = temporary_folder()
+    for here, _, names in os.walk(package, followlinks=True):
+        place = folder / Path(here).relative_to(package)
+        place.mkdir(exist_ok=True)
+        for name in names:
+            (place / name).symlink_to(Path(here) / name)
+    for base in apart:
+        found = find_base(source, bases[base])
+        if found is None:
+            report(f"{source}: expected {base} in a dataset of its own ({bases[base][:16]}), found none", rerun)
+            continue
+        (folder / base).parent.mkdir(parents=True, exist_ok=True)
+        if (found / "base").is_dir():
+            (folder / base).symlink_to(found / "base")
+        else:
+            shutil.unpack_archive(found / "base.zip", folder / base)
+    return folder
+
+
+def find_base(source: Path, digest: str) -> Path | None:
+    """Returns the folder of the dataset whose BASE.json has that hash, wherever it is mounted."""
+    files = (file for place in PLACES for file in sorted(source.glob(f"{place}/BASE.json")))
+    return next((file.parent for file in files if hashlib.sha256(file.read_bytes()).hexdigest() == digest), None)
+
+
+def temporary_folder() -> Path:
+    """Returns a new folder, which is removed at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="podium-package-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
