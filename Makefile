@@ -17,8 +17,8 @@ PYTEST := OMP_NUM_THREADS=1 $(RUN) python -m pytest -q -n logical --dist loadfil
 KERNEL_WHEELS := lightgbm narwhals polars polars-runtime-32 safetensors \
 	accelerate anyio bitsandbytes h11 httpcore2 httpx2 huggingface-hub peft tokenizers transformers truststore
 
-.PHONY: help setup repro check new-competition try tries profile rehearse kernel-faults download publish submit sync-lb \
-	compare choose test test-slow lint real bench prune lock
+.PHONY: help setup repro check new-competition try rate tries profile average rehearse kernel-faults download publish submit \
+	sync-lb compare choose test test-slow lint real bench prune lock
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ new-competition: setup ## write a first YAML file for the competition in DATA=fo
 
 try: setup ## one fold of MEMBER=name on ROWS=1000 rows, by params.yaml as it is now: score, curve, minutes of the whole
 	@$(RUN) python -u -m stages.try_member --member "$(MEMBER)" $(if $(FOLD),--fold "$(FOLD)") $(if $(ROWS),--rows "$(ROWS)")
+
+rate: setup ## one fold of MEMBER=name at a ladder of learning rates, on ROWS=1000 rows: a table, a picture, a suggestion
+	@$(RUN) python -u -m stages.rate --member "$(MEMBER)" $(if $(FOLD),--fold "$(FOLD)") $(if $(ROWS),--rows "$(ROWS)") $(if $(RATES),--rates "$(RATES)")
 
 tries: setup ## what was tried so far, with the settings that were changed
 	@$(RUN) python -m stages.try_member --show

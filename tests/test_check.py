@@ -148,6 +148,14 @@ def test_both_orders_need_sides_that_change_places(place: Path) -> None:
     assert errors == ["params.yaml: members.one.inference.swap: needs two sides that may change places"]
 
 
+def test_a_number_has_no_right_answer_to_scale(place: Path) -> None:
+    data = {"path": "data/demo", "competition": "feedback-ell"}
+    scaled = ENCODER | {"training": NETWORK["training"] | {"dsgd": {}}}
+    errors = found(params(members={"one": scaled}, data=data)).errors
+    assert errors == ["params.yaml: members.one.training.dsgd: a number is never simply right: leave it out"]
+    assert found(params(members={"one": scaled})).errors == []
+
+
 @pytest.mark.parametrize(
     ("make", "expected"),
     [

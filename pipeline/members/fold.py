@@ -24,7 +24,7 @@ from pipeline.data.folds import Split, group_keys
 from pipeline.data.lessons import learned_hash
 from pipeline.data.rows import swapped
 from pipeline.ensemble.scoring import Answers, score
-from pipeline.errors import PodiumError
+from pipeline.errors import DivergedError
 from pipeline.files import atomic_folder, remove_partials, sha256_file, write_json, write_parquet
 from pipeline.inference.predict import predict_member
 from pipeline.kinds import KINDS
@@ -106,6 +106,10 @@ class Look:
     score: float
     constant: float
     """The constant predictor's score on the same rows."""
+    losses: np.ndarray
+    """(rows,) in nats, of each row of the fold that was asked."""
+    constant_losses: np.ndarray
+    """Those of the constant predictor."""
     seconds: float
     """Of training."""
     training: dict[str, Any] | None
@@ -132,9 +136,16 @@ def quick_look(split: Split, start: Start, fold: int, rows: int, artifacts: Arti
         means = predict_member(folder, artifacts, asked, competition)
     if kind.knows_every_row:
         _refuse_gaps(means, run.label)
-    scored = artifacts.competition()
-    constant = np.tile(competition.family.prior(few["label"].to_numpy()), (len(asked), 1))
-    return Look(fold_score(asked, means, scored), fold_score(asked, constant, scored), seconds, training)
+    scored, family, labels = artifacts.competition(), competition.family, asked["label"].to_numpy()
+    constant = np.tile(family.prior(few["label"].to_numpy()), (len(asked), 1))
+    return Look(
+        fold_score(asked, means, scored),
+        fold_score(asked, constant, scored),
+        family.losses(labels, means),
+        family.losses(labels, constant),
+        seconds,
+        training,
+    )
 
 
 def fold_score(rows: pl.DataFrame, means: np.ndarray, competition: Competition) -> float:
@@ -146,7 +157,7 @@ def fold_score(rows: pl.DataFrame, means: np.ndarray, competition: Competition) 
 
 def _refuse_gaps(means: np.ndarray, label: str) -> None:
     if lacking := int((~np.isfinite(means).all(axis=1)).sum()):
-        raise PodiumError(f"{label}: expected finite numbers, found {lacking} rows without")
+        raise DivergedError(f"{label}: expected finite numbers, found {lacking} rows without")
 
 
 def swap_difference(answers: np.ndarray, mirrored: np.ndarray, competition: Competition) -> float | None:

@@ -167,6 +167,8 @@ def check_network(name: str, member: NetworkSettings, competition: Competition, 
         raise PodiumError(f"{where}.inference.swap: needs two sides that may change places")
     if member.head == "tokens" and competition.outcome == "numbers":
         raise PodiumError(f"{where}.head: numbers have no tokens to answer with, found head tokens; use plain")
+    if member.training.dsgd and competition.outcome == "numbers":
+        raise PodiumError(f"{where}.training.dsgd: a number is never simply right: leave it out")
     if isinstance(member, Encoder) and member.network:
         _check_code(member.network)
     if not about:

@@ -13,11 +13,13 @@ from pipeline.settings.teachers import Teachers
 from pipeline.settings.techniques import (
     Awp,
     Deni,
+    Dsgd,
     Fgm,
     Mixout,
     Proximal,
     RDrop,
     Smart,
+    StableLora,
     StepTechnique,
     with_values_of_the_form,
 )
@@ -79,6 +81,8 @@ class Training:
     r_drop: RDrop | None = None
     mixout: Mixout | None = None
     deni: Deni | None = None
+    dsgd: Dsgd | None = None
+    stable_lora: StableLora | None = None
     evaluations_per_epoch: Annotated[int, Limits(ge=1)] = 1
     """How often the inner slice is scored."""
     patience: Annotated[int, Limits(ge=0)] = 0
@@ -114,6 +118,8 @@ class Training:
             raise ValueError("mixout falls back to pretrained weights, and reinit_layers has none: choose one")
         if self.deni and (self.inner or self.ema or self.swa < 1 or self.runs > 1 or self.proximal or self.mixout):
             raise ValueError("deni averages and votes by itself: leave out inner, ema, swa, runs, proximal, mixout")
+        if self.deni and self.stable_lora:
+            raise ValueError("stable_lora shrinks the network's adapters and deni trains others beside it: choose one")
         if self.layer_decay < 1 and self.layer_floor < 1:
             raise ValueError("layer_decay and layer_floor are two rules for the same rates: choose one")
         if self.reinit_layers and self.head_first:
