@@ -109,7 +109,7 @@ def serve(started: float, rerun: bool) -> None:
     write_prior(data, manifest, working / "submission.csv", rerun)
     if package is None:
         return
-    package = whole(unpacked(package), manifest.get("bases", {}), source, rerun)
+    package = unpacked(package, manifest.get("bases", {}), source, rerun)
     broken = broken_files(package, manifest["files"])
     for name, what in broken.items():
         report(f"{package / name}: {what}", rerun)
@@ -251,53 +251,33 @@ def read_parquet_ids(path: Path, name: str) -> tuple[list[str], list[str]]:
     return ([], []) if done.returncode else ([name], json.loads(done.stdout))
 
 
-def unpacked(package: Path) -> Path:
-    """Returns the package with real sub-folders: a mount may show the zip files that they were uploaded as."""
+def unpacked(package: Path, bases: dict, source: Path, rerun: bool) -> Path:
+    """Returns the package in real folders: a mount may show the zip files that they were uploaded as.
+
+    Each base (folder -> hash) that is not in its place comes there from the dataset whose BASE.json has that hash.
+    """
     archives = sorted(package.glob("*.zip"))
-    if not archives:
+    if not archives and all((package / base).exists() for base in bases):
         return package
-    folder = temporary_folder()
-    for file in set(package.iterdir()) - set(archives):
-        (folder / file.name).symlink_to(file)
-    for archive in archives:
-        shutil.unpack_archive(archive, folder / archive.stem)
-    return folder
-
-
-def whole(package: Path, bases: dict, source: Path, rerun: bool) -> Path:
-    """Returns the package with each base in its place: bases (folder -> hash) may be datasets of their own."""
-    apart = [base for base in bases if not (package / base).exists()]
-    if not apart:
-        return package
-    folder = temporary_folder()
+    folder = Path(tempfile.mkdtemp(prefix="podium-package-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for here, _, names in os.walk(package, followlinks=True):
         place = folder / Path(here).relative_to(package)
         place.mkdir(exist_ok=True)
-        for name in names:
-            (place / name).symlink_to(Path(here) / name)
-    for base in apart:
-        found = find_base(source, bases[base])
-        if found is None:
-            report(f"{source}: expected {base} in a dataset of its own ({bases[base][:16]}), found none", rerun)
-            continue
+        for file in {Path(here, name) for name in names} - set(archives):
+            (place / file.name).symlink_to(file)
+    for archive in archives:
+        shutil.unpack_archive(archive, folder / archive.stem)
+    for base in [each for each in bases if not (folder / each).exists()]:
+        labels = (file for place in PLACES for file in sorted(source.glob(f"{place}/BASE.json")))
+        label = next((file for file in labels if hashlib.sha256(file.read_bytes()).hexdigest() == bases[base]), None)
         (folder / base).parent.mkdir(parents=True, exist_ok=True)
-        if (found / "base").is_dir():
-            (folder / base).symlink_to(found / "base")
+        if label is None:
+            report(f"{source}: expected {base} in a dataset of its own ({bases[base][:16]}), found none", rerun)
+        elif label.with_name("base").is_dir():
+            (folder / base).symlink_to(label.with_name("base"))
         else:
-            shutil.unpack_archive(found / "base.zip", folder / base)
-    return folder
-
-
-def find_base(source: Path, digest: str) -> Path | None:
-    """Returns the folder of the dataset whose BASE.json has that hash, wherever it is mounted."""
-    files = (file for place in PLACES for file in sorted(source.glob(f"{place}/BASE.json")))
-    return next((file.parent for file in files if hashlib.sha256(file.read_bytes()).hexdigest() == digest), None)
-
-
-def temporary_folder() -> Path:
-    """Returns a new folder, which is removed at the end."""
-    folder = Path(tempfile.mkdtemp(prefix="podium-package-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            shutil.unpack_archive(label.with_name("base.zip"), folder / base)
     return folder
 
 

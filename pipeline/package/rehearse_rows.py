@@ -62,12 +62,12 @@ def rehearse_rows(package: Path, data: Path, rows: int | None, timings: dict[str
             seconds = time.monotonic() - began
             validate_submission(working / "submission.csv", made / competition.sample_submission, competition)
     problems = [line for line in log if line.startswith(("problem:", "error:"))]
-    budget = manifest["budget_seconds"]
+    budget, machine = manifest["budget_seconds"], manifest.get("machine", "t4x2")
     print(f"here: {rows} rows took {seconds:.0f} of {budget:g} s, {seconds / budget:.1%}; {len(problems)} problems")
     ladder, known = load_ladder(artifacts.stack, competition), pl.read_parquet(artifacts.parity_file)
     source = "timed by the last dress rehearsal on Kaggle" if timings else "by nominal figures, which are far from sure"
-    print(f"on package.machine {manifest['machine']}, {source}:")
-    devices = devices_of(manifest["machine"])
+    print(f"on package.machine {machine}, {source}:")
+    devices = devices_of(machine)
     print("\n".join(forecast_kernel(manifest, ladder, known, rows, budget, devices, timings).lines()), flush=True)
     if problems:
         raise PodiumError(f"the kernel met {len(problems)} problems, the first: {problems[0]}")

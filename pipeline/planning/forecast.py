@@ -147,7 +147,10 @@ def main() -> None:
     ladder = load_ladder(package.stack, competition_from_json(manifest["competition"]))
     known = pl.read_parquet(package.parity_file)
     timings = read_rehearsal(asked.timings) if asked.timings else None
-    devices, budget = devices_of(asked.hardware or manifest["machine"]), asked.budget or manifest["budget_seconds"]
+    devices, budget = (
+        devices_of(asked.hardware or manifest.get("machine", "t4x2")),
+        asked.budget or manifest["budget_seconds"],
+    )
     print("\n".join(forecast_kernel(manifest, ladder, known, asked.rows, budget, devices, timings).lines()))
 
 
