@@ -31,6 +31,7 @@ from pipeline.kinds import KINDS
 from pipeline.ledger.history import dvc_repository
 from pipeline.machines import CARDS, MACHINES
 from pipeline.members.external import check_ids, read_predictions
+from pipeline.members.extra import check_form
 from pipeline.members.start import check_network
 from pipeline.models.backbones.foresight import foreseen
 from pipeline.package.wheels import find_wheels
@@ -166,6 +167,18 @@ def _check_external(name: str, member: External, plan: Plan) -> None:
     check_ids(Path(member.file), predictions, rows, "the training rows")
 
 
+def check_extra(plan: Plan, found: Findings) -> str:
+    """Whether rows from elsewhere are here, and of the scored competition's form."""
+    for name, source in plan.params.extra.items():
+        with found.going_on():
+            its = check_form(name, source, plan.competition)
+            if not (file := Path(source.path) / its.train).is_file():
+                raise PodiumError(f"params.yaml: extra.{name}.path: {file}: no such file")
+        if not any(name in member.extra for member in plan.params.members.values()):
+            found.warnings.append(f"params.yaml: extra.{name}: no member's `extra` names it")
+    return ", ".join(plan.params.extra) or "none"
+
+
 def check_backbones(plan: Plan, found: Findings) -> str:
     """The files that backbones are made of."""
     for name, backbone in plan.params.backbones.items():
@@ -265,6 +278,7 @@ def check_package(plan: Plan, found: Findings) -> str:
 CHECKS: dict[str, Callable[[Plan, Findings], str]] = {
     "data": check_data,
     "members": check_members,
+    "extra": check_extra,
     "backbones": check_backbones,
     "folds": check_folds,
     "disk": check_disk,

@@ -18,6 +18,9 @@ from pipeline.data.rows import joined
 
 NEAR = 0.8
 """Jaccard index of word shingles from which two texts are one."""
+CANDIDATES = 0.5
+"""What MinHash looks for: at NEAR itself its bands would overlook more than half of the pairs that are just that near,
+and here one in ten thousand."""
 SHINGLE, PERMUTATIONS = 3, 128
 SHORTEST = 5
 """Words of a text below which two rows may share it by chance."""
@@ -35,7 +38,7 @@ def near_duplicates(rows: pl.DataFrame, scored: pl.DataFrame, parts: Sequence[in
             groups.setdefault(key, set()).add(part)
         for each, key in zip(found, rows.select(group_key(task)).to_series(), strict=True):
             each |= groups.get(key, set()) if key else set()
-    index = MinHashLSH(threshold=NEAR, num_perm=PERMUTATIONS)
+    index = MinHashLSH(threshold=CANDIDATES, num_perm=PERMUTATIONS)
     known: list[tuple[frozenset[str], set[int]]] = []
     places: dict[frozenset[str], int] = {}
     for row, shingles in _shingled(scored, task):

@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from scipy.stats import chisquare
 
 from pipeline.artifacts import HOLDOUT
 from pipeline.competitions.registry import load_competition
 from pipeline.competitions.task import Competition
-from pipeline.data.near_duplicates import near_duplicates
 from pipeline.errors import PodiumError
 from pipeline.ingest.prepare import read_test, read_train
 from pipeline.members.external import read_predictions
@@ -50,11 +48,13 @@ def check_form(name: str, source: ExtraRows, competition: Competition) -> Compet
     its = load_competition(source.competition, key)
     for what, own, wanted in (
         ("task", its.task, competition.task),
-        ("texts", list(its.texts), list(competition.texts)),
+        ("texts", sorted(its.texts), sorted(competition.texts)),
         ("outcome", its.outcome, competition.outcome),
     ):
         if own != wanted:
             raise PodiumError(f"params.yaml: {key}: {what}: expected {wanted}, as in the scored one, found {own}")
+    if source.confidence and competition.outcome == "numbers":
+        raise PodiumError(f"params.yaml: extra.{name}.confidence: numbers do not tell how sure they are: leave it out")
     if competition.outcome == "classes":
         its = replace(its, classes=competition.classes)
     if list(its.outputs) != list(competition.outputs):
@@ -73,6 +73,8 @@ def prepare_extra(
 
     Raises: PodiumError for the first thing that is wrong with its file, or where no row is left.
     """
+    from pipeline.data.near_duplicates import near_duplicates  # datasketch is slow to load, and make check does without
+
     its = check_form(name, source, competition)
     file = Path(source.path) / its.train
     rows = _read(file, source, its, competition)
@@ -109,6 +111,8 @@ def _read(file: Path, source: ExtraRows, its: Competition, competition: Competit
 
 def _positions(rows: pl.DataFrame, competition: Competition) -> dict[str, Any] | None:
     """Returns how often each side or option is the answer, and how likely so uneven a table is by chance."""
+    from scipy.stats import chisquare  # slow to load
+
     task = competition.kind
     if "label" not in rows.columns or not (task.options or task.decisive or competition.task == "preference"):
         return None

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from clones import edit, ran, sh, small_clone
 
+from pipeline.data.demo import generate, write
+
 SCRATCH = {"source": "scratch", "architecture": "deberta-v3", "vocabulary": 400, "hidden": 32, "layers": 1, "heads": 2}
 SMALL = {
     "kind": "encoder",
@@ -23,7 +25,9 @@ SMALL = {
 def test_the_graph_knows_who_learns_from_whom(tmp_path: Path) -> None:
     clone = small_clone(tmp_path / "podium")
     edit(clone, "backbones", "bert", value=SCRATCH)
-    edit(clone, "students", value={"small": SMALL})
+    write(generate(40, 5, 2), clone / "external" / "more")
+    edit(clone, "extra", value={"more": {"path": "external/more", "competition": "lmsys", "labels": "none"}})
+    edit(clone, "students", value={"small": SMALL | {"extra": ["more"]}})
     built = ran(sh("dvc repro", clone))
     lessons = {f"teach@small-{member}-{fold}" for member in ("words", "shape") for fold in (0, 1)}
     assert built >= lessons | {"distil@small-0", "distil@small-1", "package", "report"}
@@ -31,6 +35,7 @@ def test_the_graph_knows_who_learns_from_whom(tmp_path: Path) -> None:
     assert not list((clone / "artifacts/package").rglob("lessons"))
     receipt = json.loads((clone / "artifacts/receipts/small-fold1.json").read_text())
     assert receipt["teachers"]["words"]["fold"] == 1
+    assert 0 < receipt["extra"]["more"]["rows"] <= 40
     assert ran(sh("dvc repro", clone)) == set()
 
     edit(clone, "members", "shape", "boosting", "max_trees", value=50)  # no teacher

@@ -96,3 +96,53 @@ def test_prune_takes_the_lessons_of_former_students(tmp_path: Any) -> None:
     assert sorted(str(each.relative_to(tmp_path / "lessons")) for each in found) == [
         "old/fold0/words", "small/fold0/gone", "small/fold4/words",
     ]  # fmt: skip
+
+
+SOURCE = {"path": "external/more", "competition": "lmsys"}
+
+
+def with_extra(source: dict[str, Any], students: dict[str, Any], **members: Any) -> Params:
+    given = SHIPPED | {
+        "members": SHIPPED["members"] | members,
+        "students": students,
+        "extra": {"more": SOURCE | source},
+    }
+    return validated(Params, given, "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (
+            lambda: with_extra({}, {}, mine=ENCODER | {"extra": ["moer"]}),
+            'members.mine.extra: no source "moer" under extra (did you mean "more"?)',
+        ),
+        (
+            lambda: with_extra({"labels": "none"}, {}, mine=ENCODER | {"extra": ["more"]}),
+            "members.mine.extra: more has no labels: only a student learns it, from its teachers' answers",
+        ),
+        (
+            lambda: with_extra({"labels": "soft"}, {}, mine=SHIPPED["members"]["words"] | {"extra": ["more"]}),
+            "members.mine.extra: more has labels: soft; a tabular member learns given ones alone",
+        ),
+        (
+            lambda: with_extra({}, {}, mine=MATE | {"extra": ["more"]}),
+            "extra: a file of predictions learns nothing: leave it out",
+        ),
+        (
+            lambda: with_extra(
+                {},
+                {"small": small("mate", extra=["more"])},
+                mate=MATE | {"fold_files": [f"external/{fold}.csv" for fold in range(3)]},
+            ),
+            "students.small.extra: its teacher mate is a file, which knows no row of more",
+        ),
+        (lambda: with_extra({"confidence": 0.1}, {}), "confidence is of what teachers say: leave it out unless labels"),
+        (lambda: with_extra({"weight": 0.0}, {}), "extra.more.weight: input should be greater than 0"),
+        (lambda: with_extra({"path": "data/more"}, {}), "extra.more.path: expected a file under external/"),
+    ],
+)
+def test_rows_that_cannot_be_learned_are_one_line(given: Any, expected: str) -> None:
+    with pytest.raises(PodiumError) as caught:
+        given()
+    assert expected in str(caught.value) and "\n" not in str(caught.value)
