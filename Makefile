@@ -60,6 +60,9 @@ try: setup ## one fold of MEMBER=name on ROWS=1000 rows, by params.yaml as it is
 rate: setup ## one fold of MEMBER=name at a ladder of learning rates, on ROWS=1000 rows: a table, a picture, a suggestion
 	@$(RUN) python -u -m stages.rate --member "$(MEMBER)" $(if $(FOLD),--fold "$(FOLD)") $(if $(ROWS),--rows "$(ROWS)") $(if $(RATES),--rates "$(RATES)")
 
+average: setup ## the fold models of MEMBER=name averaged into one: its loss on the holdout beside theirs
+	@$(RUN) python -u -m stages.average --member "$(MEMBER)"
+
 tries: setup ## what was tried so far, with the settings that were changed
 	@$(RUN) python -m stages.try_member --show
 
