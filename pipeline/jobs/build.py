@@ -6,6 +6,7 @@ runs under DVC in a process of its own (pipeline.jobs.work), so its result stand
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 from pipeline.config import Params
 from pipeline.jobs.graph import Graph, graph_of, perhaps_stale, side_by_side
-from pipeline.jobs.places import local_ray, run_stage
+from pipeline.jobs.places import CARDS, CHOSEN, local_ray, run_stage
 from pipeline.jobs.show import Run, Show, shown
 from pipeline.ledger.history import dvc_repository
 from pipeline.settings.finetuning import NetworkSettings
@@ -84,8 +85,19 @@ class Build:
 
         self.placed[name] = self.placed.get(name, 0) + 1
         task = ray.remote(num_returns="streaming", num_cpus=1, num_gpus=self.cards_for(name), max_retries=0)(run_stage)
-        self.running[task.remote(name, str(Path.cwd()), self.params.threads)] = name
+        self.running[task.remote(name, str(Path.cwd()), self.environment(name))] = name
         self.show.runs[name] = Run()
+
+    def environment(self, name: str) -> dict[str, str | None]:
+        """Returns what the process of a stage is told; None is a variable that is not set.
+
+        Libraries that hear nothing of threads would take all cores, or what Ray sets. A stage that needs no card for
+        itself sees those that it would see without Ray.
+        """
+        threads = dict.fromkeys(
+            ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "POLARS_MAX_THREADS"), str(self.params.threads)
+        )
+        return threads | {CARDS: CHOSEN if self.cards_for(name) else os.environ.get(CARDS)}
 
     def cards_for(self, name: str) -> int:
         """Returns 1 for a stage that trains a network on a machine with cards, else 0."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import platform
@@ -12,11 +13,11 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import psutil
 
 from pipeline.errors import UNDER_REPRO
+from pipeline.jobs.work import END
 
 OBJECT_STORE = 80 * 2**20
 """Bytes for what tasks say, which is lines of text; Ray takes no less."""
@@ -28,25 +29,38 @@ QUIET = {
 }
 
 
-def run_stage(name: str, folder: str, threads: int) -> Iterator[str | int]:
+CARDS, CHOSEN = "CUDA_VISIBLE_DEVICES", "as Ray gives"
+worker: subprocess.Popen[str] | None = None
+"""In a Ray worker: the process that runs stages, one after the other; DVC takes a second to load."""
+
+
+def run_stage(name: str, folder: str, environment: dict[str, str | None]) -> Iterator[str | int]:
     """Yields this machine's name, what the stage `name` prints in the clone `folder`, line by line, and its exit code.
 
-    It runs in a Ray worker, which may have no pipeline to import.
+    It runs in a Ray worker.
     """
-    environment = dict(os.environ)
-    environment["PATH"] = f"{os.path.dirname(sys.executable)}{os.pathsep}{environment['PATH']}"
-    # Libraries that are not told otherwise take all cores, or what Ray has set.
-    environment |= dict.fromkeys(("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "POLARS_MAX_THREADS"), str(threads))
-    command = [sys.executable, "-u", "-m", "pipeline.jobs.work", name]
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with subprocess.Popen(
-        command, cwd=folder, env=environment, text=True, errors="backslashreplace", start_new_session=True, **pipes
-    ) as process:
-        assert process.stdout
-        yield platform.node()
-        for line in process.stdout:
-            yield line.rstrip("\n")
-        yield process.wait()
+    global worker
+    if worker is None or worker.poll() is not None:
+        paths = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
+        command, pipe = [sys.executable, "-u", "-m", "pipeline.jobs.work"], subprocess.PIPE
+        worker = subprocess.Popen(
+            command, cwd=folder, env=os.environ | {"PATH": paths}, text=True, errors="backslashreplace",
+            start_new_session=True, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    assert worker.stdin and worker.stdout
+    if environment.get(CARDS) == CHOSEN:
+        environment = environment | {CARDS: os.environ[CARDS]}
+    worker.stdin.write(json.dumps({"stage": name, "environment": environment}) + "\n")
+    worker.stdin.flush()
+    yield platform.node()
+    for line in worker.stdout:
+        text, ended, code = line.rstrip("\n").partition(END)
+        if text or not ended:
+            yield text
+        if ended:
+            yield int(code)
+            return
+    yield worker.wait()
 
 
 @contextmanager
