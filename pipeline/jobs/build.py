@@ -21,6 +21,7 @@ from pipeline.settings.finetuning import NetworkSettings
 
 PLACED = 3
 """So often a stage is placed whose place dies under it."""
+THREADS = ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "POLARS_MAX_THREADS")
 TRAINS = ("pretrain", "finetune", "refit")
 """Stages that need a card where there is one, if what they train is a network."""
 

@@ -2,8 +2,8 @@
 
 python -u -m pipeline.jobs.work        # pipeline.jobs.places holds both ends
 
-A line of stdin asks for a stage: its name, and its environment, in JSON. On stdout comes what the stage prints, then END
-and its exit code. When stdin ends, the process is killed, and with it the stage.
+A line of stdin asks for a stage: its name, and its environment, in JSON. On stdout comes what the stage prints, then
+END and its exit code. When stdin ends, the process is killed, and with it the stage.
 """
 
 from __future__ import annotations
