@@ -3,7 +3,8 @@
 python -m pipeline.repro                         # the settings as they are
 python -m pipeline.repro cpu path/to/data 1 4    # PRESET, DATA, REFIT and JOBS of `make repro`; see pipeline/preset.py
 
-With more than one job, pipeline.jobs runs what is stale side by side first, and DVC then finds it done.
+With more than one job, or a cluster at RAY_ADDRESS, pipeline.jobs runs what is stale side by side first, and DVC then
+finds it done.
 """
 
 from __future__ import annotations
@@ -127,7 +128,8 @@ def build(preset: str = "", data: str = "", refit: str = "", jobs: str = "1") ->
         if preset or data or refit:
             apply_preset(preset, data, refit_flag(refit))
         run_check()
-        if (places := jobs_of(jobs)) > 1 and (code := run_side_by_side(places)):
+        places = jobs_of(jobs)
+        if (places > 1 or os.environ.get("RAY_ADDRESS")) and (code := run_side_by_side(places)):
             return code
         return run_dvc()
 

@@ -94,11 +94,15 @@ def host_memory() -> int:
     return min(limits)
 
 
+def place_memory(params: Params, facts: Mapping[str, Mapping[str, Any]]) -> float:
+    """Returns about how many bytes of memory a stage takes, a network's weights included where there is no GPU."""
+    if memory()[0] == "GPU":
+        return PLACE
+    networks = [member for member in params.members.values() if isinstance(member, NetworkSettings)]
+    return PLACE + max((memory_needed(member, facts.get(member.backbone, {})) for member in networks), default=0.0)
+
+
 def places(params: Params, facts: Mapping[str, Mapping[str, Any]]) -> int:
     """Returns how many stages this machine feeds at a time: each has `threads` cores and its memory to itself."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    each = PLACE
-    if memory()[0] != "GPU":
-        networks = [member for member in params.members.values() if isinstance(member, NetworkSettings)]
-        each += max((memory_needed(member, facts.get(member.backbone, {})) for member in networks), default=0.0)
-    return max(1, min(cores // params.threads, int(host_memory() // each)))
+    return max(1, min(cores // params.threads, int(host_memory() // place_memory(params, facts))))
