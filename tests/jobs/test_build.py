@@ -54,7 +54,15 @@ with stage(name):
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose stages are small; two of them can only end while the other one runs."""
     target = tmp_path_factory.mktemp("jobs")
-    for name in ("pipeline", ".dvc/config", ".dvcignore", ".gitignore", "params.yaml", "requirements.lock"):
+    for name in (
+        "pipeline",
+        ".dvc/config",
+        ".dvc/.gitignore",
+        ".dvcignore",
+        ".gitignore",
+        "params.yaml",
+        "requirements.lock",
+    ):
         (target / name).parent.mkdir(exist_ok=True)
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, target / name)
     (target / ".venv").symlink_to(ROOT / ".venv")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -76,7 +77,15 @@ COMMIT = "git add -A && git -c user.name=x -c user.email=x@x commit -qm one"
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A committed project of small stages with a folder as DVC's remote; the working directory is there."""
     target = tmp_path / "head"
-    for name in ("pipeline", ".dvc/config", ".dvcignore", ".gitignore", "params.yaml", "requirements.lock"):
+    for name in (
+        "pipeline",
+        ".dvc/config",
+        ".dvc/.gitignore",
+        ".dvcignore",
+        ".gitignore",
+        "params.yaml",
+        "requirements.lock",
+    ):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, target / name)
     (target / "dvc.yaml").write_text(DVC_YAML)
@@ -118,7 +127,7 @@ def test_what_is_not_committed_is_refused_but_for_what_a_build_writes(project: P
 @pytest.mark.parametrize("address", ["ray://10.0.0.1:10001", "somewhere", "host:port"])
 def test_an_address_that_is_none_is_one_line(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address)
-    with pytest.raises(PodiumError, match="^RAY_ADDRESS: expected host:port .*, found"), cluster("", load_params()):
+    with pytest.raises(PodiumError, match=r"^RAY_ADDRESS: expected host:port .*, found"), cluster("", load_params()):
         pass
 
 
@@ -192,7 +201,7 @@ def test_a_worker_and_the_driver_are_killed_and_nothing_runs_twice(project: Path
     began = [line for line in out.splitlines() if line.startswith("finetune") and "begins at" in line]
     assert any(line.endswith("in other") and "begins at 0 " not in line for line in began), began
     for file in (project / "out").rglob("*"):
-        assert file.is_dir() or file.read_text() == '{"file": "%s"}' % file.relative_to(project)
+        assert file.is_dir() or json.loads(file.read_text()) == {"file": str(file.relative_to(project))}
     assert (project / "metrics" / "a.json").is_file()
     (other / "stage.py").write_text("")
     (project / "out" / "demo").unlink()
