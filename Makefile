@@ -24,6 +24,7 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  PRESET=cpu DATA=folder       with repro: lay pipeline/presets/cpu.yaml over params.yaml and read that folder"
 	@echo "  ARGS=--dry-run               with download, publish, submit, sync-lb: say what would be sent, contact nobody"
+	@echo "  JOBS=4                       with repro: that many stages at a time; default: cores by params.yaml's threads"
 	@echo "  REFIT=1                      with repro: add one model per member that is trained on every row, holdout included"
 
 setup: $(VENV)/ready ## create .venv with the locked packages (done by the other targets too)
@@ -44,7 +45,7 @@ $(VENV)/ready: $(VENV)/torch requirements.lock
 
 repro: setup ## run every stale stage, from raw data to the rehearsed kernel and the report
 	@# It looks at the whole plan first; a mistake in params.yaml is one line there, and DVC would show its own.
-	@$(RUN) python -m pipeline.repro "$(PRESET)" "$(DATA)" "$(REFIT)"
+	@$(RUN) python -m pipeline.repro "$(PRESET)" "$(DATA)" "$(REFIT)" "$(JOBS)"
 	@echo "open reports/index.html"
 
 check: setup ## look at the whole plan before anything is trained: files, members, folds, disk, memory
