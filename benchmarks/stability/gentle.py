@@ -5,7 +5,7 @@ python -m benchmarks.stability.gentle --minutes 9     # as many seeds as begin i
 
 The texts and the small encoder without any pretraining (2 layers of 64 units) are those of `unbalanced`: 3 positives in
 10, 1,000 rows, three epochs of 16 rows per step, no warmup, a random start. Only order, dropout and fresh weights
-change with the seed. A run has failed where it is no better on 1,000 other rows than the constant predictor. Cost is
+change with the seed. A run has failed where it has not learned, as `unbalanced` counts it, on 3,000 other rows. Cost is
 steps of the optimiser, those of plain being 1. The rate was fixed beforehand with two other seeds (1001, 1002): plain
 failed in none of one at 1e-2, in one of two at 2e-2, in both at 4e-2.
 """
@@ -24,12 +24,11 @@ import torch
 
 from benchmarks.result import command_line, markdown, write
 from benchmarks.stability.protocol import SEEDS
-from benchmarks.stability.unbalanced import Size, build_base, run
+from benchmarks.stability.unbalanced import Texts, build_base, run
 from pipeline.stage import stage
 
-SIZE = Size(0.3, 1_000)
+TEXTS = Texts("30 % positive", (0.7, 0.3), 1_000)
 RATE = 2.0e-2
-HELD = 1_000
 PLAIN: dict[str, Any] = {
     "epochs": 3,
     "schedule": {"rate": RATE, "warmup": 0.0},
@@ -61,7 +60,7 @@ def main() -> None:
                 break
             for name, (changed, attempts) in WAYS.items():
                 with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                    found = run(SIZE, seed, attempts, False, Path(folder), PLAIN | changed, HELD)
+                    found = run(TEXTS, RATE, seed, attempts, False, Path(folder), PLAIN | changed)
                 runs.append({"way": name, "seed": seed} | found)
                 print(seed, name, f"{found['loss']:.4f}", f"{found['prior']:.4f}", found["steps"], flush=True)
     single = np.mean([each["steps"] for each in runs if each["way"] == "plain"])
@@ -69,7 +68,7 @@ def main() -> None:
     for name in WAYS:
         own = [each for each in runs if each["way"] == name]
         losses = np.array([each["loss"] for each in own])
-        failed = sum(each["loss"] >= each["prior"] for each in own)
+        failed = sum(not each["learned"] for each in own)
         cost = np.mean([each["steps"] for each in own]) / single
         figures = f"{losses.mean():.3f}", f"{losses.std(ddof=1):.3f}", f"{np.median(losses):.3f}", f"{cost:.2f}"
         lines.append([name, len(own), failed, *figures])

@@ -21,10 +21,10 @@ import numpy as np
 
 from pipeline.artifacts import Artifacts
 from pipeline.config import Params
-from pipeline.data.folds import split_rows
+from pipeline.data.folds import Split, split_rows
 from pipeline.errors import PodiumError, nearest
 from pipeline.files import write_json, write_text
-from pipeline.members.context import read_start
+from pipeline.members.context import Start, read_start
 from pipeline.members.fold import Look, quick_look
 from pipeline.members.start import resolve
 
@@ -55,12 +55,10 @@ class Try:
     """Settings that differ from the committed params.yaml."""
 
 
-def look_at(name: str, fold: int, rows: int, params: Params, artifacts: Artifacts) -> tuple[Look, int]:
-    """Trains fold `fold` of a member on `rows` rows by the settings as they are now, and keeps no model.
+def opened(name: str, fold: int, params: Params, artifacts: Artifacts) -> tuple[Split, Start]:
+    """Returns the rows of fold `fold` of a member, and what decides its training by the settings as they are now.
 
-    Returns what was found, and how many rows the whole fold model would learn from.
-
-    Raises: PodiumError for an unknown member or fold, and what training itself raises.
+    Raises: PodiumError for an unknown member or fold.
     """
     check_member(name, params)
     if fold not in params.folds.ids:
@@ -69,8 +67,18 @@ def look_at(name: str, fold: int, rows: int, params: Params, artifacts: Artifact
         file = Path(folder) / "start.json"
         write_json(file, resolve(name, params, artifacts.competition(), artifacts))
         start = read_start(file)
-    split = split_rows(artifacts.train().collect(), artifacts.folds(), fold)
-    return quick_look(split, start, rows, artifacts), len(split.train)
+    return split_rows(artifacts.train().collect(), artifacts.folds(), fold), start
+
+
+def look_at(name: str, fold: int, rows: int, params: Params, artifacts: Artifacts) -> tuple[Look, int]:
+    """Trains fold `fold` of a member on `rows` rows by the settings as they are now, and keeps no model.
+
+    Returns what was found, and how many rows the whole fold model would learn from.
+
+    Raises: PodiumError for an unknown member or fold, and what training itself raises.
+    """
+    split, start = opened(name, fold, params, artifacts)
+    return quick_look(split, start, fold, rows, artifacts), len(split.train)
 
 
 def check_member(name: str, params: Params) -> None:

@@ -9,6 +9,7 @@ from pipeline.section import Limits, Prepared, section
 from pipeline.settings.auxiliary import Auxiliary
 from pipeline.settings.member import MemberSettings
 from pipeline.settings.optimisation import Batches, RateSchedule, Seeds, with_rate
+from pipeline.settings.teachers import Teachers
 from pipeline.settings.techniques import (
     Awp,
     Deni,
@@ -164,6 +165,8 @@ class NetworkSettings(MemberSettings):
     inference: Inference = Inference()
     auxiliary: Auxiliary | None = None
     """Tasks of other competitions, learned beside the member's own."""
+    teachers: Teachers | None = None
+    """Members whose answers it learns, of an entry of `students` alone."""
     recipe: str | None = None
     """A name in pipeline/settings/recipes/, with a size where it has some (`qwen3/8b`): its settings hold where this
     member gives none of its own."""
@@ -171,6 +174,10 @@ class NetworkSettings(MemberSettings):
     def __post_init__(self) -> None:
         if not self.training.epochs and self.head != "tokens":
             raise ValueError("training.epochs: only head tokens answers without training")
+        if not self.training.epochs and self.teachers:
+            raise ValueError("training.epochs: with 0 nothing is learned from teachers")
+        if self.teachers and self.teachers.cosine and self.training.swap:
+            raise ValueError("teachers.cosine compares states of rows as they stand: leave out training.swap")
         if self.head == "equivariant" and self.input == "joint":
             raise ValueError("head equivariant needs input siamese; with input joint use training.swap, inference.swap")
         if self.head == "equivariant" and (self.training.swap or self.inference.swap):

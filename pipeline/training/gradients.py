@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pipeline.errors import PodiumError, ran_out
 from pipeline.settings.finetuning import Training
 from pipeline.settings.techniques import Awp, Fgm
+from pipeline.training.clock import timed
 from pipeline.training.device import Device
 from pipeline.training.objectives.objective import Batch, Loss, Objective
 from pipeline.training.techniques.adversarial import attackable, attacked, awp_shift, table, table_shift, words_shift
@@ -54,7 +55,8 @@ class Learner:
 
 def gradients(learner: Learner, rows: list[np.ndarray], step: int, progress: float) -> Shown:
     """Accumulates the gradients of one step, `progress` (0 to 1) through the run, in the network's parameters."""
-    batches = [learner.objective.batch(each, step) for each in rows]
+    with timed("data"):
+        batches = [learner.objective.batch(each, step) for each in rows]
     units = max(1, sum(batch.units for batch in batches))
     total = torch.zeros(2, device=batches[0].targets.device)
     logits, noise = [], Noise(learner.device.name)
@@ -89,8 +91,10 @@ def _backward(learner: Learner, batch: Batch, units: int, fgm: Fgm | None) -> Lo
     """Accumulates the gradients of one batch: its own, those under the attack on its words, or both."""
     scaled = learner.scaler.scale
     if fgm is None:
-        loss = _loss(learner, batch)
-        scaled(loss.minimised / units).backward()
+        with timed("forward"):
+            loss = _loss(learner, batch)
+        with timed("backward"):
+            scaled(loss.minimised / units).backward()
         return loss
     noise = Noise(learner.device.name)
     with caught(learner.network) as words:
@@ -161,7 +165,7 @@ def _once_more(
     settings: Technique,
 ) -> Tensor | None:
     """Computes all batches again at shifted weights, with the same dropout: gradients that replace or join those."""
-    with attacked(weights, shift, settings) as size:
+    with timed("attacks"), attacked(weights, shift, settings) as size:
         if size is None:
             return None
         if not settings.clean:

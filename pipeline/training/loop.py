@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pipeline.errors import DivergedError
 from pipeline.settings.finetuning import Training
 from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.clock import timed
 from pipeline.training.device import Device
 from pipeline.training.gradients import Learner, fetched, gradients, within_memory
 from pipeline.training.guard import alarm, seen
@@ -79,7 +80,7 @@ def fit(run: TrainingRun) -> Trained:
 
     Raises: PodiumError where memory runs out, DivergedError where the loss is not finite and no guard watches.
     """
-    with within_memory(run.label, run.settings):
+    with within_memory(run.label, run.settings), timed("run"):
         return _fit(run)
 
 
@@ -125,8 +126,10 @@ def _fit(run: TrainingRun) -> Trained:
         # A step that an fp16 overflow cost does not move the schedule (it shortens it by one step at the end).
         rate = rate_of(number - record.skipped)
         watched = (bottom, head) if run.prior is not None else ()
-        stepped = step(optimizer, scaler, weights.values(), rate, settings.clip, watched)
-        losses, logits, attack, lost, scale, norms = fetched([*shown, *stepped])  # the one wait for a GPU
+        with timed("optimiser"):
+            stepped = step(optimizer, scaler, weights.values(), rate, settings.clip, watched)
+        with timed("waiting"):
+            losses, logits, attack, lost, scale, norms = fetched([*shown, *stepped])  # the one wait for a GPU
         assert losses is not None
         overflow = lost is not None and bool(lost.sum() > 0)
         if not np.isfinite(losses[0]):  # the weights have taken the step, but nobody reads them
@@ -156,7 +159,8 @@ def _fit(run: TrainingRun) -> Trained:
             if record.stopped:
                 break
         if run.evaluate and ((own[number] and counts[number] % every == 0) or number + 1 == total):
-            state.judge(number + 1, run.evaluate, network)
+            with timed("evaluation"):
+                state.judge(number + 1, run.evaluate, network)
         if run.checkpoint.due() and number + 1 < total:
             state.save(run.checkpoint, run.part, number + 1)
     if not record.stopped:
