@@ -31,6 +31,7 @@ from pipeline.kinds import KINDS
 from pipeline.ledger.history import dvc_repository
 from pipeline.machines import CARDS, MACHINES
 from pipeline.members.external import check_ids, read_predictions
+from pipeline.members.extra import check_form
 from pipeline.members.start import check_network
 from pipeline.models.backbones.foresight import foreseen
 from pipeline.package.wheels import find_wheels
@@ -118,13 +119,33 @@ def check_members(plan: Plan, found: Findings) -> str:
                     raise PodiumError(f"params.yaml: members.{name}.{key}: {file}: no such file")
             if isinstance(member, NetworkSettings):
                 check_network(name, member, plan.competition, plan.facts.get(member.backbone, {}))
+                _check_widths(name, member, plan)
             if isinstance(member, External):
                 _check_external(name, member, plan)
+    if plan.params.refit and plan.params.students:
+        found.warnings.append(
+            f"params.yaml: refit: {', '.join(plan.params.students)}: students are not trained on every row; their fold "
+            "models answer alone"
+        )
     if not any(KINDS[member.kind].knows_every_row for member in plan.params.members.values()):
         found.warnings.append(
             "params.yaml: members: all are of kind external, and know no row of a hidden test file: it gets the prior"
         )
     return ", ".join(plan.params.members)
+
+
+def _check_widths(name: str, member: NetworkSettings, plan: Plan) -> None:
+    """Raises PodiumError where a student's pooled states cannot be compared with a teacher's."""
+    if not member.teachers or not member.teachers.cosine:
+        return
+    width = plan.facts.get(member.backbone, {}).get("hidden")
+    for teacher in member.teachers.members:
+        its = plan.facts.get(plan.params.members[teacher].backbone, {}).get("hidden")
+        if None not in (width, its) and its != width:
+            raise PodiumError(
+                f"params.yaml: students.{name}.teachers.cosine: its pooled states have {width} numbers, those of "
+                f"{teacher} {its}: leave cosine out"
+            )
 
 
 def _check_external(name: str, member: External, plan: Plan) -> None:
@@ -144,6 +165,18 @@ def _check_external(name: str, member: External, plan: Plan) -> None:
     else:
         rows = ids_of(plan.data / competition.train, competition).to_frame()
     check_ids(Path(member.file), predictions, rows, "the training rows")
+
+
+def check_extra(plan: Plan, found: Findings) -> str:
+    """Whether rows from elsewhere are here, and of the scored competition's form."""
+    for name, source in plan.params.extra.items():
+        with found.going_on():
+            its = check_form(name, source, plan.competition)
+            if not (file := Path(source.path) / its.train).is_file():
+                raise PodiumError(f"params.yaml: extra.{name}.path: {file}: no such file")
+        if not any(name in member.extra for member in plan.params.members.values()):
+            found.warnings.append(f"params.yaml: extra.{name}: no member's `extra` names it")
+    return ", ".join(plan.params.extra) or "none"
 
 
 def check_backbones(plan: Plan, found: Findings) -> str:
@@ -245,6 +278,7 @@ def check_package(plan: Plan, found: Findings) -> str:
 CHECKS: dict[str, Callable[[Plan, Findings], str]] = {
     "data": check_data,
     "members": check_members,
+    "extra": check_extra,
     "backbones": check_backbones,
     "folds": check_folds,
     "disk": check_disk,

@@ -21,6 +21,7 @@ from pipeline.members.context import Run, Start
 from pipeline.models.backbones.tokenizer import load_tokenizer
 from pipeline.settings.finetuning import NetworkSettings
 from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.clock import timed
 from pipeline.training.device import Device, training_device
 from pipeline.training.objectives.multitask import Interleaved, scored_part
 from pipeline.training.objectives.supervised import Supervised
@@ -79,7 +80,7 @@ def train_network(
     """
     training = run.settings.training
     learned, inner = inner_slice(split.train, training.inner, training.seeds.order, run.competition)
-    objective = _learned(learned, run)
+    objective = _with_beside(_learned(learned, run), learned, split, run)
     mixed = _interleaved(objective, split, run) if split.auxiliary else None
     judge = _objective(inner, run, False, 0.0) if len(inner) else None
     if training.inner and judge is None:
@@ -168,6 +169,41 @@ def _learned(rows: pl.DataFrame, run: OpenRun) -> Supervised:
     return objective
 
 
+def _with_beside(own: Supervised, rows: pl.DataFrame, split: Split, run: OpenRun) -> Supervised:
+    """Returns `own`, which is of `rows`, with the fold model's rows from elsewhere, and with what its teachers say."""
+    extra, lessons, both = split.extra, split.lessons, run.settings.training.swap and run.competition.kind.mirror
+
+    def in_both_orders(values: np.ndarray) -> np.ndarray:
+        return np.concatenate([values, run.competition.mirrored(values)]) if both else values
+
+    if extra is not None and len(extra.rows):
+        more = _objective(
+            extra.rows.with_columns(label=pl.Series(extra.labels)), run, run.settings.training.swap, own.smoothing
+        )
+        parts = own.encoded, more.encoded
+        encoded = Encoded(
+            [ids for part in parts for ids in part.ids],
+            own.encoded.views,
+            own.encoded.truncation,
+            np.concatenate([part.cut for part in parts]),
+        )
+        weights = np.tile(extra.weights, 2 if both else 1)
+        own = replace(
+            own,
+            encoded=encoded,
+            labels=np.concatenate([own.labels, more.labels]),
+            statistic=np.concatenate([own.family.statistic(own.labels), in_both_orders(extra.statistic)]),
+            weights=np.concatenate([np.ones(len(own.labels)), weights]),
+        )
+    if lessons is not None:
+        learned = [rows["id"], *([] if extra is None else [extra.rows["id"]])]
+        places = [lessons.of(each) for each in learned]
+        answers = np.concatenate([in_both_orders(lessons.answers[each]) for each in places])
+        states = None if lessons.states is None else lessons.states[np.concatenate(places)]
+        own = replace(own, lessons=replace(lessons, answers=answers, states=states), teachers=run.settings.teachers)
+    return own
+
+
 def _objective(rows: pl.DataFrame, run: OpenRun, both_orders: bool, smoothing: float) -> Supervised:
     settings, competition, batches = run.settings, run.competition, run.settings.training.batches
     labels, asked, mirror = rows["label"].to_numpy(), [rows], competition.kind.mirror
@@ -177,7 +213,8 @@ def _objective(rows: pl.DataFrame, run: OpenRun, both_orders: bool, smoothing: f
         asked.append(swapped(rows, competition.kind))
         # Other answers than classes belong to symmetric pairs: they stay.
         labels = np.concatenate([labels, np.array(mirror)[labels] if labels.ndim == 1 else labels])
-    parts = [encoded_rows(each, settings, run.tokenizer, competition, run.token_cache) for each in asked]
+    with timed("tokenising"):
+        parts = [encoded_rows(each, settings, run.tokenizer, competition, run.token_cache) for each in asked]
     cut = np.concatenate([part.cut for part in parts])
     encoded = Encoded([ids for part in parts for ids in part.ids], parts[0].views, parts[0].truncation, cut)
     return Supervised(

@@ -82,10 +82,11 @@ def build_prepared(root: Path) -> None:
         folds.main()
         for name in params.backbones:
             backbone.main(name)
-            start.main(None, name)
+        start.start_pretrain(params, artifacts)
+        for name in params.backbones:
             pretrain.main(name)
+        start.start(params, artifacts)
         for member in params.members:
-            start.main(member, None)
             for fold in params.folds.ids:
                 finetune.main(member, fold, None)
         for file in (artifacts.root / "receipts").glob("*.json"):
