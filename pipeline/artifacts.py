@@ -60,6 +60,7 @@ class Artifacts:
     truth_file = _Below("competition/truth.parquet")
     """True probabilities of the training rows, where the data was generated."""
     folds_file = _Below("folds.parquet")
+    extra_folder = _Below("extra")
     oof_file = _Below("oof/oof.parquet")
     holdout_file = _Below("oof/holdout.parquet")
     tokens = _Below("tokens")
@@ -88,6 +89,10 @@ class Artifacts:
         A label is a class index, or one number per output, NaN where it is not known; of `ordered` it is the score.
         """
         return pl.scan_parquet(self.train_file, glob=False)
+
+    def test(self) -> pl.DataFrame:
+        """Returns the rows of the test file: id and the text fields."""
+        return pl.read_parquet(self.test_file)
 
     def folds(self) -> pl.DataFrame:
         """Returns id and fold (-1 is the holdout) of every training row, in the order of `train()`.
@@ -171,6 +176,14 @@ class Artifacts:
     def holdout_part(self, member: str, fold: int) -> Path:
         return self.root / "oof" / member / f"holdout{fold}.parquet"
 
+    def extra(self, source: str) -> Path:
+        """Rows from elsewhere: id, label or one Float64 column per output, the fields, and `apart`, a list of folds."""
+        return self.extra_folder / f"{source}.parquet"
+
+    def lessons(self, student: str, fold: int) -> Path:
+        """The folder of what each member's fold model tells a student's, of the rows that both learn from."""
+        return self.root / "lessons" / student / f"fold{fold}"
+
     def refit(self, member: str) -> Path:
         return self.root / "refit" / member
 
@@ -181,17 +194,24 @@ class Artifacts:
         """What a refitted model says of some rows, for the parity check."""
         return self.refit(member) / "parity.parquet"
 
-    def strays(self, members: set[str], folds: set[int], backbones: set[str]) -> list[Path]:
-        """Returns the files and folders of members, folds or backbones other than these, and what may go anyway."""
+    def strays(self, members: set[str], students: set[str], folds: set[int], backbones: set[str]) -> list[Path]:
+        """Returns the files and folders of members, folds or backbones other than these, and what may go anyway.
+
+        members: all of them, `students` too.
+        """
         wanted = {self.refit(m) for m in members}
         for m in members:
             for k in folds:
                 wanted |= {self.receipt(m, k), self.model(m, k), self.oof_part(m, k), self.holdout_part(m, k)}
+        for s in students:
+            for k in folds:
+                wanted |= {self.lessons(s, k) / m for m in members - students}
         for b in backbones:
             wanted |= {self.backbone(b), self.pretrained(b)}
         found: list[Path] = []
         for pattern in (
-            *("receipts/*.json", "members/*/fold*", "oof/*/*.parquet", "refit/*", "backbones/*", "pretrained/*"),
+            *("receipts/*.json", "members/*/fold*", "oof/*/*.parquet", "lessons/*/fold*/*"),
+            *("refit/*", "backbones/*", "pretrained/*"),
             "members/*/.fold*.partial",  # left by a process that was killed
             "tokens/*",  # made again where they are wanted
         ):

@@ -29,11 +29,13 @@ from pipeline.errors import PodiumError
 from pipeline.ingest.prepare import glance, ids_of
 from pipeline.kinds import KINDS
 from pipeline.ledger.history import dvc_repository
+from pipeline.machines import CARDS, MACHINES
 from pipeline.members.external import check_ids, read_predictions
+from pipeline.members.extra import check_form
 from pipeline.members.start import check_network
 from pipeline.models.backbones.foresight import foreseen
 from pipeline.package.wheels import find_wheels
-from pipeline.resources import disk_needed, free_disk, memory, memory_needed, pretraining_memory
+from pipeline.resources import BYTES, disk_needed, free_disk, memory, memory_needed, pretraining_memory
 from pipeline.settings.backbones import NoBackbone
 from pipeline.settings.external import External
 from pipeline.settings.finetuning import NetworkSettings
@@ -117,13 +119,33 @@ def check_members(plan: Plan, found: Findings) -> str:
                     raise PodiumError(f"params.yaml: members.{name}.{key}: {file}: no such file")
             if isinstance(member, NetworkSettings):
                 check_network(name, member, plan.competition, plan.facts.get(member.backbone, {}))
+                _check_widths(name, member, plan)
             if isinstance(member, External):
                 _check_external(name, member, plan)
+    if plan.params.refit and plan.params.students:
+        found.warnings.append(
+            f"params.yaml: refit: {', '.join(plan.params.students)}: students are not trained on every row; their fold "
+            "models answer alone"
+        )
     if not any(KINDS[member.kind].knows_every_row for member in plan.params.members.values()):
         found.warnings.append(
             "params.yaml: members: all are of kind external, and know no row of a hidden test file: it gets the prior"
         )
     return ", ".join(plan.params.members)
+
+
+def _check_widths(name: str, member: NetworkSettings, plan: Plan) -> None:
+    """Raises PodiumError where a student's pooled states cannot be compared with a teacher's."""
+    if not member.teachers or not member.teachers.cosine:
+        return
+    width = plan.facts.get(member.backbone, {}).get("hidden")
+    for teacher in member.teachers.members:
+        its = plan.facts.get(plan.params.members[teacher].backbone, {}).get("hidden")
+        if None not in (width, its) and its != width:
+            raise PodiumError(
+                f"params.yaml: students.{name}.teachers.cosine: its pooled states have {width} numbers, those of "
+                f"{teacher} {its}: leave cosine out"
+            )
 
 
 def _check_external(name: str, member: External, plan: Plan) -> None:
@@ -143,6 +165,18 @@ def _check_external(name: str, member: External, plan: Plan) -> None:
     else:
         rows = ids_of(plan.data / competition.train, competition).to_frame()
     check_ids(Path(member.file), predictions, rows, "the training rows")
+
+
+def check_extra(plan: Plan, found: Findings) -> str:
+    """Whether rows from elsewhere are here, and of the scored competition's form."""
+    for name, source in plan.params.extra.items():
+        with found.going_on():
+            its = check_form(name, source, plan.competition)
+            if not (file := Path(source.path) / its.train).is_file():
+                raise PodiumError(f"params.yaml: extra.{name}.path: {file}: no such file")
+        if not any(name in member.extra for member in plan.params.members.values()):
+            found.warnings.append(f"params.yaml: extra.{name}: no member's `extra` names it")
+    return ", ".join(plan.params.extra) or "none"
 
 
 def check_backbones(plan: Plan, found: Findings) -> str:
@@ -207,6 +241,28 @@ def check_memory(plan: Plan, found: Findings) -> str:
     return f"{size / 1e9:.0f} GB ({where})"
 
 
+def check_machine(plan: Plan, found: Findings) -> str:
+    """Whether each network fits on a card of the kernel's machine, in a precision with which that computes."""
+    name = plan.params.package.machine
+    card, key = CARDS[MACHINES[name].card], "inference.precision"
+    for member, settings in plan.params.members.items():
+        if not isinstance(settings, NetworkSettings):
+            continue
+        precision, weights = settings.inference.precision, plan.facts.get(settings.backbone, {}).get("parameters", 0)
+        if (needed := weights * BYTES[precision]) > card.memory:
+            found.errors.append(
+                f"params.yaml: members.{member}.{key}: {settings.backbone} in {precision} takes {needed / 1e9:.1f} GB, "
+                f"a card of package.machine {name} has {card.memory / 1e9:.0f} GB"
+            )
+        if precision == "bf16" and not card.bf16:
+            found.warnings.append(
+                f"params.yaml: members.{member}.{key}: the cards of package.machine {name} do not compute with bf16, "
+                f"and take several times as long: set fp16"
+            )
+    count = MACHINES[name].count
+    return f"{name}: {count} x {card.memory / 1e9:.0f} GB" if count else f"{name}: no GPU"
+
+
 def check_package(plan: Plan, found: Findings) -> str:
     """The run-time limit, and the libraries that the package brings along."""
     seconds, (low, high) = plan.params.package.budget_seconds, SANE_SECONDS
@@ -222,10 +278,12 @@ def check_package(plan: Plan, found: Findings) -> str:
 CHECKS: dict[str, Callable[[Plan, Findings], str]] = {
     "data": check_data,
     "members": check_members,
+    "extra": check_extra,
     "backbones": check_backbones,
     "folds": check_folds,
     "disk": check_disk,
     "memory": check_memory,
+    "machine": check_machine,
     "package": check_package,
 }
 

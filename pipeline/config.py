@@ -6,7 +6,7 @@ python -m pipeline.config        # checks params.yaml and prints it with every d
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
@@ -14,8 +14,12 @@ from pydantic import Field
 
 from pipeline.errors import nearest
 from pipeline.kinds import KINDS
+from pipeline.machines import known_machine
 from pipeline.section import Checked, Limits, Prepared, section
 from pipeline.settings.backbones import Backbone, NoBackbone
+from pipeline.settings.encoder import Encoder
+from pipeline.settings.external import External
+from pipeline.settings.extra import ExtraRows
 from pipeline.settings.finetuning import NetworkSettings
 from pipeline.settings.member import MemberSettings
 from pipeline.settings.recipes import PRETRAINED, with_recipe
@@ -82,6 +86,8 @@ class Package:
     title: Annotated[str, Limits(min_length=6, max_length=50)]
     budget_seconds: Annotated[int, Limits(ge=60)]
     """The competition's run-time limit, from the kernel's process start."""
+    machine: Annotated[str, Checked(known_machine)] = "t4x2"
+    """Kaggle's machine for the kernel: t4x2, l4x4, l4, h100, rtx_pro_6000 or cpu; see pipeline/machines.py."""
 
 
 @section
@@ -111,6 +117,12 @@ class Params:
     backbones: dict[Annotated[str, Limits(pattern=NAME)], Annotated[Backbone, Field(discriminator="source")]]
     """By name; `none` (source: none) is the one that members without a network name."""
     members: Annotated[dict[Annotated[str, Limits(pattern=NAME)], Member], Limits(min_length=1)]
+    """By name. Once params.yaml is read, `students` are among them: a section of their own is for DVC, whose graph has
+    to know who is trained before whom."""
+    students: dict[Annotated[str, Limits(pattern=NAME)], Member] = field(default_factory=dict)
+    """Members with `teachers`, which are trained after those of `members`."""
+    extra: dict[Annotated[str, Limits(pattern=NAME)], ExtraRows] = field(default_factory=dict)
+    """Rows from elsewhere, by name; a member learns those that its own `extra` names."""
     guard: Guard = Guard()
     stack: Stack
     refit: bool = False
@@ -118,10 +130,12 @@ class Params:
     package: Package
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "members", self.members | self._checked_students())
         for name, member in self.members.items():
             unknown = sorted(set(member.folds or ()) - set(self.folds.ids))
             if unknown:
                 raise ValueError(f"members.{name}.folds: {unknown} not in folds.ids {list(self.folds.ids)}")
+            self._check_extra(name, member)
             if member.backbone not in self.backbones:
                 known = nearest(member.backbone, self.backbones)
                 raise ValueError(f'members.{name}.backbone: no backbone "{member.backbone}"{known}')
@@ -135,6 +149,70 @@ class Params:
                         f"members.{name}.recipe: {member.recipe} needs pretraining on the competition's text: "
                         f"set backbones.{member.backbone}.pretrain.epochs"
                     )
+
+    def _check_extra(self, name: str, member: Member) -> None:
+        """Raises ValueError where a member cannot learn one of the sources that it names."""
+        where = f"{'students' if name in self.students else 'members'}.{name}.extra"
+        taught = isinstance(member, NetworkSettings) and member.teachers
+        for source in member.extra:
+            if source not in self.extra:
+                raise ValueError(f'{where}: no source "{source}" under extra{nearest(source, self.extra)}')
+            labels = self.extra[source].labels
+            if labels == "none" and not taught:
+                raise ValueError(
+                    f"{where}: {source} has no labels: only a student learns it, from its teachers' answers"
+                )
+            if labels != "given" and member.kind == "tabular":
+                raise ValueError(f"{where}: {source} has labels: {labels}; a tabular member learns given ones alone")
+            for teacher in taught.members if taught else ():
+                if not KINDS[self.members[teacher].kind].knows_every_row:
+                    raise ValueError(f"{where}: its teacher {teacher} is a file, which knows no row of {source}")
+
+    def _checked_students(self) -> dict[str, Member]:
+        """Returns `students`.
+
+        Raises: ValueError for one without teachers, and for a teacher that does not exist, is itself a student, has not
+        trained a fold of the student's, or has no answers that its student may see.
+        """
+        teachers = {name: each for name, each in self.members.items() if name not in self.students}
+        for name, each in teachers.items():
+            if isinstance(each, NetworkSettings) and each.teachers:
+                raise ValueError(f"members.{name}.teachers: who learns from others is an entry of students")
+        for name, each in self.students.items():
+            if self.members.get(name, each) is not each:
+                raise ValueError(f"students.{name}: there is a member of that name")
+            if not isinstance(each, NetworkSettings) or not each.teachers:
+                raise ValueError(f"students.{name}: expected an encoder or decoder with teachers, found {each.kind}")
+            for teacher in each.teachers.members:
+                where = f"students.{name}.teachers.members"
+                if teacher not in teachers:
+                    found = "is a student" if teacher in self.students else f"is no member{nearest(teacher, teachers)}"
+                    raise ValueError(f"{where}: {teacher} {found}")
+                its = teachers[teacher]
+                lacking = [fold for fold in self.folds.ids if each.trains(fold) and not its.trains(fold)]
+                if lacking:
+                    raise ValueError(f"{where}: {teacher} does not train the folds {lacking} of {name}")
+                if isinstance(its, External) and len(its.fold_files or ()) != len(self.folds.ids):
+                    raise ValueError(
+                        f"{where}: {teacher} is external: expected members.{teacher}.fold_files, one for each of "
+                        f"folds.ids, found {len(its.fold_files or ())}; its out-of-fold answers have seen the fold"
+                    )
+                if each.teachers.cosine and not _comparable(each, its):
+                    raise ValueError(
+                        f"students.{name}.teachers.cosine: needs pooled states of the same sequences, from a network "
+                        f"of ours with the same input and kind of head, found {teacher}"
+                    )
+        return self.students
+
+
+def _comparable(student: NetworkSettings, teacher: Member) -> bool:
+    """Returns whether both networks pool the same sequences of a row."""
+    return (
+        isinstance(teacher, NetworkSettings)
+        and not (isinstance(teacher, Encoder) and teacher.network)
+        and teacher.input == student.input
+        and (teacher.head == "tokens") == (student.head == "tokens")
+    )
 
 
 def member_settings(given: dict[str, Any], source: str = "member") -> MemberSettings:

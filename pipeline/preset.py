@@ -32,7 +32,7 @@ LAST = Path("work/preset.json")
 
 OWN = "competition.yaml"
 """What `make new-competition` writes into a data folder."""
-REPLACED = ("members", "backbones")
+REPLACED = ("members", "students", "backbones")
 """Sections that a preset replaces as a whole; all others are merged key by key."""
 
 
@@ -44,7 +44,10 @@ def overlay(base: str, preset: str, data: str, refit: bool = False) -> str:
     editor = YAML()
     editor.preserve_quotes, editor.width = True, 120
     params = editor.load(base)
-    _merge(params, editor.load(preset))
+    laid = editor.load(preset)
+    if "members" in laid:
+        params["students"] = {}  # they learn from the members that are replaced
+    _merge(params, laid)
     if data:
         params["data"]["path"] = data
         if (own := Path(data) / OWN).is_file():

@@ -15,7 +15,9 @@ from pipeline.stage import stage
 
 def prune(params: Params, artifacts: Artifacts) -> None:
     """Deletes the strays in `artifacts`, then the member folders that this leaves empty."""
-    for path in artifacts.strays(set(params.members), set(params.folds.ids), set(params.backbones)):
+    for path in artifacts.strays(
+        set(params.members), set(params.students), set(params.folds.ids), set(params.backbones)
+    ):
         print(f"prune: {path}")
         if path.is_dir():
             shutil.rmtree(path)

@@ -66,7 +66,14 @@ class Prepared:
         if not isinstance(given, dict):
             return given
         # What a function returns is no longer read as JSON, where a list may become a tuple.
-        return {key: tuple(each) if isinstance(each, list) else each for key, each in self.prepare(given).items()}
+        return {key: _with_tuples(each) for key, each in self.prepare(given).items()}
+
+
+def _with_tuples(value: Any) -> Any:
+    """Returns `value` with a tuple in place of each list, however deep."""
+    if isinstance(value, Mapping):
+        return {key: _with_tuples(each) for key, each in value.items()}
+    return tuple(_with_tuples(each) for each in value) if isinstance(value, list | tuple) else value
 
 
 def from_json(kind: type[T], value: Mapping[str, Any]) -> T:

@@ -21,7 +21,7 @@ def main(member: str, fold: int, rows: int | None) -> None:
     split = split_rows(artifacts.train().collect(), artifacts.folds(), fold)
     with threadpool_limits(start.threads):
         if rows:
-            score = quick_look(split, start, rows, artifacts).score
+            score = quick_look(split, start, fold, rows, artifacts).score
             print(f"{member} fold {fold}: {score:.5f} from {min(rows, len(split.train))} rows (a quick look, not kept)")
             return
         trained = train_fold(split, start, fold, artifacts)

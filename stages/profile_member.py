@@ -9,6 +9,7 @@ from pipeline.artifacts import Artifacts
 from pipeline.config import load_params
 from pipeline.errors import PodiumError
 from pipeline.members.profile import profile_member
+from pipeline.members.tries import build_needed
 from pipeline.stage import options, stage
 
 if __name__ == "__main__":
@@ -21,8 +22,7 @@ if __name__ == "__main__":
     with stage(f"profile@{arguments.member}", keep_seconds=False):
         if arguments.rows < 1:
             raise PodiumError(f"ROWS: expected a positive number, found {arguments.rows}")
-        params, artifacts = load_params(), Artifacts()
-        if not artifacts.folds_file.is_file():
-            raise PodiumError(f"{artifacts.folds_file}: no such file; run `make try MEMBER={arguments.member}` first")
+        params = load_params()
+        build_needed(arguments.member, params)
         with threadpool_limits(params.threads):
-            print(profile_member(arguments.member, arguments.fold, arguments.rows, params, artifacts))
+            print(profile_member(arguments.member, arguments.fold, arguments.rows, params, Artifacts()))

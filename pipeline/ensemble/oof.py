@@ -13,6 +13,7 @@ import polars as pl
 
 from pipeline.artifacts import HOLDOUT, Artifacts
 from pipeline.competitions.task import Competition
+from pipeline.data.lessons import check_lesson, learned_hash
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, sha256_file
 
@@ -38,9 +39,12 @@ def collect(artifacts: Artifacts, members: list[str], folds: list[int], competit
     kept_out = rows.filter(pl.col("fold") == HOLDOUT).select("id", "label")
     models = pl.DataFrame({"model": folds}, schema={"model": pl.Int8})
     holdout = kept_out.join(models, how="cross", maintain_order="left_right").select("id", "label", "model")
+    learned = {fold: learned_hash(rows.filter(~pl.col("fold").is_in([fold, HOLDOUT]))) for fold in folds}
     for member in members:
         start = sha256_file(_existing(artifacts.start(member)))
-        receipts = {fold: _receipt(artifacts, member, fold, wanted | {"start": start}) for fold in folds}
+        receipts = {
+            fold: _receipt(artifacts, member, fold, wanted | {"start": start, "rows": learned[fold]}) for fold in folds
+        }
         own, others = [], []
         for fold, receipt in receipts.items():
             here, there = rows.filter(pl.col("fold") == fold), kept_out
@@ -67,10 +71,14 @@ def _receipt(artifacts: Artifacts, member: str, fold: int, wanted: dict[str, str
     for name, expected in wanted.items():
         found = str(receipt.get(name, "not noted"))
         if found != expected:
+            stage = "distil" if "teachers" in receipt else "finetune"
             raise PodiumError(
                 f"{file}: stale, made from other {name} ({found[:9]}, now {expected[:9]}); "
-                f"run `dvc repro -f finetune@{member}-{fold}`"
+                f"run `dvc repro -f {stage}@{member}-{fold}`"
             )
+    for teacher, lesson in receipt.get("teachers", {}).items():
+        start = sha256_file(_existing(artifacts.start(teacher)))
+        check_lesson(file, lesson, teacher, wanted | {"fold": fold, "start": start})
     return receipt
 
 

@@ -40,7 +40,8 @@ def run(package: Path, data: Path, working: Path, started: float, rerun: bool, b
     faults, problems = read_faults(os.environ.get(FAULTS_VARIABLE, ""), strict=not rerun)
     for problem in problems:
         print(f"problem: {problem}", flush=True)
-    inputs = KernelInputs(package, data, working, started, budget, rerun, broken, faults)
+    on_kaggle = not os.environ.get("PODIUM_INPUT")  # which says elsewhere what lies in /kaggle/input there
+    inputs = KernelInputs(package, data, working, started, budget, rerun, broken, faults, on_kaggle)
     if time.monotonic() >= inputs.deadline:
         print(f"a budget of {budget:g} s leaves no time for any step: the prior stays", flush=True)
         return

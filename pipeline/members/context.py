@@ -28,6 +28,17 @@ class Source:
 
 
 @dataclass(frozen=True)
+class FromElsewhere:
+    """What the rows of a source of `extra` are."""
+
+    labels: str
+    weight: float
+    confidence: float
+    data: str
+    """Hash of what the stage `extra` has made of it."""
+
+
+@dataclass(frozen=True)
 class Start:
     """Everything that decides a member's training; pipeline/members/start.py resolves it."""
 
@@ -50,6 +61,8 @@ class Start:
     """How often the guard begins a run; 0 where none watches."""
     auxiliary: Mapping[str, Source] = field(default_factory=dict)
     """By name, where its settings have auxiliary tasks."""
+    extra: Mapping[str, FromElsewhere] = field(default_factory=dict)
+    """By name, the sources that its settings name."""
 
 
 def read_start(file: Path) -> Start:

@@ -80,7 +80,7 @@ def train_network(
     """
     training = run.settings.training
     learned, inner = inner_slice(split.train, training.inner, training.seeds.order, run.competition)
-    objective = _learned(learned, run)
+    objective = _with_beside(_learned(learned, run), learned, split, run)
     mixed = _interleaved(objective, split, run) if split.auxiliary else None
     judge = _objective(inner, run, False, 0.0) if len(inner) else None
     if training.inner and judge is None:
@@ -167,6 +167,41 @@ def _learned(rows: pl.DataFrame, run: OpenRun) -> Supervised:
     )
     print(f"{run.label}: {len(objective.labels)} rows; cut to {run.settings.max_tokens} tokens: {cut}", flush=True)
     return objective
+
+
+def _with_beside(own: Supervised, rows: pl.DataFrame, split: Split, run: OpenRun) -> Supervised:
+    """Returns `own`, which is of `rows`, with the fold model's rows from elsewhere, and with what its teachers say."""
+    extra, lessons, both = split.extra, split.lessons, run.settings.training.swap and run.competition.kind.mirror
+
+    def in_both_orders(values: np.ndarray) -> np.ndarray:
+        return np.concatenate([values, run.competition.mirrored(values)]) if both else values
+
+    if extra is not None and len(extra.rows):
+        more = _objective(
+            extra.rows.with_columns(label=pl.Series(extra.labels)), run, run.settings.training.swap, own.smoothing
+        )
+        parts = own.encoded, more.encoded
+        encoded = Encoded(
+            [ids for part in parts for ids in part.ids],
+            own.encoded.views,
+            own.encoded.truncation,
+            np.concatenate([part.cut for part in parts]),
+        )
+        weights = np.tile(extra.weights, 2 if both else 1)
+        own = replace(
+            own,
+            encoded=encoded,
+            labels=np.concatenate([own.labels, more.labels]),
+            statistic=np.concatenate([own.family.statistic(own.labels), in_both_orders(extra.statistic)]),
+            weights=np.concatenate([np.ones(len(own.labels)), weights]),
+        )
+    if lessons is not None:
+        learned = [rows["id"], *([] if extra is None else [extra.rows["id"]])]
+        places = [lessons.of(each) for each in learned]
+        answers = np.concatenate([in_both_orders(lessons.answers[each]) for each in places])
+        states = None if lessons.states is None else lessons.states[np.concatenate(places)]
+        own = replace(own, lessons=replace(lessons, answers=answers, states=states), teachers=run.settings.teachers)
+    return own
 
 
 def _objective(rows: pl.DataFrame, run: OpenRun, both_orders: bool, smoothing: float) -> Supervised:

@@ -21,14 +21,18 @@ from pipeline.artifacts import Artifacts
 from pipeline.competitions.decision import PLAIN
 from pipeline.competitions.task import Competition
 from pipeline.data.folds import Split, group_keys
+from pipeline.data.lessons import learned_hash
 from pipeline.data.rows import swapped
 from pipeline.ensemble.scoring import Answers, score
-from pipeline.errors import PodiumError
+from pipeline.errors import DivergedError
 from pipeline.files import atomic_folder, remove_partials, sha256_file, write_json, write_parquet
 from pipeline.inference.predict import predict_member
 from pipeline.kinds import KINDS
 from pipeline.members.auxiliary import auxiliary_rows
 from pipeline.members.context import Run, Start
+from pipeline.members.learned import learned, said
+from pipeline.members.lessons import lessons as lessons_of
+from pipeline.models.candidates import Candidates
 from pipeline.models.saved import save_untrained
 from pipeline.training.checkpoint import Checkpoint, checkpoint
 
@@ -46,19 +50,25 @@ def train_fold(split: Split, start: Start, fold: int, artifacts: Artifacts) -> f
     """
     member, competition, kind = start.member, start.competition, KINDS[start.settings.kind]
     folder, label = artifacts.model(member, fold), f"{member} fold {fold}"
-    provenance = _provenance(member, fold, artifacts)
+    provenance = _provenance(member, fold, artifacts) | {"rows": learned_hash(split.train)}
     if not start.settings.trains(fold):
         with atomic_folder(folder) as partial:
             save_untrained(partial, start.settings)
         _write(provenance, Split(split.train, split.fold.head(0), split.holdout.head(0)), None, start, artifacts)
         return None
+    lessons, told_by = lessons_of(start, fold, split.train, artifacts)
+    if told_by:
+        provenance["teachers"] = told_by
     key = hashlib.sha256(json.dumps(provenance).encode()).hexdigest()
     with checkpoint(f"{member}-fold{fold}", key) as state:
         remove_partials(folder)
         run = Run(label, artifacts, state)
-        split = replace(split, auxiliary=auxiliary_rows(start, pl.concat([split.fold, split.holdout]), label))
+        auxiliary = auxiliary_rows(start, pl.concat([split.fold, split.holdout]), label)
+        extra = learned(start, fold, lessons, artifacts)
+        split = replace(split, auxiliary=auxiliary, lessons=lessons, extra=extra)
+        from_elsewhere = said(start, extra, label)
         with atomic_folder(folder) as partial:
-            training = kind.train()(split, start, partial, run)
+            training = train_model(split, start, partial, run)
         gc.collect()  # networks refer to themselves; the prediction is about to load another
         began = time.monotonic()
         # A file of predictions knows rows by their ids alone, in whichever order their sides stand.
@@ -76,9 +86,17 @@ def train_fold(split: Split, start: Start, fold: int, artifacts: Artifacts) -> f
             if training["collapsed"]:
                 why = "no better than the prior" if unlearned else training["failed"]
                 print(f"warning: {label}: COLLAPSED, {why}", flush=True)
-        told = {"training": training, "swap": swap_difference(means, mirrored, competition)}
+        told = from_elsewhere | {"training": training, "swap": swap_difference(means, mirrored, competition)}
         _write(provenance | told, split, means, start, artifacts)
     return fold_score(split.fold, means[: len(split.fold)], artifacts.competition()) if len(split.fold) else None
+
+
+def train_model(split: Split, start: Start, folder: Path, run: Run) -> dict[str, Any] | None:
+    """Trains into `folder` by the member's kind; returns the record of the run, of kinds that keep one."""
+    training = KINDS[start.settings.kind].train()(split, start, folder, run)
+    if start.competition.candidates:
+        Candidates.of(split.train, start.competition).save(folder)
+    return training
 
 
 @dataclass(frozen=True)
@@ -88,13 +106,17 @@ class Look:
     score: float
     constant: float
     """The constant predictor's score on the same rows."""
+    losses: np.ndarray
+    """(rows,) in nats, of each row of the fold that was asked."""
+    constant_losses: np.ndarray
+    """Those of the constant predictor."""
     seconds: float
     """Of training."""
     training: dict[str, Any] | None
     """The record of the run, of kinds that keep one."""
 
 
-def quick_look(split: Split, start: Start, rows: int, artifacts: Artifacts) -> Look:
+def quick_look(split: Split, start: Start, fold: int, rows: int, artifacts: Artifacts) -> Look:
     """Trains on the first `rows` training rows, asks about as many rows of the fold, and keeps no model."""
     competition, kind = start.competition, KINDS[start.settings.kind]
     asked = split.fold.head(rows)
@@ -104,15 +126,26 @@ def quick_look(split: Split, start: Start, rows: int, artifacts: Artifacts) -> L
         state = Checkpoint(Path(temporary) / "checkpoint")
         run = Run(f"{start.member} quick look", artifacts, state, quick=True)
         auxiliary = auxiliary_rows(start, pl.concat([split.fold, split.holdout]), run.label, rows)
-        learned, began = split.train.head(rows), time.monotonic()
-        training = kind.train()(Split(learned, asked, split.holdout, auxiliary), start, folder, run)
+        few, began = split.train.head(rows), time.monotonic()
+        lessons, _ = lessons_of(start, fold, split.train, artifacts)
+        extra = learned(start, fold, lessons, artifacts)
+        extra = extra and extra.head(rows)
+        part = Split(few, asked, split.holdout, auxiliary, lessons, extra)
+        training = train_model(part, start, folder, run)
         seconds = time.monotonic() - began
         means = predict_member(folder, artifacts, asked, competition)
     if kind.knows_every_row:
         _refuse_gaps(means, run.label)
-    scored = artifacts.competition()
-    constant = np.tile(competition.family.prior(learned["label"].to_numpy()), (len(asked), 1))
-    return Look(fold_score(asked, means, scored), fold_score(asked, constant, scored), seconds, training)
+    scored, family, labels = artifacts.competition(), competition.family, asked["label"].to_numpy()
+    constant = np.tile(family.prior(few["label"].to_numpy()), (len(asked), 1))
+    return Look(
+        fold_score(asked, means, scored),
+        fold_score(asked, constant, scored),
+        family.losses(labels, means),
+        family.losses(labels, constant),
+        seconds,
+        training,
+    )
 
 
 def fold_score(rows: pl.DataFrame, means: np.ndarray, competition: Competition) -> float:
@@ -124,7 +157,7 @@ def fold_score(rows: pl.DataFrame, means: np.ndarray, competition: Competition) 
 
 def _refuse_gaps(means: np.ndarray, label: str) -> None:
     if lacking := int((~np.isfinite(means).all(axis=1)).sum()):
-        raise PodiumError(f"{label}: expected finite numbers, found {lacking} rows without")
+        raise DivergedError(f"{label}: expected finite numbers, found {lacking} rows without")
 
 
 def swap_difference(answers: np.ndarray, mirrored: np.ndarray, competition: Competition) -> float | None:

@@ -40,9 +40,9 @@ def profile_member(name: str, fold: int, rows: int, params: Params, artifacts: A
     """
     split, start = opened(name, fold, params, artifacts)
     with redirect_stdout(StringIO()):
-        quick_look(split, start, min(rows, 16), artifacts)  # libraries load
+        quick_look(split, start, fold, min(rows, 16), artifacts)  # libraries load
     SPENT.clear()
-    look = quick_look(split, start, rows, artifacts)
+    look = quick_look(split, start, fold, rows, artifacts)
     learned, whole = min(rows, len(split.train)), look.seconds
     spent = {part: SPENT[part] for part in PARTS if SPENT[part]}
     lines = [f"{name} fold {fold}: {learned} rows in {whole:.1f} s, {learned / whole:.1f} rows per second"]
@@ -55,15 +55,15 @@ def profile_member(name: str, fold: int, rows: int, params: Params, artifacts: A
     ]
     told.append(("around", whole - SPENT["run"] - SPENT["tokenising"], "network opened and saved, forecast"))
     lines += [f"  {part:<12}{seconds:8.2f} s {seconds / whole:6.1%}  {why}".rstrip() for part, seconds, why in told]
-    return "\n".join([*lines, *_operators(split, start, artifacts)])
+    return "\n".join([*lines, *_operators(split, start, fold, artifacts)])
 
 
-def _operators(split: Split, start: Start, artifacts: Artifacts) -> list[str]:
+def _operators(split: Split, start: Start, fold: int, artifacts: Artifacts) -> list[str]:
     """Returns a line for each of torch's operators that take most of a look, its few predictions among them."""
     on_gpu = torch.cuda.is_available()
     watched = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with redirect_stdout(StringIO()), profile(activities=watched) as found:
-        quick_look(split, start, OPERATOR_ROWS, artifacts)
+        quick_look(split, start, fold, OPERATOR_ROWS, artifacts)
     self_time = "self_device_time_total" if on_gpu else "self_cpu_time_total"
     took = sorted(((getattr(each, self_time), each) for each in found.key_averages()), key=lambda one: -one[0])
     total = sum(each for each, _ in took)

@@ -21,7 +21,8 @@ from pipeline.inference.predict import predict_member
 from pipeline.kinds import KINDS
 from pipeline.members.auxiliary import auxiliary_rows
 from pipeline.members.context import Run, Start
-from pipeline.members.fold import collapsed
+from pipeline.members.fold import collapsed, train_model
+from pipeline.members.learned import learned
 from pipeline.models.saved import save_untrained
 from pipeline.training.checkpoint import checkpoint
 
@@ -53,7 +54,8 @@ def refit(start: Start, wanted: bool, artifacts: Artifacts) -> bool:
                 run = Run(f"{member} refit", artifacts, state)
                 # Nothing is kept apart: it is judged by rows that it has learned.
                 auxiliary = auxiliary_rows(start, rows.head(0), run.label)
-                answers = _train(Split(rows, asked, rows.head(0), auxiliary), start, model, run)
+                extra = learned(start, None, None, artifacts)
+                answers = _train(Split(rows, asked, rows.head(0), auxiliary, extra=extra), start, model, run)
             if answers is None:
                 shutil.rmtree(model)
                 model.mkdir()
@@ -68,7 +70,7 @@ def refit(start: Start, wanted: bool, artifacts: Artifacts) -> bool:
 
 def _train(split: Split, start: Start, folder: Path, run: Run) -> np.ndarray | None:
     """Trains into `folder`; returns the model's (rows, outputs) answers to `split.fold`, None where it collapsed."""
-    KINDS[start.settings.kind].train()(split, start, folder, run)
+    train_model(split, start, folder, run)
     gc.collect()  # networks refer to themselves; the prediction is about to load another
     answers = predict_member(folder, run.artifacts, split.fold, start.competition, run.token_cache)
     if collapsed(split, answers, start.competition):

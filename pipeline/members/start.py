@@ -28,15 +28,19 @@ from pipeline.members.auxiliary import source_of
 from pipeline.settings.auxiliary import Auxiliary
 from pipeline.settings.backbones import NoBackbone
 from pipeline.settings.encoder import BUILD, Encoder
+from pipeline.settings.extra import ExtraRows
 from pipeline.settings.finetuning import NetworkSettings
 
 SHARED = (
     "stages/finetune.py",
     "pipeline/members/fold.py",
     "pipeline/members/auxiliary.py",
+    "pipeline/data/lessons.py",
     "pipeline/inference/predict.py",
 )
 """What every kind's fold goes through, counted without the kinds that it calls."""
+TAUGHT, BESIDE = ("pipeline/members/lessons.py",), ("pipeline/members/learned.py",)
+"""What a student's fold goes through beside it, and that of a member with rows from elsewhere."""
 UNCOUNTED = ("pipeline/kinds.py", "pipeline/artifacts.py")
 """What decides of a member's own kind stands in its start file; another kind, and where files lie, change nothing."""
 DECIDES = ("trainer", "opener", "network", "shared_base", "knows_every_row")
@@ -55,7 +59,7 @@ def resolve(name: str, params: Params, competition: Competition, artifacts: Arti
     if name not in params.members:
         raise PodiumError(f'params.yaml: members: no member "{name}"{nearest(name, params.members)}')
     settings, network, learned = params.members[name], {}, competition.as_learned()
-    kind = KINDS[settings.kind]
+    kind, taught = KINDS[settings.kind], name in params.students
     module = kind.trainer.split(":")[0]
     files = {key: _content(Path(file), f"members.{name}.{key}") for key, file in settings.files().items()}
     if isinstance(settings, NetworkSettings):
@@ -72,11 +76,21 @@ def resolve(name: str, params: Params, competition: Competition, artifacts: Arti
         "settings": asdict(settings),
         "competition": asdict(learned),
         "threads": params.threads,
-        "code": fingerprint(module, alone=SHARED, without=UNCOUNTED),
+        "code": fingerprint(
+            module, alone=(*SHARED, *(TAUGHT if taught else ()), *(BESIDE if settings.extra else ())), without=UNCOUNTED
+        ),
         "kind": {key: getattr(kind, key) for key in DECIDES},
         "libraries": {library: _version(library) for library in libraries(module)},
         "files": files,
+        "extra": {each: _from_elsewhere(params.extra[each], artifacts.extra(each)) for each in settings.extra},
     } | network
+
+
+def _from_elsewhere(source: ExtraRows, file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise PodiumError(f"{file}: no such file; run `dvc repro extra`")
+    told = {"labels": source.labels, "weight": source.weight, "confidence": source.confidence}
+    return told | {"data": sha256_file(file)}
 
 
 def _auxiliary(name: str, settings: Auxiliary | None) -> dict[str, Any]:
@@ -148,11 +162,13 @@ def check_network(name: str, member: NetworkSettings, competition: Competition, 
 
     about: what is known of the backbone; see Artifacts.backbone_facts.
     """
-    where = f"params.yaml: members.{name}"
+    where = f"params.yaml: {'students' if member.teachers else 'members'}.{name}"
     if member.inference.swap and competition.kind.mirror is None:
         raise PodiumError(f"{where}.inference.swap: needs two sides that may change places")
     if member.head == "tokens" and competition.outcome == "numbers":
         raise PodiumError(f"{where}.head: numbers have no tokens to answer with, found head tokens; use plain")
+    if member.training.dsgd and competition.outcome == "numbers":
+        raise PodiumError(f"{where}.training.dsgd: a number is never simply right: leave it out")
     if isinstance(member, Encoder) and member.network:
         _check_code(member.network)
     if not about:

@@ -19,9 +19,11 @@ from pipeline.report.evidence import Evidence, float_array
 from pipeline.report.leaderboard_section import leaderboard
 from pipeline.report.training_section import failures, training
 
+PAGE = Path("reports/index.html")
+
 STAGES = (
-    *("demo", "prepare", "folds", "backbone", "start_pretrain", "pretrain", "start"),
-    *("finetune", "refit", "probe", "oof", "stack", "diagnostics", "package", "rehearse"),
+    *("demo", "prepare", "folds", "backbone", "start_pretrain", "pretrain", "extra", "start"),
+    *("finetune", "teach", "refit", "probe", "oof", "stack", "diagnostics", "package", "rehearse"),
 )
 
 MEDALS = ("gold", "silver", "bronze")
@@ -189,7 +191,9 @@ def spent(evidence: Evidence) -> dict[str, Any]:
 SECTIONS = {
     "members": members,
     "stack": lambda evidence: evidence.cv,
-    "leaderboard": lambda evidence: leaderboard(evidence.ledger, finite(evidence.cv["stack"]["score"])),
+    "leaderboard": lambda evidence: leaderboard(
+        evidence.ledger, finite(evidence.cv["stack"]["score"]), evidence.choice
+    ),
     "decisive": lambda evidence: evidence.cv.get("decisive"),
     "alike": alike,
     "calibration": calibration,

@@ -8,7 +8,8 @@ from pipeline.section import Checked, Limits, section
 from pipeline.settings.member import below_external
 
 
-def _known_or_external(name: str) -> str:
+def known_or_external(name: str) -> str:
+    """Returns `name`; raises ValueError where it is a path to a YAML file that DVC does not watch."""
     if name.endswith((".yaml", ".yml")):
         below_external()(name)
     return name
@@ -20,7 +21,7 @@ class AuxiliaryTask:
 
     path: Annotated[str, Checked(below_external())]
     """The folder with its training file."""
-    competition: Annotated[str, Checked(_known_or_external)]
+    competition: Annotated[str, Checked(known_or_external)]
     """A name in pipeline/competitions/, or a path to a YAML file of the same form."""
     weight: Annotated[float, Limits(ge=0)] = 1.0
     """Of its loss, that of the scored task being 1; 0 leaves the task out."""

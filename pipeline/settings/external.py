@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pipeline.section import Checked, section
+from pipeline.section import Checked, Limits, section
 from pipeline.settings.member import MemberSettings, below_external
 
 
@@ -16,6 +16,14 @@ class External(MemberSettings):
     backbone: Literal["none"]
     file: Annotated[str, Checked(below_external())]
     """CSV or parquet under external/, see external/README.md: out-of-fold, holdout and test probabilities by id."""
+    fold_files: Annotated[tuple[Annotated[str, Checked(below_external())], ...], Limits(min_length=1)] | None = None
+    """Needed of a teacher: a file of the same form for each of `folds.ids`, with what the model that has not learned
+    that fold says of the rows of the others. Out-of-fold answers cannot teach: those to the other folds come from
+    models that have learned it."""
+
+    def __post_init__(self) -> None:
+        if self.extra:
+            raise ValueError("extra: a file of predictions learns nothing: leave it out")
 
     def files(self) -> dict[str, str]:
-        return {"file": self.file}
+        return {"file": self.file} | {f"fold_files.{fold}": each for fold, each in enumerate(self.fold_files or ())}

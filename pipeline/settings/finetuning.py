@@ -9,14 +9,17 @@ from pipeline.section import Limits, Prepared, section
 from pipeline.settings.auxiliary import Auxiliary
 from pipeline.settings.member import MemberSettings
 from pipeline.settings.optimisation import Batches, RateSchedule, Seeds, with_rate
+from pipeline.settings.teachers import Teachers
 from pipeline.settings.techniques import (
     Awp,
     Deni,
+    Dsgd,
     Fgm,
     Mixout,
     Proximal,
     RDrop,
     Smart,
+    StableLora,
     StepTechnique,
     with_values_of_the_form,
 )
@@ -78,6 +81,8 @@ class Training:
     r_drop: RDrop | None = None
     mixout: Mixout | None = None
     deni: Deni | None = None
+    dsgd: Dsgd | None = None
+    stable_lora: StableLora | None = None
     evaluations_per_epoch: Annotated[int, Limits(ge=1)] = 1
     """How often the inner slice is scored."""
     patience: Annotated[int, Limits(ge=0)] = 0
@@ -113,6 +118,8 @@ class Training:
             raise ValueError("mixout falls back to pretrained weights, and reinit_layers has none: choose one")
         if self.deni and (self.inner or self.ema or self.swa < 1 or self.runs > 1 or self.proximal or self.mixout):
             raise ValueError("deni averages and votes by itself: leave out inner, ema, swa, runs, proximal, mixout")
+        if self.deni and self.stable_lora:
+            raise ValueError("stable_lora shrinks the network's adapters and deni trains others beside it: choose one")
         if self.layer_decay < 1 and self.layer_floor < 1:
             raise ValueError("layer_decay and layer_floor are two rules for the same rates: choose one")
         if self.reinit_layers and self.head_first:
@@ -154,6 +161,8 @@ class NetworkSettings(MemberSettings):
     inference: Inference = Inference()
     auxiliary: Auxiliary | None = None
     """Tasks of other competitions, learned beside the member's own."""
+    teachers: Teachers | None = None
+    """Members whose answers it learns, of an entry of `students` alone."""
     recipe: str | None = None
     """A name in pipeline/settings/recipes/, with a size where it has some (`qwen3/8b`): its settings hold where this
     member gives none of its own."""
@@ -161,6 +170,10 @@ class NetworkSettings(MemberSettings):
     def __post_init__(self) -> None:
         if not self.training.epochs and self.head != "tokens":
             raise ValueError("training.epochs: only head tokens answers without training")
+        if not self.training.epochs and self.teachers:
+            raise ValueError("training.epochs: with 0 nothing is learned from teachers")
+        if self.teachers and self.teachers.cosine and self.training.swap:
+            raise ValueError("teachers.cosine compares states of rows as they stand: leave out training.swap")
         if self.head == "equivariant" and self.input == "joint":
             raise ValueError("head equivariant needs input siamese; with input joint use training.swap, inference.swap")
         if self.head == "equivariant" and (self.training.swap or self.inference.swap):

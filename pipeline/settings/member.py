@@ -19,6 +19,9 @@ class MemberSettings:
     folds: tuple[int, ...] | None = None
     """Train these folds only; the others write empty parts. All where it is left out."""
 
+    extra: tuple[str, ...] = ()
+    """Names under `extra`: sources whose rows its fold models learn, too."""
+
     def trains(self, fold: int) -> bool:
         """Returns whether there is a model of this fold."""
         return self.folds is None or fold in self.folds

@@ -101,6 +101,24 @@ class Mixout:
 
 
 @section
+class Dsgd(StepTechnique):
+    """Dynamic scaled gradient descent (Bui & Wang 2026, arXiv 2604.27987): what is right moves the network less."""
+
+    strength: Annotated[float, Limits(ge=0, le=1)] = 0.5
+    """What a right row's gradient loses at the first step."""
+    until: Annotated[float, Limits(gt=0, le=1)] = 1.0
+    """Share of the steps by which it has come back, along a line. The form is ours: the paper's was not at hand."""
+
+
+@section
+class StableLora(StepTechnique):
+    """Adapters whose A shrinks in the first steps, until B has caught up (Wu et al. 2026, arXiv 2603.05204)."""
+
+    shrink: Annotated[float, Limits(ge=0, lt=1)] = 5.0e-4
+    """What A loses with each step: the value of the authors' example, which is for thousands of steps."""
+
+
+@section
 class Deni(StepTechnique):
     """Delayed ensemble with noisy interpolation (Pecher et al. 2024, arXiv 2406.12471): noisy children of the network
     train beside it for a while and are averaged into it; those of the last phase vote with it."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -23,6 +23,7 @@ from pipeline.training.objectives.objective import Batch, Loss, Objective
 from pipeline.training.techniques.adversarial import attackable, attacked, awp_shift, table, table_shift, words_shift
 from pipeline.training.techniques.perturbation import Noise, caught, moved
 from pipeline.training.techniques.proximal import Teacher, divergence, smoothness
+from pipeline.training.techniques.scaled_gradients import scale_right_rows, scaler_at
 
 Technique = TypeVar("Technique", Awp, Fgm)
 
@@ -48,6 +49,8 @@ class Learner:
     device: Device
     scaler: torch.amp.GradScaler
     teacher: Teacher | None = None
+    right: float = 1.0
+    """What is kept of the gradients of rows that are right; set for each step."""
 
 
 def gradients(learner: Learner, rows: list[np.ndarray], step: int, progress: float) -> Shown:
@@ -60,6 +63,8 @@ def gradients(learner: Learner, rows: list[np.ndarray], step: int, progress: flo
     fgm, awp = learner.settings.fgm, learner.settings.awp
     fgm = fgm if fgm and progress >= fgm.start else None
     awp = awp if awp and progress >= awp.start else None
+    if learner.settings.dsgd:
+        learner = replace(learner, right=scaler_at(progress, learner.settings.dsgd))
     for batch in batches:
         loss = _backward(learner, batch, units, fgm if fgm and fgm.on == "output" else None)
         total += torch.stack([loss.minimised.detach(), loss.plain.detach()])
@@ -123,10 +128,14 @@ def _loss(learner: Learner, batch: Batch) -> Loss:
     if loss.logits is None or family is None:
         return loss
     minimised = loss.minimised
+    if learner.right < 1:
+        scale_right_rows(family, loss.logits, batch.targets, learner.right)
     if r_drop:
         with device.forward():
             other = learner.objective.loss(network, batch)
         assert other.logits is not None
+        if learner.right < 1:
+            scale_right_rows(family, other.logits, batch.targets, learner.right)
         apart = divergence(family, loss.logits, other.logits)
         minimised = (minimised + other.minimised) / 2 + r_drop.weight / 2 * apart
     if smart:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import PodiumError
+from pipeline.errors import DivergedError
 from pipeline.settings.finetuning import Training
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.clock import timed
@@ -33,6 +33,7 @@ from pipeline.training.techniques.adversarial import TINY
 from pipeline.training.techniques.averaging import Average, share_of
 from pipeline.training.techniques.deni import Children
 from pipeline.training.techniques.proximal import Teacher
+from pipeline.training.techniques.stable_lora import Shrinkage
 
 NOT_FINITE = "lower training.schedule.rate or set training.precision: fp32"
 
@@ -76,7 +77,7 @@ class Trained(NamedTuple):
 def fit(run: TrainingRun) -> Trained:
     """Trains `run.network`, from its start or from its last checkpoint.
 
-    Raises: PodiumError where memory runs out, or the loss is not finite and no guard watches.
+    Raises: PodiumError where memory runs out, DivergedError where the loss is not finite and no guard watches.
     """
     with within_memory(run.label, run.settings), timed("run"):
         return _fit(run)
@@ -94,13 +95,14 @@ def _fit(run: TrainingRun) -> Trained:
     share = share_of(settings, total)
     average = Average(weights, share) if share else None
     teacher = Teacher(weights, settings.proximal, total) if settings.proximal else None
+    shrinkage = Shrinkage(weights, settings.stable_lora) if settings.stable_lora else None
     learner = Learner(network, run.objective, settings, device, scaler, teacher)
 
     def rate_of(number: int) -> float:
         return rate_at(number, total, sum(map(len, plan)) / len(plan), settings.schedule)
 
     children = Children(learner, weights, flat, rate_of) if settings.deni else None
-    state = State(weights, optimizer, scaler, average, teacher, children)
+    state = State(weights, optimizer, scaler, average, teacher, children, shrinkage)
     done = state.restore(run.checkpoint, run.part)
     record = state.record
     if record.stopped:
@@ -131,10 +133,12 @@ def _fit(run: TrainingRun) -> Trained:
         if not np.isfinite(losses[0]):  # the weights have taken the step, but nobody reads them
             told = f"the loss is not finite at step {number + 1} of {total} (rate {rate:.2g}, {device.precision})"
             if run.prior is None:
-                raise PodiumError(f"{label}: {told}; {NOT_FINITE}")
+                raise DivergedError(f"{label}: {told}; {NOT_FINITE}")
             record.stopped = told
             break
         record.skipped += overflow
+        if shrinkage and not overflow:
+            shrinkage.update()
         if average and not overflow:
             average.update(number - record.skipped)
         if teacher and not overflow:

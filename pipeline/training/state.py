@@ -16,6 +16,7 @@ from pipeline.training.guard import Seen
 from pipeline.training.techniques.averaging import Average, put
 from pipeline.training.techniques.deni import Children
 from pipeline.training.techniques.proximal import Teacher
+from pipeline.training.techniques.stable_lora import Shrinkage
 
 POINTS = 200
 """A learning curve keeps that many points at most."""
@@ -59,9 +60,10 @@ class State:
         average: Average | None,
         teacher: Teacher | None = None,
         deni: Children | None = None,
+        shrinkage: Shrinkage | None = None,
     ) -> None:
         self.weights, self.optimizer, self.scaler, self.average = weights, optimizer, scaler, average
-        self.teacher, self.deni = teacher, deni
+        self.teacher, self.deni, self.shrinkage = teacher, deni, shrinkage
         self.best: dict[str, Tensor] = {}
         self.record = Record()
         self.finished = False
@@ -101,6 +103,8 @@ class State:
             tensors |= {f"mean {name}": each for name, each in (self.average.mean if self.average else {}).items()}
             tensors |= {f"children {name}": each for name, each in (self.deni.mean if self.deni else {}).items()}
             tensors |= {f"teacher {name}": each for name, each in (self.teacher.mean if self.teacher else {}).items()}
+            going = self.shrinkage.going if self.shrinkage else {}
+            tensors |= {f"shrinking {name}": each for name, each in going.items()}
         facts = {
             "done": done,
             "finished": self.finished,
@@ -130,6 +134,8 @@ class State:
             put(self.average.mean, kinds.pop("mean"))
         if self.teacher and "teacher" in kinds:
             put(self.teacher.mean, kinds.pop("teacher"))
+        if self.shrinkage and "shrinking" in kinds:
+            put(self.shrinkage.going, kinds.pop("shrinking"))
         if self.deni:
             self.deni.mean = {name: each.to(device[name]) for name, each in kinds.pop("children", {}).items()}
             for kind in sorted((each for each in kinds if each.startswith("voter")), key=lambda each: int(each[5:])):

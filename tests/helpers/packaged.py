@@ -27,6 +27,7 @@ from pipeline.data.demo import generate, write
 from pipeline.files import read_json, write_json
 from pipeline.ingest.prepare import prepare
 from pipeline.package.build import build_package
+from pipeline.package.manifest import sealed
 from pipeline.package.scene import run_script
 from pipeline.package.wheels import find_wheels
 from stages import backbone, finetune, folds, oof, pretrain, refit, stack, start
@@ -117,8 +118,8 @@ def manifest_of(package: Path) -> dict:
 
 
 def write_manifest(package: Path, manifest: dict) -> None:
-    """Replaces MANIFEST.json."""
-    write_json(Artifacts(package).manifest_file, manifest)
+    """Replaces MANIFEST.json, under a seal that fits."""
+    write_json(Artifacts(package).manifest_file, sealed(manifest))
 
 
 def run_kernel(

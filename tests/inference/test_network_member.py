@@ -139,7 +139,7 @@ def test_a_quick_look_prints_rows_and_keeps_nothing(
 ) -> None:
     start = start_of("mine", encoder(), lmsys, artifacts.root)
     split = split_rows(artifacts.train().collect(), artifacts.folds(), 0)
-    assert quick_look(split, start, 16, artifacts).score > 0
+    assert quick_look(split, start, 0, 16, artifacts).score > 0
     shown = capsys.readouterr().out
     assert "row 1012, label winner_" in shown and "[CLS]" in shown and "Question" in shown
     assert not any((artifacts.root / each).exists() for each in ("members", "oof", "receipts", "tokens"))

@@ -48,7 +48,7 @@ def test_predictions_come_back_by_id_and_unknown_rows_are_nan(
     assert np.allclose(answer[known], expected, atol=1e-9)
     artifacts = write_artifacts(tmp_path, rows, lmsys, np.zeros(len(rows)))
     before = sorted(artifacts.rglob("*"))
-    assert quick_look(split(rows), start, 10, Artifacts(artifacts)).score > 0
+    assert quick_look(split(rows), start, 0, 10, Artifacts(artifacts)).score > 0
     assert sorted(artifacts.rglob("*")) == before  # a quick look leaves nothing behind
 
 

@@ -28,7 +28,7 @@ from pipeline.validation import validated
 BASE = (ROOT / "params.yaml").read_text(encoding="utf-8")
 TEXTS = [BASE, *(overlay(BASE, file.read_text(encoding="utf-8"), "") for file in sorted(PRESETS.glob("*.yaml")))]
 FILES = [validated(Params, yaml.safe_load(text), "params.yaml") for text in TEXTS]
-TECHNIQUES = ("head_first", "awp", "fgm", "smart", "proximal", "r_drop", "mixout", "deni")
+TECHNIQUES = ("head_first", "awp", "fgm", "smart", "proximal", "r_drop", "mixout", "deni", "dsgd")
 
 
 def examples() -> Iterator[Any]:
@@ -43,6 +43,7 @@ def examples() -> Iterator[Any]:
     beside = encoder | {"training": {"schedule": {"rate": 1.0e-3}}, "auxiliary": {"tasks": tasks}}
     yield validated(KINDS["encoder"].settings_class(), beside, "auxiliary")
     yield from (training_settings(dropout=0.1, **{name: {}}) for name in TECHNIQUES)
+    yield training_settings(stable_lora={})
     yield Hub(source="hub", repository="a/b", revision="f" * 40)
     yield External(kind="external", backbone="none", file="external/friend.csv")
     yield Folder(source="path", path="somewhere")

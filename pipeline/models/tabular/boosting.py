@@ -28,12 +28,14 @@ def fit_boosting(
     settings: Boosting,
     threads: int,
     seed: int,
+    weights: np.ndarray | None = None,
 ) -> lgb.Booster:
     """Finds the number of trees with one fifth of the groups kept apart, then fits that many on all rows.
 
     inputs (rows, columns); targets (rows,) as in fit_linear_head; groups (rows,): rows of one group stay together. Two
     fits with the same arguments give the same bytes. With fewer than two groups, or a class that the rest of the rows
-    would lack, nothing can be kept apart: then a quarter of `max_trees` is fitted.
+    would lack, nothing can be kept apart: then a quarter of `max_trees` is fitted. `weights` (rows,) say how often each
+    row's loss counts.
     """
     parameters = {
         "learning_rate": settings.learning_rate,
@@ -53,8 +55,9 @@ def fit_boosting(
     trees = max(1, settings.max_trees // 4)
     outcomes = len(np.unique(targets)) if isinstance(family, Categorical) else 2
     if apart.any() and np.ptp(inputs[~apart], axis=0).any() and len(np.unique(targets[~apart])) >= outcomes:
-        training = lgb.Dataset(inputs[~apart], targets[~apart])
-        watched = lgb.Dataset(inputs[apart], targets[apart], reference=training)
+        inner, outer = (None, None) if weights is None else (weights[apart], weights[~apart])
+        training = lgb.Dataset(inputs[~apart], targets[~apart], weight=outer)
+        watched = lgb.Dataset(inputs[apart], targets[apart], weight=inner, reference=training)
         stopping = lgb.early_stopping(settings.patience, verbose=False)
         watch = partial(_option_loss, family) if family.exchangeable else None
         probe = lgb.train(
@@ -63,7 +66,7 @@ def fit_boosting(
         trees = max(1, probe.best_iteration)
         loss = next(iter(probe.best_score["valid_0"].values()))
         print(f"    {trees} trees, {LOSSES[family.bounded]} {loss:.4f} on {apart.sum()} inner rows", flush=True)
-    return lgb.train(parameters, lgb.Dataset(inputs, targets), trees)
+    return lgb.train(parameters, lgb.Dataset(inputs, targets, weight=weights), trees)
 
 
 def _objective(family: Family, targets: np.ndarray) -> dict[str, Any]:
@@ -83,6 +86,9 @@ def _option_slopes(family: Family, raw: np.ndarray, data: lgb.Dataset) -> tuple[
     _, slope, chosen = _over_options(family, raw, data)
     share = slope + chosen
     curvature = share * (1 - share) * family.outputs / (family.outputs - 1)
+    if (counts := data.get_weight()) is not None:  # LightGBM leaves them to who brings an objective
+        counts = np.asarray(counts).reshape(family.outputs, -1).T
+        slope, curvature = slope * counts, curvature * counts
     return slope.T.reshape(-1), curvature.T.reshape(-1)
 
 

@@ -121,11 +121,17 @@ class TabularModel:
 
 
 def fit_tabular(
-    rows: pl.DataFrame, labels: np.ndarray, settings: Tabular, competition: Competition, threads: int
+    rows: pl.DataFrame,
+    labels: np.ndarray,
+    settings: Tabular,
+    competition: Competition,
+    threads: int,
+    weights: np.ndarray | None = None,
 ) -> TabularModel:
     """Fits a member on `rows` alone: vocabularies, reduction, scaling and the number of trees know no other rows.
 
-    labels: as train.parquet has them, (rows,) indices or (rows, outputs) numbers. Equal arguments give equal bytes for
+    labels: as train.parquet has them, (rows,) indices or (rows, outputs) numbers. weights: (rows,) what each row's loss
+    counts, where not all count the same. Equal arguments give equal bytes for
     a given number of threads.
     """
     task, family = competition.kind, competition.family
@@ -134,35 +140,40 @@ def fit_tabular(
     matrices = ngram_matrices(rows, task, vocabularies)
     components = _components(matrices, settings) if settings.components else None
     inputs = head_inputs(rows, task, settings, matrices, components)
-    groups = group_keys(rows, task).rank("dense").to_numpy()
+    groups, everyone = group_keys(rows, task).rank("dense").to_numpy(), np.arange(len(rows))
     heads: dict[str, Head] = {}
 
-    def fit(name: str, seen: Inputs, targets: np.ndarray, of: Family, groups: np.ndarray) -> None:
+    def fit(name: str, seen: Inputs, targets: np.ndarray, of: Family, chosen: np.ndarray, times: int = 1) -> None:
+        """Fits a head on the rows `chosen`, which stand `times` one below the other."""
         if len(np.unique(targets)) < 2 or not seen.varied():
             return
+        counts = None if weights is None else np.tile(weights[chosen], times)
         if settings.model == "logistic":
             penalties = settings.logistic
             features_c = penalties.tie_c if task.sides and name != "winner" else penalties.features_c
-            heads[name] = fit_linear_head(seen, targets, of, penalties.c, features_c, odd=name == "winner")
+            heads[name] = fit_linear_head(seen, targets, of, penalties.c, features_c, name == "winner", counts)
         else:
             print(f"  {name} head, {len(targets)} rows", flush=True)
-            heads[name] = fit_boosting(seen.dense, targets, of, groups, settings.boosting, threads, settings.seed)
+            apart = np.tile(groups[chosen], times)
+            heads[name] = fit_boosting(
+                seen.dense, targets, of, apart, settings.boosting, threads, settings.seed, counts
+            )
 
     if competing(task):
         decisive = np.flatnonzero(labels != TIE)
         both = stacked(inputs[key].take(decisive) for key in ("winner", "mirrored winner"))
         first_wins = (labels[decisive] == 0).astype(np.int64)
-        fit("winner", both, np.concatenate([first_wins, 1 - first_wins]), TWO, np.tile(groups[decisive], 2))
-        fit("tie", inputs["tie"], (labels == TIE).astype(np.int64), TWO, groups)
+        fit("winner", both, np.concatenate([first_wins, 1 - first_wins]), TWO, decisive, 2)
+        fit("tie", inputs["tie"], (labels == TIE).astype(np.int64), TWO, everyone)
     elif task.options:
-        chosen = family.statistic(labels).T.reshape(-1)
-        fit("option", stacked(inputs.values()), chosen, family, np.tile(groups, len(task.options)))
+        answers = family.statistic(labels).T.reshape(-1)
+        fit("option", stacked(inputs.values()), answers, family, everyone, len(task.options))
     elif isinstance(family, Categorical):
-        fit("class", inputs["answer"], np.unique(labels, return_inverse=True)[1], family, groups)
+        fit("class", inputs["answer"], np.unique(labels, return_inverse=True)[1], family, everyone)
     else:
         for name, targets in zip(_output_heads(competition), family.statistic(labels).T, strict=True):
             known = np.flatnonzero(np.isfinite(targets))
-            fit(name, inputs["answer"].take(known), targets[known], family, groups[known])
+            fit(name, inputs["answer"].take(known), targets[known], family, known)
     return TabularModel(competition, settings, family.prior(labels), vocabularies, components, heads)
 
 

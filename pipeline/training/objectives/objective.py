@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from pipeline.competitions.family import Family
+from pipeline.training.objectives.distillation import Lesson
 
 
 class Batch(NamedTuple):
@@ -19,6 +20,10 @@ class Batch(NamedTuple):
     """Rows, or tokens to guess: what the loss of a step is an average over."""
     task: str | None = None
     """The auxiliary task that the rows are of."""
+    lesson: Lesson | None = None
+    """What the teachers say of the rows."""
+    weights: Tensor | None = None
+    """(rows,) what each row counts, where not all count the same."""
 
 
 class Loss(NamedTuple):
