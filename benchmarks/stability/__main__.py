@@ -2,13 +2,12 @@
 
 python -m benchmarks.stability --study guard                # guard and quiet techniques; 90 minutes on two cores
 python -m benchmarks.stability --study attacks              # attacks, penalties and DENI; 150 minutes
-python -m benchmarks.stability --study gentle --pretraining 1 --seeds 10   # dsgd beside the guard, at the failing rate
+python -m benchmarks.stability --study gentle               # dsgd beside the guard, at the failing rate
 python -m benchmarks.stability --study attacks --only awp   # the runs of some strategies, and no results
 python -m benchmarks.stability --study attacks --tables     # no runs: the tables and the picture of the result file
 
-Writes benchmarks/results/stability.json, attacks.json or gentle.json, the tables beside it as .md, and the picture into
-docs/. Runs are kept below work/stability/, one line each as soon as it has ended, and a study goes on where it was
-stopped.
+Writes benchmarks/results/stability.json (guard) or <study>.json, tables beside it as .md, a picture into docs/. Runs
+are kept in work/stability/runs.jsonl, one line each as soon as it has ended, and a study goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -17,8 +16,7 @@ import argparse
 import os
 
 from benchmarks.result import RESULTS, ROOT, command_line, write
-from benchmarks.stability.pool import complete, known, work_of
-from benchmarks.stability.protocol import PRETRAINING
+from benchmarks.stability.pool import WORK, complete, known
 from benchmarks.stability.strategies import STRATEGIES
 from benchmarks.stability.studies import STUDIES
 from benchmarks.stability.summary import summary
@@ -33,13 +31,11 @@ def main(options: argparse.Namespace) -> None:
         results = read_json(options.output / f"{study.name}.json")
     else:
         os.environ["OMP_NUM_THREADS"] = "1"
-        epochs, asked = options.pretraining, [each for each in study.cells if each.seed < options.seeds]
-        work = work_of(epochs)
-        complete([each for each in asked if not options.only or each.strategy in options.only], options.workers, epochs)
+        complete([each for each in study.cells if not options.only or each.strategy in options.only], options.workers)
         if options.only:
             return
-        found = {each: run for each, run in known(work).items() if each in asked}
-        results = write(study.name, summary(found, work), options.output, pretraining_epochs=epochs)
+        found = {asked: run for asked, run in known().items() if asked in study.cells}
+        results = write(study.name, summary(found, WORK), options.output)
     text = page(options.study, results)
     write_text(options.output / f"{study.name}.md", text)
     draw(results, (ROOT / "docs" if options.output == RESULTS else options.output) / f"{study.name}.svg")
@@ -50,8 +46,6 @@ if __name__ == "__main__":
     parser = command_line(__doc__)
     parser.add_argument("--study", choices=list(STUDIES), required=True)
     parser.add_argument("--only", nargs="+", choices=list(STRATEGIES), help="make the runs of these alone")
-    parser.add_argument("--seeds", type=int, default=1000, help="the first so many seeds alone")
-    parser.add_argument("--pretraining", type=int, default=PRETRAINING["epochs"], help="epochs of the encoder's own")
     parser.add_argument("--tables", action="store_true", help="make no run, show the result file")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     with stage("stability benchmark", keep_seconds=False):

@@ -121,14 +121,14 @@ def scores(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
     return {"f1": f1, "accuracy": accuracy, "log_loss": loss, "failed": failed}
 
 
-def encoder_in(work: Path, epochs: int) -> Path:
-    """Returns the small encoder, pretrained for so many epochs where it is missing: eight take ten minutes."""
+def encoder_in(work: Path) -> Path:
+    """Returns the small pretrained encoder, made where it is missing: about ten minutes on two cores."""
     folder = work / "encoder"
     if folder.exists():
         return folder
     texts = pretraining_texts()
     scratch = validated(Scratch, {"source": "scratch"} | BACKBONE, "BACKBONE")
-    start = PretrainStart("encoder", validated(Pretrain, PRETRAINING | {"epochs": epochs}, "PRETRAINING"), threads=2)
+    start = PretrainStart("encoder", validated(Pretrain, PRETRAINING, "PRETRAINING"), threads=2)
     competition = SETS["sentiment"].competition  # of one text
     with atomic_folder(work / "scratch") as base:
         build_scratch(scratch, texts, base)

@@ -16,7 +16,9 @@ from __future__ import annotations
 import contextlib
 import io
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,10 +104,21 @@ def rows_of(texts: Texts, count: int, seed: int) -> tuple[pl.DataFrame, np.ndarr
     return pl.DataFrame({"text": rows}), labels
 
 
-def run(texts: Texts, rate: float, seed: int, attempts: int, prior_start: bool, base: Path) -> dict[str, Any]:
-    """Returns the log losses of the network and of the constant predictor, and how often a run was stopped."""
+def run(
+    texts: Texts,
+    rate: float,
+    seed: int,
+    attempts: int,
+    prior_start: bool,
+    base: Path,
+    changed: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Returns the log losses of the network and of the constant predictor, how often a run was stopped, and its steps.
+
+    `changed` holds settings of the training that replace its own.
+    """
     seeds = {"head": seed, "order": seed, "dropout": seed}
-    training = TRAINING | {"seeds": seeds, "prior_start": prior_start, "schedule": {"rate": rate}}
+    training = TRAINING | {"seeds": seeds, "prior_start": prior_start, "schedule": {"rate": rate}} | changed
     settings = validated(
         Encoder, {"kind": "encoder", "backbone": "small", "max_tokens": 48, "training": training}, "member"
     )
@@ -133,7 +146,8 @@ def run(texts: Texts, rate: float, seed: int, attempts: int, prior_start: bool, 
     prior = float(Prior(competition.family, learned.labels).losses(held.labels).mean())
     loss = held.score(trained.network.eval())
     stopped = [each["stopped"] for each in trained.attempts if each["stopped"]]
-    return {"loss": loss, "prior": prior, "learned": loss < (1 - FLAT) * prior, "stopped": stopped}
+    steps = sum(each["steps"] for each in trained.attempts)
+    return {"loss": loss, "prior": prior, "learned": loss < (1 - FLAT) * prior, "stopped": stopped, "steps": steps}
 
 
 def row_of(runs: list[dict[str, Any]]) -> list[object]:
@@ -166,6 +180,12 @@ COLUMNS = ["set", "rate", "constant", "random start", "prior start", "and guard"
 COUNTS = ["false alarms, of runs that learn", "saved, of runs that do not"]
 
 
+def build_base(folder: Path) -> None:
+    """Writes the small network, which nothing has trained yet, and its tokenizer."""
+    texts = [text for each in SETS for row in rows_of(each, 1_000, 0)[0]["text"] for text in row]
+    build_scratch(validated(Scratch, BACKBONE, "BACKBONE"), texts, folder)
+
+
 def main() -> None:
     """Makes all runs, prints the table, and writes the result after every seed."""
     parser = command_line(__doc__)
@@ -178,8 +198,7 @@ def main() -> None:
     runs: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
-        texts = [text for each in SETS for row in rows_of(each, 1_000, 0)[0]["text"] for text in row]
-        build_scratch(validated(Scratch, BACKBONE, "BACKBONE"), texts, base)
+        build_base(base)
         for seed in range(seeds):
             for each in sets:
                 for rate in rates:

@@ -75,7 +75,7 @@ def train_network(
 ) -> tuple[nn.Module, dict[str, Any], list[dict[str, Tensor]]]:
     """Fine-tunes what `build` gives on `split.train`; returns it, what is to be told about it, and who votes with it.
 
-    The record: `curve` and `inner` (steps done, plain loss), `best`, `skipped`, `truncation` by field,
+    The record: `curve` and `inner` (steps done, plain loss), `best`, `soup` (steps), `skipped`, `truncation` by field,
     `attempts` (see restarts.FineTuned), `auxiliary` by task, and `failed`, the guard's reason to give up, or None.
     """
     training = run.settings.training
@@ -102,6 +102,7 @@ def train_network(
         "curve": record.curve(mixed.steps_of(None) if mixed else None),
         "inner": [(step, round(score, 6)) for step, score in record.scores],
         "best": record.best,
+        "soup": record.soup,
         "skipped": record.skipped,
         "truncation": objective.encoded.truncation,
         "attempts": trained.attempts,

@@ -19,6 +19,7 @@ from pipeline.settings.techniques import (
     Proximal,
     RDrop,
     Smart,
+    Soup,
     StableLora,
     StepTechnique,
     with_values_of_the_form,
@@ -83,6 +84,7 @@ class Training:
     deni: Deni | None = None
     dsgd: Dsgd | None = None
     stable_lora: StableLora | None = None
+    soup: Soup | None = None
     evaluations_per_epoch: Annotated[int, Limits(ge=1)] = 1
     """How often the inner slice is scored."""
     patience: Annotated[int, Limits(ge=0)] = 0
@@ -100,6 +102,8 @@ class Training:
             raise ValueError("patience needs inner > 0: early stopping looks at that slice of the training rows")
         if self.evaluations_per_epoch > 1 and not self.inner:
             raise ValueError("evaluations_per_epoch needs inner > 0: without that slice nothing is evaluated")
+        if self.soup and not self.inner:
+            raise ValueError("soup needs inner > 0: it is chosen on that slice of the training rows")
         if self.ema and self.swa < 1:
             raise ValueError("ema and swa are two averages of the same weights: choose one")
         if self.smart and self.smart.form == "smart" and self.precision in ("bf16", "fp16"):

@@ -119,6 +119,14 @@ class StableLora(StepTechnique):
 
 
 @section
+class Soup(StepTechnique):
+    """The mean of several moments of the run, chosen greedily on the inner slice (Wortsman et al. 2022)."""
+
+    moments: Annotated[int, Limits(ge=2)] = 5
+    """So many at most are kept in memory and in checkpoints, each a copy of what learns: the best on the slice."""
+
+
+@section
 class Deni(StepTechnique):
     """Delayed ensemble with noisy interpolation (Pecher et al. 2024, arXiv 2406.12471): noisy children of the network
     train beside it for a while and are averaged into it; those of the last phase vote with it."""

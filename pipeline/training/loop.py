@@ -33,6 +33,7 @@ from pipeline.training.techniques.adversarial import TINY
 from pipeline.training.techniques.averaging import Average, share_of
 from pipeline.training.techniques.deni import Children
 from pipeline.training.techniques.proximal import Teacher
+from pipeline.training.techniques.soup import Moments
 from pipeline.training.techniques.stable_lora import Shrinkage
 
 NOT_FINITE = "lower training.schedule.rate or set training.precision: fp32"
@@ -102,7 +103,8 @@ def _fit(run: TrainingRun) -> Trained:
         return rate_at(number, total, sum(map(len, plan)) / len(plan), settings.schedule)
 
     children = Children(learner, weights, flat, rate_of) if settings.deni else None
-    state = State(weights, optimizer, scaler, average, teacher, children, shrinkage)
+    moments = Moments(settings.soup) if settings.soup else None
+    state = State(weights, optimizer, scaler, average, teacher, children, shrinkage, moments)
     done = state.restore(run.checkpoint, run.part)
     record = state.record
     if record.stopped:
@@ -162,7 +164,7 @@ def _fit(run: TrainingRun) -> Trained:
         if run.checkpoint.due() and number + 1 < total:
             state.save(run.checkpoint, run.part, number + 1)
     if not record.stopped:
-        state.finish()
+        state.finish(run.evaluate, network)
     state.save(run.checkpoint, run.part, len(record.losses) if record.stopped else total)
     network.eval()
     return Trained(record, children.voters if children and not record.stopped else [])

@@ -43,7 +43,7 @@ def examples() -> Iterator[Any]:
     beside = encoder | {"training": {"schedule": {"rate": 1.0e-3}}, "auxiliary": {"tasks": tasks}}
     yield validated(KINDS["encoder"].settings_class(), beside, "auxiliary")
     yield from (training_settings(dropout=0.1, **{name: {}}) for name in TECHNIQUES)
-    yield training_settings(stable_lora={})
+    yield from (training_settings(stable_lora={}), training_settings(soup={}, inner=0.2))
     yield Hub(source="hub", repository="a/b", revision="f" * 40)
     yield External(kind="external", backbone="none", file="external/friend.csv")
     yield Folder(source="path", path="somewhere")
