@@ -129,6 +129,7 @@ bench: setup ## measure speed and honesty; says at its end what it leaves out
 	@echo "  python -m benchmarks.build.early --run FOLDER               a finished demo in FOLDER"
 	@echo "  python -m benchmarks.speed.prefix                           needs ../shared/data/science_exam"
 	@echo "  python -m benchmarks.build.history [--data FOLDER]          seven submissions played through"
+	@echo "  python -m benchmarks.stack.teachers                         an hour or so; needs ../shared/data/cs224n"
 	@echo "  python -m benchmarks.stability --study guard (or attacks, gentle)   hours; needs ../shared/data/cs224n"
 	@echo "  python -m benchmarks.stability.gentle                       many minutes"
 	@echo "  python -m benchmarks.gpu                                    needs a CUDA GPU"
