@@ -38,7 +38,8 @@ def build_side_by_side(jobs: int, params: Params) -> tuple[dict[str, str], list[
     """Runs what is stale on `jobs` places of this machine, or on the cluster at RAY_ADDRESS.
 
     A stage that trains a network has a card to itself where there are any. Does nothing where fewer than two stages
-    could run at a time, and none on another machine. Returns the stages that failed, each with its reason, and those that wait for them.
+    could run at a time, and none on another machine. Returns the stages that failed, each with its reason, and those
+    that wait for them.
 
     Raises: PodiumError where the cluster cannot be used as it is.
     """
