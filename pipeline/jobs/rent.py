@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from string import Template
 
+from pipeline.check import GENERATED
 from pipeline.config import load_params
 from pipeline.errors import PodiumError
 from pipeline.files import write_text
