@@ -17,11 +17,11 @@ PYTEST := OMP_NUM_THREADS=1 $(RUN) python -m pytest -q -n logical --dist loadfil
 KERNEL_WHEELS := lightgbm narwhals polars polars-runtime-32 safetensors \
 	accelerate anyio bitsandbytes h11 httpcore2 httpx2 huggingface-hub peft tokenizers transformers truststore
 
-.PHONY: help setup repro check new-competition try rate tries profile average rehearse kernel-faults download publish submit \
-	sync-lb compare choose test test-slow lint real bench prune lock
+.PHONY: help setup repro cluster.yaml check new-competition try rate tries profile average rehearse kernel-faults download \
+	publish submit sync-lb compare choose test test-slow lint real bench prune lock
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z.-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  PRESET=cpu DATA=folder       with repro: lay pipeline/presets/cpu.yaml over params.yaml and read that folder"
 	@echo "  ARGS=--dry-run               with download, publish, submit, sync-lb: say what would be sent, contact nobody"
 	@echo "  JOBS=4                       with repro: that many stages at a time; default: cores by params.yaml's threads"
@@ -47,6 +47,9 @@ repro: setup ## run every stale stage, from raw data to the rehearsed kernel and
 	@# It looks at the whole plan first; a mistake in params.yaml is one line there, and DVC would show its own.
 	@$(RUN) python -m pipeline.repro "$(PRESET)" "$(DATA)" "$(REFIT)" "$(JOBS)"
 	@echo "open reports/index.html"
+
+cluster.yaml: setup ## write a SkyPilot task that rents NODES=3 machines with GPU=L4:1 each and builds there
+	@$(RUN) python -m pipeline.jobs.rent "$(or $(NODES),3)" "$(or $(GPU),L4:1)"
 
 check: setup ## look at the whole plan before anything is trained: files, members, folds, disk, memory
 	@$(RUN) python -m pipeline.check
@@ -129,6 +132,7 @@ bench: setup ## measure speed and honesty; says at its end what it leaves out
 	@echo "  python -m benchmarks.build.early --run FOLDER               a finished demo in FOLDER"
 	@echo "  python -m benchmarks.speed.prefix                           needs ../shared/data/science_exam"
 	@echo "  python -m benchmarks.build.history [--data FOLDER]          seven submissions played through"
+	@echo "  python -m benchmarks.stack.teachers                         an hour or so; needs ../shared/data/cs224n"
 	@echo "  python -m benchmarks.stability --study guard (or attacks, gentle)   hours; needs ../shared/data/cs224n"
 	@echo "  python -m benchmarks.stability.gentle                       many minutes"
 	@echo "  python -m benchmarks.gpu                                    needs a CUDA GPU"

@@ -38,7 +38,8 @@ def build_side_by_side(jobs: int, params: Params) -> tuple[dict[str, str], list[
     """Runs what is stale on `jobs` places of this machine, or on the cluster at RAY_ADDRESS.
 
     A stage that trains a network has a card to itself where there are any. Does nothing where fewer than two stages
-    could run at a time. Returns the stages that failed, each with its reason, and those that wait for them.
+    could run at a time, and none on another machine. Returns the stages that failed, each with its reason, and those
+    that wait for them.
 
     Raises: PodiumError where the cluster cannot be used as it is.
     """
@@ -47,7 +48,7 @@ def build_side_by_side(jobs: int, params: Params) -> tuple[dict[str, str], list[
         commit = check_here(repository) if away else ""
         graph = graph_of(repository)
         waiting = perhaps_stale(graph, repository.status())
-        if side_by_side(graph, waiting) < 2:
+        if side_by_side(graph, waiting) < 2 and not (away and any(map(travels, waiting))):
             return {}, []
         with cluster(commit, params) if away else local_ray(jobs) as places, shown() as show:
             build = Build(graph, repository, params, places, show, waiting)
@@ -60,11 +61,11 @@ def travels(name: str) -> bool:
     return name.partition("@")[0] in (*TRAINS, *RESOLVES)
 
 
-def at_home(node: str) -> Any:
-    """Returns Ray's word for: on that node, where the competition's files and the driver's clone are."""
+def on(node: str, soft: bool) -> dict[str, Any]:
+    """Returns Ray's words for a node: the driver's, or the one with a fold's checkpoint, another where it is gone."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    return NodeAffinitySchedulingStrategy(node, soft=False)
+    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=soft)}
 
 
 @dataclass
@@ -116,8 +117,8 @@ class Build:
             if len(changed) == len(ready):
                 return
 
-    def start(self, name: str) -> None:
-        """Hands a stage to Ray, which runs it as soon as there is a place."""
+    def start(self, name: str, near: str = "") -> None:
+        """Hands a stage to Ray, which runs it as soon as there is a place; on the node `near` while that is there."""
         places, folder, there = self.places, str(Path.cwd()), {}
         away = bool(places.home) and travels(name)
         inputs = tuple(sorted(self.graph[name])) if away else ()
@@ -125,9 +126,9 @@ class Build:
         known = entries_of(self.repository, inputs)
         request = Request(name, self.environment(name), away, inputs, known, share)
         if away:
-            folder, there = "", {"memory": places.memory}
+            folder, there = "", {"memory": places.memory} | (on(near, soft=True) if near else {})
         elif places.home:
-            there = {"scheduling_strategy": at_home(places.home)}
+            there = on(places.home, soft=False)
         task = self.task.options(num_cpus=places.cores, num_gpus=self.cards_for(name), **there)
         self.placed[name] = self.placed.get(name, 0) + 1
         self.show.runs[name] = Run()
@@ -167,7 +168,7 @@ class Build:
                 reason = " ".join(str(error).split())[:200]
                 if self.placed[name] < PLACED:
                     self.show.tell(name, f"its place died, it is placed again: {reason}")
-                    self.start(name)
+                    self.start(name, near=self.show.runs[name].node)
                 else:
                     self.failed[name] = f"its place died {PLACED} times: {reason}"
                 continue

@@ -36,6 +36,7 @@ def check_here(repository: Any) -> str:
             "dvc: results of other machines travel through DVC's remote, and none is set; "
             "`dvc remote add --default NAME URL` and commit .dvc/config"
         )
+    repository.cloud.get_remote(command="push")  # where DVC cannot speak its protocol, it says so here
     if edits := _git(*EDITS):
         names = ", ".join(line[3:] for line in edits[:3]) + (", ..." if len(edits) > 3 else "")
         raise PodiumError(f"{names}: not committed; other machines train what is committed: `git commit` first")

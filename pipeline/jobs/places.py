@@ -52,10 +52,12 @@ class Places:
 
 
 def run_stage(folder: str, request: dict[str, Any]) -> Iterator[str | dict[str, Any]]:
-    """Yields this machine's name, what a stage prints, line by line, and the answer of pipeline.jobs.work.
+    """Yields the names of this machine and of its Ray node, what a stage prints, and the answer of pipeline.jobs.work.
 
     folder: the clone, or empty for this machine's own. It runs in a Ray worker, which may know no pipeline.
     """
+    import ray
+
     global worker
     if worker is None or worker.poll() is not None:
         paths = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
@@ -71,6 +73,7 @@ def run_stage(folder: str, request: dict[str, Any]) -> Iterator[str | dict[str, 
     worker.stdin.write(json.dumps(request | {"environment": environment}) + "\n")
     worker.stdin.flush()
     yield platform.node()
+    yield ray.get_runtime_context().get_node_id()
     for line in worker.stdout:
         text, ended, answer = line.rstrip("\n").partition(END)
         if text or not ended:

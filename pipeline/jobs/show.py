@@ -27,6 +27,7 @@ class Run:
     began: float = 0.0
     """When its process began; 0 while it waits for a place."""
     machine: str = ""
+    node: str = ""
     lines: list[str] = field(default_factory=list)
 
 
@@ -39,13 +40,15 @@ class Show:
     """By stage, for as long as it is placed."""
 
     def said_by(self, name: str, text: str) -> None:
-        """Takes what comes from a stage's place: the machine's name, then the lines that the stage prints."""
+        """Takes what comes from a stage's place: the names of machine and node, then the lines of the stage."""
         run = self.runs[name]
-        if run.began:
+        if not run.machine:
+            run.began, run.machine = time.monotonic(), text
+        elif not run.node:
+            run.node = text
+        else:
             run.lines.append(text)
             self.tell(name, text)
-        else:
-            run.began, run.machine = time.monotonic(), text
 
     def tell(self, name: str, text: str) -> None:
         """Prints a line on a stage where no table is shown."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts import MANIFEST
+from pipeline.errors import PodiumError
 from pipeline.files import read_json
 
 BASE = "BASE.json"
@@ -37,7 +38,9 @@ def find_bases(files: Mapping[str, Any]) -> dict[str, str]:
 
 
 def bases_of(package: Path) -> dict[str, str]:
-    """Returns folder -> hash of the bases that a package names."""
+    """Returns folder -> hash of the bases that a package names. Raises: PodiumError for a missing package."""
+    if not (package / MANIFEST).is_file():
+        raise PodiumError(f"{package / MANIFEST}: no such file; run `dvc repro`")
     bases: dict[str, str] = read_json(package / MANIFEST).get("bases", {})
     return bases
 

@@ -227,7 +227,7 @@ def test_a_dry_run_shows_what_would_be_sent(
     assert run("git", "status", "--porcelain", cwd=repository).stdout == ""
 
 
-@pytest.mark.parametrize("machine", ["l4x4", "cpu"])
+@pytest.mark.parametrize("machine", ["l4x4", pytest.param("cpu", marks=pytest.mark.slow)])
 def test_the_machine_is_asked_for_by_kaggles_own_name(
     server: KaggleServer, repository: Path, lmsys: Competition, machine: str
 ) -> None:

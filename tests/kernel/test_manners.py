@@ -79,7 +79,9 @@ FAULTS = [
         "a changed byte in the code", lambda p, _: flip(p / "code/pipeline/errors.py"), "expected sha256", ("prior",)
     ),
     Fault("a changed byte in the stack", lambda p, _: flip(p / "stack/ladder.json"), "expected sha256", ("mean",)),
-    Fault("a wheel that pip refuses", lambda p, _: break_wheels(p), "wheels: pip install failed: ERROR", ALL),
+    Fault(
+        "a wheel that is no zip file", lambda p, _: break_wheels(p), "cannot be unpacked: File is not a zip file", ALL
+    ),
     Fault("lost parity", lose_parity, "words fold 0: expected its out-of-fold predictions within 0.0001", ALL),
     Fault("a row without a number", forget_a_row, "friend fold 0: expected finite numbers, found 1 rows", ALL),
     Fault(

@@ -87,7 +87,15 @@ def oof(artifacts: Artifacts) -> np.ndarray:
     return pl.read_parquet(artifacts.oof_part("small", 0)).drop("id").to_numpy()
 
 
-@pytest.mark.parametrize("kind", [encoder, partial(decoder, lora={"rank": 2})])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        encoder,
+        partial(decoder, lora={"rank": 2}),
+        pytest.param(partial(decoder, head="tokens", max_tokens=200), marks=pytest.mark.slow),
+        pytest.param(partial(decoder, precision="nf4"), marks=pytest.mark.slow),
+    ],
+)
 def test_the_answers_are_those_of_the_teachers_model_and_move_the_student(
     kind: Any, artifacts: Artifacts, lmsys: Competition
 ) -> None:

@@ -41,6 +41,7 @@ def examples() -> Iterator[Any]:
         yield validated(KINDS[member["kind"]].settings_class(), with_recipe(member), name)
     tasks = {"sts": {"path": "external/sts", "competition": "sts", "weight": 0.5}}
     beside = encoder | {"training": {"schedule": {"rate": 1.0e-3}}, "auxiliary": {"tasks": tasks}}
+    beside |= {"teachers": {"members": ["one", "other"], "cosine": 0.5}, "extra": ["more"]}
     yield validated(KINDS["encoder"].settings_class(), beside, "auxiliary")
     yield from (training_settings(dropout=0.1, **{name: {}}) for name in TECHNIQUES)
     yield from (training_settings(stable_lora={}), training_settings(soup={}, inner=0.2))
