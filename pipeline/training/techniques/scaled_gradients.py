@@ -28,7 +28,8 @@ def right(family: Family, logits: Tensor, targets: Tensor) -> Tensor:
     and of ordered scores each yes or no is a question of its own; what is not known is never right.
     """
     if isinstance(family, Categorical):
-        return (logits.argmax(dim=1) == targets)[:, None]
+        classes = targets if targets.ndim == 1 else targets.argmax(dim=1)  # the likeliest of a soft label
+        return (logits.argmax(dim=1) == classes)[:, None]
     return (logits > 0) == torch.where(targets.isfinite(), targets > 0.5, logits <= 0)
 
 

@@ -63,6 +63,12 @@ def test_each_yes_or_no_is_right_by_itself_and_the_unknown_never(family: Bernoul
     assert torch.allclose(logits.grad, torch.where(found, 0.25, 1.0) * plain)  # type: ignore[arg-type]
 
 
+def test_a_soft_label_is_its_likeliest_class() -> None:
+    logits, targets = torch.randn(9, 4, generator=torch.Generator().manual_seed(0)), torch.arange(9) % 4
+    soft = 0.6 * torch.nn.functional.one_hot(targets, 4) + 0.1
+    assert torch.equal(right(Categorical(4), logits, soft), right(Categorical(4), logits, targets))
+
+
 def step_at(learner: Learner, rows: list[np.ndarray], progress: float) -> dict[str, Tensor]:
     learner.network.zero_grad(set_to_none=True)
     gradients(learner, rows, 0, progress)
