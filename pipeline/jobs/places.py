@@ -28,6 +28,10 @@ QUIET = {
     "RAY_memory_monitor_refresh_ms": "0",  # it would kill stages when other programs take the memory
     UNDER_REPRO: "1",
 }
+ALONE = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # as on those systems Ray listens on 127.0.0.1 alone
+}
 CLONE = "PODIUM_CLONE"
 """Set where `ray start` joins a cluster: this machine's clone."""
 CARDS, CHOSEN = "CUDA_VISIBLE_DEVICES", "as Ray gives"
@@ -90,7 +94,7 @@ def local_ray(jobs: int) -> Iterator[Places]:
 
     At the end none of its processes is left, nor any that they have started.
     """
-    os.environ |= QUIET | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    os.environ |= QUIET | ALONE | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
     import ray
 
     folder = tempfile.mkdtemp(prefix="podium-")  # a short path: Ray's sockets lie there
@@ -102,7 +106,6 @@ def local_ray(jobs: int) -> Iterator[Places]:
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.CRITICAL,
-            _node_ip_address="127.0.0.1",
             _temp_dir=folder,
         )
         yield Places(cards=ray.cluster_resources().get("GPU", 0) > 0)

@@ -3,7 +3,7 @@
 python -u -m pipeline.jobs.work        # pipeline.jobs.places holds both ends
 
 A line of stdin asks for a stage, a Request as JSON. On stdout comes what the stage prints, then END and an Answer. When
-stdin ends, the process is killed, and with it the stage.
+stdin ends, or the process is killed, its stage is killed too.
 """
 
 from __future__ import annotations
@@ -50,10 +50,23 @@ class Answer:
     """What dvc.lock says of it now; of one that was away."""
 
 
-def requests() -> Iterator[Request]:
-    """Yields what comes on stdin, and kills this process group, a stage at work included, once stdin has ended.
+def die_together() -> None:
+    """Has this process group, the stage at work included, killed when this process is gone, in whatever way.
 
-    So ends a stage whose Ray worker, raylet or driver was killed, in whatever way. A stage's own stdin is empty.
+    A process of its own waits for that: Ray kills the children of a worker, and not theirs.
+    """
+    waits, held = os.pipe()  # a stage inherits neither
+    if os.fork() == 0:
+        os.close(held)
+        os.read(waits, 1)
+        os.killpg(0, signal.SIGKILL)
+    os.close(waits)
+
+
+def requests() -> Iterator[Request]:
+    """Yields what comes on stdin, and ends this process once stdin has ended: worker, raylet or driver are gone.
+
+    A stage's own stdin is empty.
     """
     came: queue.Queue[str] = queue.Queue()
     held = os.fdopen(os.dup(0), encoding="utf-8")  # not inherited
@@ -64,7 +77,7 @@ def requests() -> Iterator[Request]:
     def watch() -> None:
         for line in held:
             came.put(line)
-        os.killpg(0, signal.SIGKILL)
+        os._exit(0)
 
     threading.Thread(target=watch, daemon=True).start()
     while True:
@@ -101,6 +114,7 @@ def reproduce(asked: Request) -> dict[str, Any] | None:
 
 def main() -> None:
     escape_console()
+    die_together()
     for asked in requests():
         for key, value in asked.environment.items():
             os.environ.pop(key, None)
