@@ -6,8 +6,8 @@ python -m benchmarks.stability.gentle --minutes 9     # as many seeds as begin i
 The texts and the small encoder without any pretraining (2 layers of 64 units) are those of `unbalanced`: 3 positives in
 10, 1,000 rows, three epochs of 16 rows per step, no warmup, a random start. Only order, dropout and fresh weights
 change with the seed. A run has failed where it has not learned, as `unbalanced` counts it, on 3,000 other rows. Cost is
-steps of the optimiser, those of plain being 1. The rate was fixed beforehand with two other seeds (1001, 1002): plain
-failed in none of one at 1e-2, in one of two at 2e-2, in both at 4e-2.
+steps of the optimiser, those of plain being 1. The rate was fixed beforehand with two other seeds (1001, 1002), with
+which plain fails twice at 2e-2 and not at all at 1e-2.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ WAYS: dict[str, tuple[dict[str, Any], int]] = {
 
 
 def main() -> None:
-    """Makes all runs, one after the other on one thread, prints the table and writes the result."""
+    """Makes all runs, one after the other on one thread, prints the table, and writes the result after every seed."""
     parser = command_line(__doc__)
     parser.add_argument("--minutes", type=float, default=600.0, help="begin no further seed after that")
     asked = parser.parse_args()
@@ -63,17 +63,15 @@ def main() -> None:
                     found = run(TEXTS, RATE, seed, attempts, False, Path(folder), PLAIN | changed)
                 runs.append({"way": name, "seed": seed} | found)
                 print(seed, name, f"{found['loss']:.4f}", f"{found['prior']:.4f}", found["steps"], flush=True)
+            write("gentle_tiny", {"rate": RATE, "runs": runs}, asked.output)
     single = np.mean([each["steps"] for each in runs if each["way"] == "plain"])
     lines = []
     for name in WAYS:
         own = [each for each in runs if each["way"] == name]
-        losses = np.array([each["loss"] for each in own])
-        failed = sum(not each["learned"] for each in own)
+        losses, failed = np.array([each["loss"] for each in own]), sum(not each["learned"] for each in own)
         cost = np.mean([each["steps"] for each in own]) / single
-        figures = f"{losses.mean():.3f}", f"{losses.std(ddof=1):.3f}", f"{np.median(losses):.3f}", f"{cost:.2f}"
-        lines.append([name, len(own), failed, *figures])
-    print(markdown(["", "runs", "failed", "log loss", "SD", "median", "cost"], lines))
-    write("gentle_tiny", {"rate": RATE, "runs": runs}, asked.output)
+        lines.append([name, len(own), failed, f"{losses.mean():.3f}", f"{np.median(losses):.3f}", f"{cost:.2f}"])
+    print(markdown(["", "runs", "failed", "log loss", "median", "cost"], lines))
 
 
 if __name__ == "__main__":

@@ -83,7 +83,10 @@ def forecast(
         rows *= updates(total, settings.deni) / total
     trained = sum(each.numel() * each.element_size() for each in network.parameters() if each.requires_grad)
     whole = sum(each.numel() * each.element_size() for each in network.parameters())
-    needed, free = trained * COPIES + whole, shutil.disk_usage(folder).free
+    copies = COPIES + (
+        2 * settings.soup.moments if settings.soup else 0
+    )  # in the checkpoint, and in the one it replaces
+    needed, free = trained * copies + whole, shutil.disk_usage(folder).free
     print(
         f"{label}: {total} steps, {len(batches) / len(steps):.1f} batches each; "
         f"about {per_row * rows / 60:.1f} min and {needed / 1e6:.0f} MB ({free / 1e9:.0f} GB free)",
