@@ -179,7 +179,8 @@ def spent(evidence: Evidence) -> dict[str, Any]:
         stage, _, item = run.partition("@")
         member = item.rpartition("-")[0] if stage == "finetune" else item
         gone = stage in ("finetune", "refit") and member not in evidence.cv["members"]
-        if not gone and stage != "report":  # the page's own time is known only after it is written
+        # The page's own time is known only after it is written; `make repro` as a whole would count all of them twice.
+        if not gone and stage not in ("report", "repro"):
             groups.setdefault((stage, member), []).append(seconds)
     ordered = sorted(groups, key=lambda key: (STAGES.index(key[0]) if key[0] in STAGES else len(STAGES), key))
     totals = {key: sum(groups[key]) for key in ordered}

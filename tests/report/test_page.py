@@ -93,7 +93,12 @@ def test_the_headline_is_one_line_with_the_scores(whole: Path) -> None:
 
 
 def test_folds_of_a_member_are_summed_and_gone_members_left_out(run: Path) -> None:
-    for name, seconds in {"finetune@gone-0": 9999.0, "refit@gone": 9999.0, "finetune@words-0": 61.25}.items():
+    for name, seconds in {
+        "finetune@gone-0": 9999.0,
+        "refit@gone": 9999.0,
+        "repro": 9999.0,
+        "finetune@words-0": 61.25,
+    }.items():
         write_json(run / f"work/seconds/{name}.json", seconds)
     text = " ".join(Page(rendered(run)).text.split())
     words = 61.25 + 2.25 + 3.25 + 4.25
