@@ -3,6 +3,8 @@
 python -m stages.extra
 """
 
+from dataclasses import asdict
+
 from pipeline.artifacts import Artifacts
 from pipeline.config import load_params
 from pipeline.files import atomic_folder, write_json, write_parquet
@@ -19,7 +21,8 @@ def main() -> None:
         for name, source in sources.items():
             made = prepare_extra(name, source, competition, train, folds, test)
             write_parquet(made.rows, folder / artifacts.extra(name).name)
-            write_json(folder / f"{name}.json", made.told)
+            # With its settings: another weight alone must reach the members' start files, too.
+            write_json(folder / f"{name}.json", {"source": asdict(source)} | made.told)
             print(sentence(name, made.told))
     if not sources:
         print("extra: no rows from elsewhere")

@@ -43,6 +43,11 @@ def test_the_graph_knows_who_learns_from_whom(tmp_path: Path) -> None:
     assert again >= {"finetune@shape-0", "finetune@shape-1"}
     assert not {name for name in again if name.startswith(("distil", "finetune@words"))}
 
+    edit(clone, "extra", "more", "weight", value=0.5)  # no other rows, and yet another student
+    again = ran(sh("dvc repro oof", clone))
+    assert again >= {"extra", "start_student@small", "distil@small-0", "distil@small-1"}
+    assert not {name for name in again if name.startswith("finetune")}
+
     edit(clone, "members", "words", "words", "max_features", value=1000)
     again = ran(sh("dvc repro oof", clone))
     assert again >= {"finetune@words-0", "teach@small-words-0", "distil@small-0", "distil@small-1", "oof"}

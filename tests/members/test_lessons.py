@@ -91,7 +91,7 @@ def oof(artifacts: Artifacts) -> np.ndarray:
     "kind",
     [
         encoder,
-        partial(decoder, lora={"rank": 2}),
+        pytest.param(partial(decoder, lora={"rank": 2}), marks=pytest.mark.slow),
         pytest.param(partial(decoder, head="tokens", max_tokens=200), marks=pytest.mark.slow),
         pytest.param(partial(decoder, precision="nf4"), marks=pytest.mark.slow),
     ],
@@ -109,6 +109,7 @@ def test_the_answers_are_those_of_the_teachers_model_and_move_the_student(
     assert np.abs(taught - oof(artifacts)).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_a_heavy_teacher_is_imitated(artifacts: Artifacts, lmsys: Competition) -> None:
     """With hardly any label left, the student says what the teacher says, on the rows of its lesson."""
     settings = student(training={"epochs": 60, "schedule": {"rate": 1e-2}}, weight=50.0, temperature=1.0)
@@ -120,7 +121,7 @@ def test_a_heavy_teacher_is_imitated(artifacts: Artifacts, lmsys: Competition) -
     assert lmsys.family.divergence(said, own).mean() < 0.3 * lmsys.family.divergence(said, prior).mean()
 
 
-@pytest.mark.parametrize("teacher", ["tabular", "encoder"])
+@pytest.mark.parametrize("teacher", ["tabular", pytest.param("encoder", marks=pytest.mark.slow)])
 def test_no_label_of_fold_or_holdout_reaches_the_student(
     teacher: str, tmp_path: Path, backbones: Path, lmsys: Competition, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,6 +211,7 @@ def test_a_member_that_is_no_teacher_leaves_an_empty_note(artifacts: Artifacts, 
     assert not train(small, 1, artifacts)["trained"]
 
 
+@pytest.mark.slow
 def test_pooled_states_are_compared_where_their_widths_agree(
     artifacts: Artifacts, lmsys: Competition, backbones: Path
 ) -> None:
@@ -259,7 +261,10 @@ def test_a_teammates_out_of_fold_answers_do_not_teach(artifacts: Artifacts, lmsy
         distilled(student(), {"words": files(tmp_path, ROWS, lmsys, True)}, lmsys, artifacts)
 
 
-@pytest.mark.parametrize("name", COMPETITIONS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in ("labels", "choices") else pytest.mark.slow) for name in COMPETITIONS],
+)
 def test_every_outcome_can_be_taught(name: str, tmp_path: Path, backbones: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     competition = COMPETITIONS[name]
@@ -288,6 +293,7 @@ def test_a_row_in_the_other_order_is_taught_the_other_answer(artifacts: Artifact
     np.testing.assert_array_equal(found.lessons.answers, [*answers[5:7], *answers[5:7][:, [1, 0, 2]]])
 
 
+@pytest.mark.slow
 def test_killed_on_its_way_a_student_ends_as_if_left_alone(
     artifacts: Artifacts, lmsys: Competition, monkeypatch: pytest.MonkeyPatch
 ) -> None:
