@@ -17,13 +17,14 @@ PYTEST := OMP_NUM_THREADS=1 $(RUN) python -m pytest -q -n logical --dist loadfil
 KERNEL_WHEELS := lightgbm narwhals polars polars-runtime-32 safetensors \
 	accelerate anyio bitsandbytes h11 httpcore2 httpx2 huggingface-hub peft tokenizers transformers truststore
 
-.PHONY: help setup repro check new-competition try tries kernel-faults download publish submit sync-lb compare choose test \
-	test-slow lint real bench prune lock
+.PHONY: help setup repro cluster.yaml check new-competition try rate tries profile average rehearse kernel-faults download \
+	publish submit sync-lb compare choose test test-slow lint real bench prune lock
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z.-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  PRESET=cpu DATA=folder       with repro: lay pipeline/presets/cpu.yaml over params.yaml and read that folder"
 	@echo "  ARGS=--dry-run               with download, publish, submit, sync-lb: say what would be sent, contact nobody"
+	@echo "  JOBS=4                       with repro: that many stages at a time; default: cores by params.yaml's threads"
 	@echo "  REFIT=1                      with repro: add one model per member that is trained on every row, holdout included"
 
 setup: $(VENV)/ready ## create .venv with the locked packages (done by the other targets too)
@@ -44,8 +45,11 @@ $(VENV)/ready: $(VENV)/torch requirements.lock
 
 repro: setup ## run every stale stage, from raw data to the rehearsed kernel and the report
 	@# It looks at the whole plan first; a mistake in params.yaml is one line there, and DVC would show its own.
-	@$(RUN) python -m pipeline.repro "$(PRESET)" "$(DATA)" "$(REFIT)"
+	@$(RUN) python -m pipeline.repro "$(PRESET)" "$(DATA)" "$(REFIT)" "$(JOBS)"
 	@echo "open reports/index.html"
+
+cluster.yaml: setup ## write a SkyPilot task that rents NODES=3 machines with GPU=L4:1 each and builds there
+	@$(RUN) python -m pipeline.jobs.rent "$(or $(NODES),3)" "$(or $(GPU),L4:1)"
 
 check: setup ## look at the whole plan before anything is trained: files, members, folds, disk, memory
 	@$(RUN) python -m pipeline.check
@@ -57,8 +61,19 @@ new-competition: setup ## write a first YAML file for the competition in DATA=fo
 try: setup ## one fold of MEMBER=name on ROWS=1000 rows, by params.yaml as it is now: score, curve, minutes of the whole
 	@$(RUN) python -u -m stages.try_member --member "$(MEMBER)" $(if $(FOLD),--fold "$(FOLD)") $(if $(ROWS),--rows "$(ROWS)")
 
+rate: setup ## one fold of MEMBER=name at a ladder of learning rates, on ROWS=1000 rows: a table, a picture, a suggestion
+	@$(RUN) python -u -m stages.rate --member "$(MEMBER)" $(if $(FOLD),--fold "$(FOLD)") $(if $(ROWS),--rows "$(ROWS)") $(if $(RATES),--rates "$(RATES)")
+
+average: setup ## the fold models of MEMBER=name averaged into one: its loss on the holdout beside theirs
+	@$(RUN) python -u -m stages.average --member "$(MEMBER)"
+
 tries: setup ## what was tried so far, with the settings that were changed
 	@$(RUN) python -m stages.try_member --show
+
+profile: setup ## where the time of MEMBER=name goes, on ROWS=1000 rows: tokens, forward, backward, optimiser, operators
+	@$(RUN) python -u -m stages.profile_member --member "$(MEMBER)" $(if $(FOLD),--fold "$(FOLD)") $(if $(ROWS),--rows "$(ROWS)")
+rehearse: setup ## run the finished kernel as in the scored rerun on ROWS=25000 rows made from train: plan, time, problems
+	@$(RUN) python -u -m stages.rehearse --rows $(ROWS)
 
 kernel-faults: setup ## run the finished kernel under every fault that docs/kernel.md lists, before the last day
 	@$(RUN) python -u -m pipeline.package.try_faults $(ARGS)
@@ -114,10 +129,12 @@ bench: setup ## measure speed and honesty; says at its end what it leaves out
 	$(RUN) python -m benchmarks.speed.padding
 	@echo "left out; each is run by its command, in the environment $(VENV):"
 	@echo "  python -m benchmarks.build.outcomes                         needs ../shared/data"
+	@echo "  python -m benchmarks.build.early --run FOLDER               a finished demo in FOLDER"
 	@echo "  python -m benchmarks.speed.prefix                           needs ../shared/data/science_exam"
 	@echo "  python -m benchmarks.build.history [--data FOLDER]          seven submissions played through"
 	@echo "  python -m benchmarks.stack.teachers                         an hour or so; needs ../shared/data/cs224n"
-	@echo "  python -m benchmarks.stability --study guard (or attacks)   hours; needs ../shared/data/cs224n"
+	@echo "  python -m benchmarks.stability --study guard (or attacks, gentle)   hours; needs ../shared/data/cs224n"
+	@echo "  python -m benchmarks.stability.gentle                       many minutes"
 	@echo "  python -m benchmarks.gpu                                    needs a CUDA GPU"
 
 prune: setup ## remove what params.yaml no longer names, and cached files of no tagged submission

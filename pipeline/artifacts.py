@@ -199,7 +199,7 @@ class Artifacts:
 
         members: all of them, `students` too.
         """
-        wanted = {self.start(m) for m in members} | {self.refit(m) for m in members}
+        wanted = {self.refit(m) for m in members}
         for m in members:
             for k in folds:
                 wanted |= {self.receipt(m, k), self.model(m, k), self.oof_part(m, k), self.holdout_part(m, k)}
@@ -207,11 +207,11 @@ class Artifacts:
             for k in folds:
                 wanted |= {self.lessons(s, k) / m for m in members - students}
         for b in backbones:
-            wanted |= {self.backbone(b), self.pretrained(b), self.pretrain_start(b)}
+            wanted |= {self.backbone(b), self.pretrained(b)}
         found: list[Path] = []
         for pattern in (
-            *("start/*.json", "receipts/*.json", "members/*/fold*", "oof/*/*.parquet"),
-            *("lessons/*/fold*/*", "refit/*", "backbones/*", "pretrained/*", "start_pretrain/*.json"),
+            *("receipts/*.json", "members/*/fold*", "oof/*/*.parquet", "lessons/*/fold*/*"),
+            *("refit/*", "backbones/*", "pretrained/*"),
             "members/*/.fold*.partial",  # left by a process that was killed
             "tokens/*",  # made again where they are wanted
         ):

@@ -29,12 +29,13 @@ from pipeline.errors import PodiumError
 from pipeline.ingest.prepare import glance, ids_of
 from pipeline.kinds import KINDS
 from pipeline.ledger.history import dvc_repository
+from pipeline.machines import CARDS, MACHINES
 from pipeline.members.external import check_ids, read_predictions
 from pipeline.members.extra import check_form
 from pipeline.members.start import check_network
 from pipeline.models.backbones.foresight import foreseen
 from pipeline.package.wheels import find_wheels
-from pipeline.resources import disk_needed, free_disk, memory, memory_needed, pretraining_memory
+from pipeline.resources import BYTES, disk_needed, free_disk, memory, memory_needed, pretraining_memory
 from pipeline.settings.backbones import NoBackbone
 from pipeline.settings.external import External
 from pipeline.settings.finetuning import NetworkSettings
@@ -240,6 +241,28 @@ def check_memory(plan: Plan, found: Findings) -> str:
     return f"{size / 1e9:.0f} GB ({where})"
 
 
+def check_machine(plan: Plan, found: Findings) -> str:
+    """Whether each network fits on a card of the kernel's machine, in a precision with which that computes."""
+    name = plan.params.package.machine
+    card, key = CARDS[MACHINES[name].card], "inference.precision"
+    for member, settings in plan.params.members.items():
+        if not isinstance(settings, NetworkSettings):
+            continue
+        precision, weights = settings.inference.precision, plan.facts.get(settings.backbone, {}).get("parameters", 0)
+        if (needed := weights * BYTES[precision]) > card.memory:
+            found.errors.append(
+                f"params.yaml: members.{member}.{key}: {settings.backbone} in {precision} takes {needed / 1e9:.1f} GB, "
+                f"a card of package.machine {name} has {card.memory / 1e9:.0f} GB"
+            )
+        if precision == "bf16" and not card.bf16:
+            found.warnings.append(
+                f"params.yaml: members.{member}.{key}: the cards of package.machine {name} do not compute with bf16, "
+                f"and take several times as long: set fp16"
+            )
+    count = MACHINES[name].count
+    return f"{name}: {count} x {card.memory / 1e9:.0f} GB" if count else f"{name}: no GPU"
+
+
 def check_package(plan: Plan, found: Findings) -> str:
     """The run-time limit, and the libraries that the package brings along."""
     seconds, (low, high) = plan.params.package.budget_seconds, SANE_SECONDS
@@ -260,6 +283,7 @@ CHECKS: dict[str, Callable[[Plan, Findings], str]] = {
     "folds": check_folds,
     "disk": check_disk,
     "memory": check_memory,
+    "machine": check_machine,
     "package": check_package,
 }
 

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from pipeline.errors import nearest
 from pipeline.kinds import KINDS
+from pipeline.machines import known_machine
 from pipeline.section import Checked, Limits, Prepared, section
 from pipeline.settings.backbones import Backbone, NoBackbone
 from pipeline.settings.encoder import Encoder
@@ -85,6 +86,8 @@ class Package:
     title: Annotated[str, Limits(min_length=6, max_length=50)]
     budget_seconds: Annotated[int, Limits(ge=60)]
     """The competition's run-time limit, from the kernel's process start."""
+    machine: Annotated[str, Checked(known_machine)] = "t4x2"
+    """Kaggle's machine for the kernel: t4x2, l4x4, l4, h100, rtx_pro_6000 or cpu; see pipeline/machines.py."""
 
 
 @section

@@ -60,6 +60,10 @@ class NoMemoryError(PodiumError, MemoryError):
     """Memory is too small for what cannot be divided any more."""
 
 
+class DivergedError(PodiumError):
+    """A loss is not finite: the learning rate is too high, or the precision too low."""
+
+
 RAN_OUT = ("out of memory", "STATUS_ALLOC_FAILED", "can't allocate memory")
 """What CUDA's runtime, its libraries (cuBLAS, cuDNN) and torch on a CPU say; torch has no type for these."""
 

@@ -46,7 +46,7 @@ def overlay(base: str, preset: str, data: str, refit: bool = False) -> str:
     params = editor.load(base)
     laid = editor.load(preset)
     if "members" in laid:
-        params.pop("students", None)  # they learn from the members that are replaced
+        params["students"] = {}  # they learn from the members that are replaced
     _merge(params, laid)
     if data:
         params["data"]["path"] = data

@@ -1,7 +1,10 @@
 """Builds whatever is stale, after a look at the plan: what `make repro` does.
 
 python -m pipeline.repro                         # the settings as they are
-python -m pipeline.repro cpu path/to/data 1      # PRESET, DATA and REFIT of `make repro`; pipeline/preset.py says more
+python -m pipeline.repro cpu path/to/data 1 4    # PRESET, DATA, REFIT and JOBS of `make repro`; see pipeline/preset.py
+
+With more than one job, or a cluster at RAY_ADDRESS, pipeline.jobs runs what is stale side by side first, and DVC then
+finds it done.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from pathlib import Path
 
 from pipeline.errors import STOPPED, UNDER_REPRO, PodiumError, say_stopped, stop_in_one_line
 from pipeline.files import already, exclusive
+from pipeline.report.growing import GrowingPage
 from pipeline.stage import stage
 
 LOCK = Path("work/repro.lock")
@@ -80,10 +84,42 @@ def run_dvc() -> int:
     return STOPPED if interrupted.seen else code
 
 
-def build(preset: str = "", data: str = "", refit: str = "") -> int:
+def jobs_of(value: str) -> int:
+    """Returns how many stages may run at a time: JOBS on the command line of make, or what this machine feeds.
+
+    Raises: PodiumError for anything but a whole number from 1 on.
+    """
+    from pipeline.artifacts import Artifacts
+    from pipeline.config import load_params
+    from pipeline.models.backbones.foresight import foreseen
+    from pipeline.resources import places
+
+    if value:
+        if not value.isdecimal() or not int(value):
+            raise PodiumError(f'JOBS: expected a whole number from 1 on, found "{value}"')
+        return int(value)
+    params = load_params()
+    return places(params, {name: foreseen(name, each, Artifacts()) for name, each in params.backbones.items()})
+
+
+def run_side_by_side(jobs: int) -> int:
+    """Runs what is stale, several stages at a time; returns 0, or 2 after it has said what failed."""
+    from pipeline.config import load_params
+    from pipeline.jobs.build import build_side_by_side
+
+    failed, left = build_side_by_side(jobs, load_params())
+    for name, reason in failed.items():
+        print(f"error: {name}: {reason}", file=sys.stderr)
+    if left:
+        print(f"not run: {', '.join(left)}", file=sys.stderr)
+    return 2 if failed else 0
+
+
+def build(preset: str = "", data: str = "", refit: str = "", jobs: str = "1") -> int:
     """Lays preset, data folder and refit over params.yaml, checks the plan, and runs what is stale.
 
-    Returns DVC's exit code, or STOPPED. Raises: PodiumError where another build is running, or the plan cannot be.
+    Returns DVC's exit code, STOPPED, or 2 after an error that was said. Raises: PodiumError where another build is
+    running, or the plan cannot be.
     """
     from pipeline.check import run_check  # later than stage(): both take a second, in which Ctrl-C may come
     from pipeline.preset import apply_preset, refit_flag
@@ -93,7 +129,12 @@ def build(preset: str = "", data: str = "", refit: str = "") -> int:
         if preset or data or refit:
             apply_preset(preset, data, refit_flag(refit))
         run_check()
-        return run_dvc()
+        places = jobs_of(jobs)
+        with GrowingPage() as page:
+            side_by_side = places > 1 or os.environ.get("RAY_ADDRESS")
+            code = (run_side_by_side(places) if side_by_side else 0) or run_dvc()
+            page.finished = code == 0
+        return code
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ ADAPTERS = 0.02
 """Weights of adapters, as a share of their base's."""
 ADAM = 16.0
 """Bytes per weight in fine-tuning: the weight, its gradient, and two moments, all in fp32."""
+PLACE = 2.5e9
+"""Bytes of memory for a stage, a network's weights left out: the demo's largest took 2.3 GB."""
 CGROUPS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
@@ -80,8 +82,27 @@ def memory() -> tuple[str, int]:
             said = []
         if said and said[0].isdecimal():
             return "GPU", int(said[0]) * 2**20
+    return "memory", host_memory()
+
+
+def host_memory() -> int:
+    """Returns the bytes of memory that this machine, or the container, has."""
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for file in CGROUPS:  # a container may have less than the machine
         if file.is_file() and (text := file.read_text().strip()).isdecimal():
             limits.append(int(text))
-    return "memory", min(limits)
+    return min(limits)
+
+
+def place_memory(params: Params, facts: Mapping[str, Mapping[str, Any]]) -> float:
+    """Returns about how many bytes of memory a stage takes, a network's weights included where there is no GPU."""
+    if memory()[0] == "GPU":
+        return PLACE
+    networks = [member for member in params.members.values() if isinstance(member, NetworkSettings)]
+    return PLACE + max((memory_needed(member, facts.get(member.backbone, {})) for member in networks), default=0.0)
+
+
+def places(params: Params, facts: Mapping[str, Mapping[str, Any]]) -> int:
+    """Returns how many stages this machine feeds at a time: each has `threads` cores and its memory to itself."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores // params.threads, int(host_memory() // place_memory(params, facts))))

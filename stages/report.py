@@ -7,15 +7,15 @@ from pathlib import Path
 
 from pipeline.files import write_text
 from pipeline.report.evidence import load_evidence
-from pipeline.report.page import headline, render
+from pipeline.report.page import PAGE, headline, render
 from pipeline.stage import stage
 
 
 def main() -> None:
     with stage("report"):
-        evidence, page = load_evidence(Path()), Path("reports/index.html")
-        write_text(page, render(evidence))
-        print(f"{page}: {headline(evidence)}")
+        evidence = load_evidence(Path())
+        write_text(PAGE, render(evidence))
+        print(f"{PAGE}: {headline(evidence)}")
 
 
 if __name__ == "__main__":

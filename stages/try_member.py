@@ -4,8 +4,6 @@ make try MEMBER=siamese ROWS=1000 FOLD=0       # by params.yaml as it is now, co
 make tries                                     # python -m stages.try_member --show: the lines so far
 """
 
-import subprocess
-import sys
 from pathlib import Path
 
 from threadpoolctl import threadpool_limits
@@ -14,7 +12,7 @@ from pipeline.artifacts import Artifacts
 from pipeline.config import load_params
 from pipeline.errors import PodiumError
 from pipeline.ledger.git import git
-from pipeline.members.tries import changed_settings, keep, kept, try_member
+from pipeline.members.tries import build_needed, changed_settings, keep, kept, try_member
 from pipeline.stage import options, stage
 from pipeline.validation import parse_yaml, read_yaml
 
@@ -23,10 +21,7 @@ SHOWN = ("time", "member", "rows", "score", "constant", "seconds_per_1000_rows",
 
 def main(member: str, fold: int, rows: int) -> None:
     params = load_params()
-    if member in params.members:  # what the fold is made of; nothing where it is there already
-        needed = ["folds", f"pretrain@{params.members[member].backbone}"]
-        if subprocess.run([sys.executable, "-m", "dvc", "repro", "-q", *needed]).returncode:
-            raise PodiumError("what the member trains on could not be built; see above")
+    build_needed(member, params)
     committed = parse_yaml(git("show", "HEAD:./params.yaml").encode(), "params.yaml as committed")
     changed = changed_settings(read_yaml(Path("params.yaml")), committed)
     with threadpool_limits(params.threads):

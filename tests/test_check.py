@@ -148,6 +148,14 @@ def test_both_orders_need_sides_that_change_places(place: Path) -> None:
     assert errors == ["params.yaml: members.one.inference.swap: needs two sides that may change places"]
 
 
+def test_a_number_has_no_right_answer_to_scale(place: Path) -> None:
+    data = {"path": "data/demo", "competition": "feedback-ell"}
+    scaled = ENCODER | {"training": NETWORK["training"] | {"dsgd": {}}}
+    errors = found(params(members={"one": scaled}, data=data)).errors
+    assert errors == ["params.yaml: members.one.training.dsgd: a number is never simply right: leave it out"]
+    assert found(params(members={"one": scaled})).errors == []
+
+
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
@@ -276,6 +284,38 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(PodiumError, match=r"file: DVC must write there, and cannot: Not a directory"):
         check_writable(tmp_path / "file" / "cache")
+
+
+@pytest.mark.parametrize(
+    ("machine", "precision", "errors", "warnings"),
+    [
+        ("t4x2", "nf4", 0, 0),
+        ("t4x2", "fp16", 1, 0),
+        ("t4x2", "bf16", 1, 1),
+        ("l4x4", "bf16", 0, 0),
+        ("h100", "fp32", 0, 0),
+        ("cpu", "fp32", 1, 0),
+    ],
+)
+def test_a_network_must_fit_on_the_kernels_machine(
+    place: Path, monkeypatch: pytest.MonkeyPatch, machine: str, precision: str, errors: int, warnings: int
+) -> None:
+    """A network of ten billion weights: 6 GB in NF4, 20 in half precision, 40 in fp32."""
+    monkeypatch.setattr(check, "foreseen", lambda *_: {"family": "decoder", "parameters": 10**10})
+    monkeypatch.setattr(check, "check_network", lambda *_: None)
+    package = {"owner": "me", "slug": "some-package", "title": "Some package", "budget_seconds": 600}
+    findings = found(
+        params(
+            members={"words": LINEAR, "big": DECODER | {"inference": {"precision": precision}}},
+            package=package | {"machine": machine},
+        )
+    )
+    about = "members.big.inference.precision: "
+    assert len([line for line in findings.errors if about in line]) == errors
+    assert len([line for line in findings.warnings if about in line]) == warnings
+    if errors and machine == "t4x2":
+        says = f"llama in {precision} takes 20.0 GB, a card of package.machine t4x2 has 16 GB"
+        assert any(line.endswith(says) for line in findings.errors)
 
 
 def test_rows_from_elsewhere_are_looked_at(place: Path) -> None:

@@ -158,7 +158,7 @@ def test_prune_removes_what_params_no_longer_name_and_nothing_else(tmp_path: Pat
     member = next(iter(params.members))
     kept = ["oof/oof.parquet", "oof/holdout.parquet", f"start/{member}.json", f"receipts/{member}-fold0.json"]
     kept += [f"oof/{member}/fold0.parquet", f"members/{member}/fold0/member.json", f"refit/{member}/parity.parquet"]
-    gone = ["start/gone.json", "receipts/gone-fold0.json", "oof/gone/fold0.parquet", "members/gone/fold0/member.json"]
+    gone = ["receipts/gone-fold0.json", "oof/gone/fold0.parquet", "members/gone/fold0/member.json"]
     gone += ["refit/gone/parity.parquet", f"oof/{member}/holdout99.parquet", f"members/{member}/fold99/member.json"]
     gone += ["tokens/some-tokenizer/some-hash.ids"]
     for name in kept + gone:

@@ -10,10 +10,16 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support import ROOT, error_line, run_module
+
+from pipeline import resources
+from pipeline.config import load_params
+from pipeline.errors import PodiumError
+from pipeline.repro import jobs_of
 
 SLOW = """
 import time
@@ -102,3 +108,22 @@ def test_ctrl_c_before_a_stage_begins_is_one_line(project: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script], cwd=project, capture_output=True, text=True, check=False)
     assert done.returncode == 130
     assert done.stderr == "stopped; run `make repro` again: it goes on where it was\n"
+
+
+@pytest.mark.parametrize("jobs", ["0", "two", "-1", "1.5"])
+def test_jobs_is_a_whole_number(jobs: str) -> None:
+    with pytest.raises(PodiumError, match=f'^JOBS: expected a whole number from 1 on, found "{jobs}"$'):
+        jobs_of(jobs)
+
+
+def test_a_machine_feeds_as_many_stages_as_cores_and_memory_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    params, facts = load_params(ROOT / "params.yaml"), {"bert": {"parameters": 10**8}}
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(16))
+    monkeypatch.setattr(resources, "memory", lambda: ("memory", 64 * 10**9))
+    monkeypatch.setattr(resources, "host_memory", lambda: 64 * 10**9)
+    assert resources.places(replace(params, threads=2), {}) == 8
+    assert resources.places(replace(params, threads=16), {}) == resources.places(replace(params, threads=64), {}) == 1
+    assert resources.places(replace(params, threads=1), {}) == 16
+    assert resources.places(replace(params, threads=1), facts) == 15  # 64 GB hold 15 times 2.5 and 1.6 GB
+    monkeypatch.setattr(resources, "memory", lambda: ("GPU", 24 * 10**9))
+    assert resources.places(replace(params, threads=1), facts) == 16

@@ -36,7 +36,7 @@ from pipeline.stage import stage
 
 SHARES = (1.0, 0.5, 0.2, 0.05)
 FAULTS = ("kill={moment}", "kills={moment}", "hang=2", "memory=2000", "nan=1", "devices=2,lost=1", "full", "slow=5")
-MORE = ("clock=-86400", "pip")
+MORE = ("clock=-86400", "wheels")
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ TECHNIQUES: dict[str, dict[str, Any]] = {
     "proximal": {"proximal": {}},
     "r_drop": {"r_drop": {}},
     "mixout": {"mixout": {}},
+    "dsgd": {"dsgd": {}},
     "deni": {"deni": {}},
 }
 SMALL = {

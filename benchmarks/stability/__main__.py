@@ -2,10 +2,11 @@
 
 python -m benchmarks.stability --study guard                # guard and quiet techniques; 90 minutes on two cores
 python -m benchmarks.stability --study attacks              # attacks, penalties and DENI; 150 minutes
+python -m benchmarks.stability --study gentle               # dsgd beside the guard, at the failing rate
 python -m benchmarks.stability --study attacks --only awp   # the runs of some strategies, and no results
 python -m benchmarks.stability --study attacks --tables     # no runs: the tables and the picture of the result file
 
-Writes benchmarks/results/stability.json or attacks.json, the tables beside it as .md, and the picture into docs/. Runs
+Writes benchmarks/results/stability.json (guard) or <study>.json, tables beside it as .md, a picture into docs/. Runs
 are kept in work/stability/runs.jsonl, one line each as soon as it has ended, and a study goes on where it was stopped.
 """
 

@@ -70,7 +70,11 @@ def ratio_of_groups(values: np.ndarray, others: np.ndarray, seed: int = 0) -> di
 
 
 def disagreement(probabilities: np.ndarray) -> float:
-    """Returns the share of rows on which two runs differ, over all pairs (Du & Nguyen 2023, arXiv 2302.07778)."""
+    """Returns the share of rows on which two runs differ, over all pairs (Du & Nguyen 2023, arXiv 2302.07778).
+
+    The tables tell what remains, the consistency of Zhou et al. 2025 (arXiv 2503.07329): scores that are alike may come
+    of other answers.
+    """
     answers = probabilities.argmax(axis=2)
     return float(np.mean([(one != other).mean() for one, other in combinations(answers, 2)]))
 

@@ -63,6 +63,9 @@ STRATEGIES = {
     "proximal": Strategy({"proximal": {}}, passes=1.33),
     "r-drop": Strategy({"r_drop": {}}, passes=2.0),
     "mixout": Strategy({"mixout": {}}),
+    "dsgd": Strategy({"dsgd": {}}),
+    "dsgd, strong": Strategy({"dsgd": {"strength": 0.9}}),
+    "dsgd, guard": Strategy({"dsgd": {}}, attempts=4),
     "patient": Strategy({"epochs": 20, **QUIET}),
     "smooth-mlm": Strategy({"label_smoothing": 0.2, "dropout": 0.0, **QUIET}),
     "smooth-mlm, awp": Strategy(
@@ -80,6 +83,7 @@ STRATEGIES = {
 
 BEST = "smooth-mlm"
 """The quiet strategy with the highest mean on the choice half of the screening at the cost of one run."""
+GENTLE = ("dsgd", "dsgd, strong", "dsgd, guard")
 ATTACKS = (
     *("awp", "fgm", "smart", "smart, wide", "sift", "proximal", "r-drop", "mixout"),
     *("smooth-mlm, awp", "smart, proximal"),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from benchmarks.stability.protocol import SCREENED, SEEDS, SETS
 from benchmarks.stability.runs import Asked
-from benchmarks.stability.strategies import ATTACKS, BEST, STRATEGIES
+from benchmarks.stability.strategies import ATTACKS, BEST, GENTLE, STRATEGIES
 
 GUARDED = ("plain", "guard")
 """Measured at every rate, on both sets, with every seed."""
@@ -32,7 +32,7 @@ def _guard() -> list[Asked]:
         for data in SETS
         for name in GUARDED
     ]
-    elsewhere = (*GUARDED, *ATTACKS, "ten epochs", "deni")
+    elsewhere = (*GUARDED, *ATTACKS, *GENTLE, "ten epochs", "deni")
     quiet = [name for name in STRATEGIES if name not in elsewhere]
     screening = [Asked(name, "sentiment", "middle", seed) for seed in SCREENED for name in quiet]
     # What takes twenty epochs comes last, so that it keeps nothing else waiting.
@@ -50,7 +50,12 @@ def _attacks() -> list[Asked]:
     return screening + [each for each in whole if each not in screening] + last
 
 
+def _gentle() -> list[Asked]:
+    return [Asked(name, "sentiment", "high", seed) for seed in SEEDS for name in (*GUARDED, *GENTLE)]
+
+
 STUDIES = {
     "guard": Study(_guard(), "stability"),
     "attacks": Study(_attacks(), "attacks"),
+    "gentle": Study(_gentle(), "gentle"),
 }

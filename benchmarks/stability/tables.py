@@ -17,7 +17,7 @@ STYLE = (
     ".seed{fill:#2b6cb0;fill-opacity:.55}.failed{fill:#c53030;fill-opacity:.8}.centre{stroke:#666;stroke-width:2}"
 )
 GAP = 26
-SCORES = ["strategy", "runs", "mean", "SD (95 %)", "min", "median", "max", "failed", "below chance", "disagree"]
+SCORES = ["strategy", "runs", "mean", "SD (95 %)", "agree", "min", "median", "max", "failed", "below chance"]
 SCORES += ["log loss", "cost"]
 
 
@@ -71,10 +71,11 @@ def draw(found: dict[str, Any], file: Path) -> None:
 
 def _scores(each: dict[str, Any]) -> list[str]:
     low, high = each["sd_interval"]
-    failed, apart = each["failed"], each["disagreement"]
-    scores = [f"{each['mean']:.3f}", f"{each['sd']:.3f} ({low:.3f}–{high:.3f})"]
+    failed, apart = each["failed"], each.get("disagreement")
+    agree = "not measured" if apart is None else f"{1 - apart:.0%}"
+    scores = [f"{each['mean']:.3f}", f"{each['sd']:.3f} ({low:.3f}–{high:.3f})", agree]
     scores += [f"{each[name]:.3f}" for name in ("min", "median", "max")]
-    told = ["–" if apart is None else f"{apart:.2f}", f"{each['log_loss']:.3f}", f"{each['cost']:.2f}"]
+    told = [f"{each['log_loss']:.3f}", f"{each['cost']:.2f}"]
     return [each["strategy"], str(each["runs"]), *scores, str(failed["majority"]), str(failed["chance"]), *told]
 
 

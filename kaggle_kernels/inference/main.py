@@ -104,10 +104,12 @@ def serve(started: float, rerun: bool) -> None:
     package, manifest = find_package(source, rerun)
     data = find_competition(source, manifest.get("competition", {}), rerun)
     print(f"package {package}, competition files {data}", flush=True)
+    if not is_whole(manifest):
+        report(f"{package}/MANIFEST.json: was changed after the package was built", rerun)
     write_prior(data, manifest, working / "submission.csv", rerun)
     if package is None:
         return
-    package = unpacked(package)
+    package = unpacked(package, manifest.get("bases", {}), source, rerun)
     broken = broken_files(package, manifest["files"])
     for name, what in broken.items():
         report(f"{package / name}: {what}", rerun)
@@ -148,6 +150,13 @@ def find_package(source: Path, rerun: bool) -> tuple[Path | None, dict]:
             return found[0]
     report(f"{source}: expected a package (a folder with MANIFEST.json), found none{broken}", rerun)
     return None, {}
+
+
+def is_whole(manifest: dict) -> bool:
+    """Tells whether the manifest is what pipeline/package/manifest.py has sealed; of an old one, unsealed, it is."""
+    rest = {key: value for key, value in manifest.items() if key != "seal"}
+    found = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+    return manifest.get("seal", found) == found
 
 
 def find_competition(source: Path, competition: dict, rerun: bool) -> Path:
@@ -242,17 +251,33 @@ def read_parquet_ids(path: Path, name: str) -> tuple[list[str], list[str]]:
     return ([], []) if done.returncode else ([name], json.loads(done.stdout))
 
 
-def unpacked(package: Path) -> Path:
-    """Returns the package with real sub-folders: a mount may show the zip files that they were uploaded as."""
+def unpacked(package: Path, bases: dict, source: Path, rerun: bool) -> Path:
+    """Returns the package in real folders: a mount may show the zip files that they were uploaded as.
+
+    Each base (folder -> hash) that is not in its place comes there from the dataset whose BASE.json has that hash.
+    """
     archives = sorted(package.glob("*.zip"))
-    if not archives:
+    if not archives and all((package / base).exists() for base in bases):
         return package
     folder = Path(tempfile.mkdtemp(prefix="podium-package-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    for file in set(package.iterdir()) - set(archives):
-        (folder / file.name).symlink_to(file)
+    for here, _, names in os.walk(package, followlinks=True):
+        place = folder / Path(here).relative_to(package)
+        place.mkdir(exist_ok=True)
+        for file in {Path(here, name) for name in names} - set(archives):
+            (place / file.name).symlink_to(file)
     for archive in archives:
         shutil.unpack_archive(archive, folder / archive.stem)
+    for base in [each for each in bases if not (folder / each).exists()]:
+        labels = (file for place in PLACES for file in sorted(source.glob(f"{place}/BASE.json")))
+        label = next((file for file in labels if hashlib.sha256(file.read_bytes()).hexdigest() == bases[base]), None)
+        (folder / base).parent.mkdir(parents=True, exist_ok=True)
+        if label is None:
+            report(f"{source}: expected {base} in a dataset of its own ({bases[base][:16]}), found none", rerun)
+        elif label.with_name("base").is_dir():
+            (folder / base).symlink_to(label.with_name("base"))
+        else:
+            shutil.unpack_archive(label.with_name("base.zip"), folder / base)
     return folder
 
 

@@ -164,6 +164,8 @@ def _check_outcome(competition: Competition) -> None:
         raise PodiumError(f"classes: only outcome classes has them, found outcome {outcome}")
     if outcome == "classes":
         _check_classes(competition)
+    if competition.candidates:
+        _check_candidates(competition)
     if (outcome == "ordered") != (label.low is not None or label.high is not None):
         raise PodiumError("label: low and high belong to outcome ordered, and it needs both")
     if outcome == "ordered" and (label.low is None or label.high is None or label.low >= label.high):
@@ -186,6 +188,17 @@ def _check_outcome(competition: Competition) -> None:
             raise PodiumError(f"label: expected different entries, found {list(values)}")
     elif label.values is not None:
         raise PodiumError(f"label.values: only classes and choice have them, found outcome {outcome}")
+
+
+def _check_candidates(competition: Competition) -> None:
+    field, fields = competition.candidates, list(competition.texts)
+    if competition.outcome != "classes" or competition.kind.mirror:
+        raise PodiumError(
+            "candidates: only outcome classes has them, and no pair that may be swapped; "
+            f"found outcome {competition.outcome} with task {competition.task}"
+        )
+    if field not in fields:
+        raise PodiumError(f'candidates: no field "{field}" in texts{nearest(field, fields)}')
 
 
 def _check_classes(competition: Competition) -> None:

@@ -107,6 +107,8 @@ class Competition:
     """A column by which folds are cut: each is a stretch of time, the holdout the last one."""
     turns: Literal["json", "plain"] = "plain"
     """`json`: a text cell is a JSON list of turns; `plain`: it is the text."""
+    candidates: str = ""
+    """Of `classes`: the field whose text tells which of them a row can have (models/candidates.py)."""
     ignored: tuple[str, ...] = ()
     """Columns that may stand in the files and are not read (model names, running numbers); `*`: all that are not
     named."""

@@ -14,17 +14,21 @@ import polars as pl
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.errors import PodiumError
-from pipeline.inference.passes import FIRST
+from pipeline.inference.passes import FIRST, combined, passes_of
+from pipeline.models.candidates import Candidates
 from pipeline.models.saved import read_member
 
 
 class OpenMember(Protocol):
     """A fold model that is loaded once and asked as often as one likes."""
 
-    rescued: int
-    """Rows computed again in fp32 so far, because half precision overflowed."""
-    tokens_per_batch: int | None
-    """The present budget, padding included: halved where memory ran out. None where there are no batches."""
+    @property
+    def rescued(self) -> int:
+        """Rows computed again in fp32 so far, because half precision overflowed."""
+
+    @property
+    def tokens_per_batch(self) -> int | None:
+        """The present budget, padding included: halved where memory ran out. None where there are no batches."""
 
     def predict(self, rows: pl.DataFrame, which: str | None = None) -> np.ndarray:
         """Returns (rows, classes) probabilities of all passes together, or of the pass `which` alone (passes.py).
@@ -56,10 +60,14 @@ def open_member(
     """
     about = read_member(folder, competition)
     opener = resolve_name(about.kind.opener)
+    member: OpenMember
     if about.kind.network:
-        member: OpenMember = opener(folder, artifacts, competition, devices, token_cache)
+        member = opener(folder, artifacts, competition, devices, token_cache)
+    else:
+        member = _OnePass(folder, opener(folder, competition))
+    if not competition.candidates:
         return member
-    return _OnePass(folder, opener(folder, competition))
+    return _Limited(member, Candidates.load(folder), passes_of(about.settings))
 
 
 def predict_member(
@@ -93,3 +101,29 @@ class _OnePass:
 
     def close(self) -> None:
         """Does nothing: there is nothing to release."""
+
+
+@dataclass
+class _Limited:
+    """An OpenMember whose answers are drawn to each row's candidates, pass by pass as the kernel asks for them."""
+
+    member: OpenMember
+    candidates: Candidates
+    passes: tuple[str, ...]
+
+    @property
+    def rescued(self) -> int:
+        return self.member.rescued
+
+    @property
+    def tokens_per_batch(self) -> int | None:
+        return self.member.tokens_per_batch
+
+    def predict(self, rows: pl.DataFrame, which: str | None = None) -> np.ndarray:
+        if which is None:
+            return combined({each: self.predict(rows, each) for each in self.passes})
+        return self.candidates.applied(rows, self.member.predict(rows, which))
+
+    def close(self) -> None:
+        """Releases the member."""
+        self.member.close()

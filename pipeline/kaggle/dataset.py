@@ -1,7 +1,8 @@
 """Makes the package a Kaggle dataset: created, or a new version of it, or left alone where Kaggle has it already.
 
 A version's notes say `podium <hash> commit <sha>`. The hash is that of MANIFEST.json, which holds the hashes of all
-other files. Version 1, to which the CLI gives no notes, is recognised by its MANIFEST.json itself.
+other files. Version 1, to which the CLI gives no notes, is recognised by its MANIFEST.json itself. Each base that fold
+models share is a dataset of its own (see pipeline/package/bases.py), brought before the package in the same way.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from pipeline.artifacts import MANIFEST
@@ -17,8 +20,9 @@ from pipeline.config import Package
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, sha256_file, write_json
 from pipeline.kaggle.cli import STATE_FOLDER, KaggleError, Patience, json_in, kaggle
-from pipeline.kaggle.upload import stage_upload
+from pipeline.kaggle.upload import stage_base, stage_upload
 from pipeline.kaggle.waiting import wait
+from pipeline.package.bases import BASE, base_slug, bases_of
 from pipeline.package.manifest import write_metadata
 
 NOT_ALL = r"^(Upload unsuccessful|Skipping)"
@@ -42,6 +46,18 @@ class Remote:
     """Notes of the current version; empty where there are none."""
 
 
+@dataclass(frozen=True)
+class Parcel:
+    """What becomes a version of a dataset."""
+
+    what: str
+    digest: str
+    """The hash of its label, which holds the hashes of all other files."""
+    label: str
+    stage: Callable[[Path], Path]
+    """Fills a folder with what is sent; returns its absolute path."""
+
+
 def content_hash(package: Path) -> str:
     """Returns a hex SHA-256 that changes with any byte of the package. Raises: PodiumError for a missing package."""
     if not (package / MANIFEST).is_file():
@@ -62,15 +78,16 @@ def look_up(dataset: str, patience: Patience) -> Remote | None:
     return Remote(found["state"], current, notes.get(current, ""))
 
 
-def up_to_date(dataset: str, remote: Remote | None, wanted: str, patience: Patience) -> bool:
-    """Tells whether the current version holds the package with the hash `wanted`, whole."""
+def up_to_date(dataset: str, remote: Remote | None, parcel: Parcel, patience: Patience) -> bool:
+    """Tells whether the current version holds the parcel, whole."""
+    wanted = parcel.digest
     if remote is None or [dataset, wanted] in _incomplete():
         return False
     if noted := re.search(r"podium ([0-9a-f]{64})", remote.notes):
         return noted[1] == wanted
     with tempfile.TemporaryDirectory() as folder:
         try:
-            kaggle("datasets", "download", dataset, "-f", MANIFEST, "-p", folder, patience=patience)
+            kaggle("datasets", "download", dataset, "-f", parcel.label, "-p", folder, patience=patience)
         except KaggleError:
             return False
         files = list(Path(folder).iterdir())
@@ -80,21 +97,30 @@ def up_to_date(dataset: str, remote: Remote | None, wanted: str, patience: Patie
 def upload(package: Path, settings: Package, commit: str, limit: float, patience: Patience) -> int:
     """Makes the package the current version of the dataset that `settings` names, and returns the version's number.
 
-    Waits up to `limit` seconds until the version is ready. An upload that was interrupted goes on where it stopped.
+    Its bases come first, each to a dataset of its own. Waits up to `limit` seconds until a version is ready. An upload
+    that was interrupted goes on where it stopped.
 
     Raises: PodiumError where files do not arrive, Kaggle refuses, or the version does not become ready in time.
     """
-    dataset, wanted = f"{settings.owner}/{settings.slug}", content_hash(package)
+    whole = Parcel("package", content_hash(package), MANIFEST, partial(stage_upload, package))
+    for base, digest in bases_of(package).items():
+        apart = replace(settings, slug=base_slug(digest), title=f"Podium base {digest[:16]}")
+        _bring(Parcel("base", digest, BASE, partial(stage_base, package, base)), apart, commit, limit, patience)
+    return _bring(whole, settings, commit, limit, patience)
+
+
+def _bring(parcel: Parcel, settings: Package, commit: str, limit: float, patience: Patience) -> int:
+    dataset, wanted = f"{settings.owner}/{settings.slug}", parcel.digest
     remote = look_up(dataset, patience)
-    if remote and up_to_date(dataset, remote, wanted, patience):
-        print(f"dataset {dataset}: version {remote.current} holds this package, nothing to upload", flush=True)
+    if remote and up_to_date(dataset, remote, parcel, patience):
+        print(f"dataset {dataset}: version {remote.current} holds this {parcel.what}, nothing to upload", flush=True)
         return remote.current if remote.state == "ready" else _wait_ready(dataset, remote.current, limit, patience)
     for stale in (STATE_FOLDER / "upload").glob("*"):
         if stale.name != wanted[:16]:
             shutil.rmtree(stale)
-    folder = stage_upload(package, STATE_FOLDER / "upload" / wanted[:16])
+    folder = parcel.stage(STATE_FOLDER / "upload" / wanted[:16])
     write_metadata(folder, settings)
-    if RUN_TIMINGS.is_file():
+    if parcel.label == MANIFEST and RUN_TIMINGS.is_file():
         shutil.copyfile(RUN_TIMINGS, folder / RUN_TIMINGS.name)
     size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
     print(f"dataset {dataset}: uploading {size:.1f} MB", flush=True)

@@ -12,10 +12,10 @@ from pipeline.files import read_json
 from pipeline.kaggle.credentials import find_credentials
 from pipeline.kaggle.dataset import content_hash
 from pipeline.kaggle.publish import PACKAGE, check_package, submitted_as, with_owner
-from pipeline.kaggle.push import KERNEL_METADATA, filled_metadata
+from pipeline.kaggle.push import KERNEL_METADATA, filled_metadata, push_command
 from pipeline.kaggle.submit import already_submitted, check_ready, description, submit_command
 from pipeline.ledger.git import changed_files, commit_of, numbered_tags
-from pipeline.package.rehearse import KERNEL
+from pipeline.package.bases import base_slug, bases_of
 
 
 def preview_publish(settings: Package, competition: Competition) -> str:
@@ -25,13 +25,21 @@ def preview_publish(settings: Package, competition: Competition) -> str:
     wanted = content_hash(PACKAGE)
     files = read_json(PACKAGE / MANIFEST)["files"]
     lines = [f"dataset {settings.owner}/{settings.slug}, unless its notes say: podium {wanted}"]
+    bases = bases_of(PACKAGE)
     for entry in sorted(path for path in PACKAGE.iterdir() if path.name != DATASET_METADATA):
-        inside = [file["bytes"] for name, file in files.items() if name.startswith(f"{entry.name}/")]
+        inside = [
+            file["bytes"]
+            for name, file in files.items()
+            if name.startswith(f"{entry.name}/") and not name.startswith(tuple(f"{base}/" for base in bases))
+        ]
         size = sum(inside) if entry.is_dir() else entry.stat().st_size
         name = f"{entry.name}.zip ({len(inside)} files)" if entry.is_dir() else entry.name
         lines.append(f"  {name}: {size / 1e6:.2f} MB")
+    for base, digest in bases.items():
+        size = sum(file["bytes"] for name, file in files.items() if name.startswith(f"{base}/"))
+        lines.append(f"dataset {settings.owner}/{base_slug(digest)}, once: {base}, {size / 1e6:.2f} MB")
     metadata = json.dumps(filled_metadata(settings, competition), indent=2, ensure_ascii=False)
-    lines += [f"{KERNEL_METADATA}:", metadata, f"kaggle kernels push -p {KERNEL.parent} -t {settings.budget_seconds}"]
+    lines += [f"{KERNEL_METADATA}:", metadata, f"kaggle {shlex.join(push_command(settings))}"]
     if changed := changed_files():
         lines.append(f"but first: {len(changed)} files are not committed ({', '.join(changed[:4])})")
     return "\n".join(lines)

@@ -28,6 +28,7 @@ from pipeline.kaggle.push import (
     log_lines,
     predicted_seconds,
     push,
+    quota,
     wait_for_run,
 )
 from pipeline.kaggle.upload import check_sizes
@@ -116,7 +117,8 @@ def publish(settings: Package, competition: Competition, allow_dirty: bool, agai
     commit_published(metadata, keep_score=not again and submitted_as(made_of) is not None)
     record = published()
     if record is None or again or record.made_of != made_of:
-        version = push(metadata["id"], settings.budget_seconds, patience)
+        print(quota(settings, patience), flush=True)
+        version = push(metadata["id"], settings, patience)
         record = Published(metadata["id"], version, made_of, content_hash(PACKAGE), dataset_version)
         write_json(RECORD, asdict(record))
     else:

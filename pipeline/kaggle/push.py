@@ -8,15 +8,20 @@ from __future__ import annotations
 import json
 import re
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.config import Package
 from pipeline.errors import PodiumError
 from pipeline.files import read_json
-from pipeline.kaggle.cli import PAGE_SIZE, KaggleError, Patience, kaggle
+from pipeline.kaggle.cli import PAGE_SIZE, KaggleError, Patience, json_in, kaggle
 from pipeline.kaggle.waiting import wait
+from pipeline.ledger.ledger import clock
+from pipeline.machines import MACHINES
+from pipeline.package.bases import base_slug, bases_of
 from pipeline.package.rehearse import KERNEL
 
 KERNEL_METADATA = KERNEL.with_name("kernel-metadata.json")
@@ -25,10 +30,8 @@ LOG_LINES = 25
 
 FIXED = {
     "is_private": True,
-    "enable_gpu": True,
     "enable_tpu": False,
     "enable_internet": False,
-    "machine_shape": "NvidiaTeslaT4",  # the CLI's name of the machine with two T4
 }
 
 
@@ -43,12 +46,38 @@ def filled_metadata(settings: Package, competition: Competition) -> dict[str, An
     except (OSError, ValueError, LookupError, TypeError) as error:
         what = f"expected JSON with an id like owner/name, found none ({' '.join(str(error).split())})"
         raise PodiumError(f"{KERNEL_METADATA}: {what}; `git checkout {KERNEL_METADATA}` restores it") from None
-    sources = {"dataset_sources": [f"{settings.owner}/{settings.slug}"], "competition_sources": [competition.name]}
-    return metadata | {"id": f"{settings.owner}/{slug}"} | FIXED | sources
+    slugs = [settings.slug, *map(base_slug, bases_of(Artifacts().package).values())]
+    sources = {"dataset_sources": [f"{settings.owner}/{slug}" for slug in slugs]}
+    sources["competition_sources"] = [competition.name]
+    machine = MACHINES[settings.machine]
+    lent = {"enable_gpu": machine.gpu, "machine_shape": machine.shape}
+    return metadata | {"id": f"{settings.owner}/{slug}"} | FIXED | lent | sources
 
 
-def push(kernel: str, seconds: int, patience: Patience) -> int:
-    """Pushes kaggle_kernels/inference, whose run may take `seconds`; returns the new version's number.
+def push_command(settings: Package) -> list[str]:
+    """Returns the CLI's words that push kaggle_kernels/inference."""
+    command = ["kernels", "push", "-p", str(KERNEL.parent), "-t", str(settings.budget_seconds)]
+    # Said twice: there are reports of the metadata's machine_shape doing nothing, and of the option doing nothing.
+    shape = MACHINES[settings.machine].shape
+    return [*command, "--accelerator", shape] if shape else command
+
+
+def quota(settings: Package, patience: Patience) -> str:
+    """Returns in words what is left of the week's GPU hours, and what one run may take of them."""
+    most = f"a run takes at most {clock(settings.budget_seconds)}"
+    if not MACHINES[settings.machine].gpu:
+        return f"GPU quota: package.machine {settings.machine} takes none"
+    try:
+        told = json_in(kaggle("quota", "--format", "json", patience=replace(patience, attempts=1)))
+        gpu = next(each for each in told if each["resource"] == "GPU")
+        left = f"{gpu['remaining']} of {gpu['total']} left until {gpu['refreshAt'][:16]}"
+    except (KaggleError, LookupError, TypeError, StopIteration) as error:
+        left = f"not told ({str(error) or 'the CLI names no GPU'})"
+    return f"GPU quota: {left}; {most}"
+
+
+def push(kernel: str, settings: Package, patience: Patience) -> int:
+    """Pushes kaggle_kernels/inference; returns the new version's number.
 
     Raises: KaggleError also where the CLI is content with a version that lacks its data.
     """
@@ -61,8 +90,7 @@ def push(kernel: str, seconds: int, patience: Patience) -> int:
                 return line
         return None if pushed.search(printed) else f"unexpected answer: {printed.strip()[-300:]}"
 
-    command = ("kernels", "push", "-p", str(KERNEL.parent), "-t", str(seconds))
-    version = int(pushed.findall(kaggle(*command, patience=patience, judge=judge))[0])
+    version = int(pushed.findall(kaggle(*push_command(settings), patience=patience, judge=judge))[0])
     print(f"kernel {kernel}: version {version} pushed", flush=True)
     return version
 

@@ -1,4 +1,4 @@
-"""Lays out the package as the files that are sent: what lies at its top, and one archive for each folder.
+"""Lays out package and bases as the files that are sent: what lies at the top, and one archive for each folder.
 
 The CLI would pack folders itself, under a new temporary name each time, so that an upload which was cut off could
 never go on. Archives at a place of their own keep name, size and time, by which the CLI finds a half-finished upload.
@@ -13,7 +13,8 @@ from typing import Any
 
 from pipeline.artifacts import DATASET_METADATA, MANIFEST
 from pipeline.errors import PodiumError
-from pipeline.files import atomic_folder, link, read_json, sha256_file
+from pipeline.files import atomic_folder, link, read_json, sha256_file, write_text
+from pipeline.package.bases import BASE, CONTENT, base_text, bases_of
 
 # As Kaggle's pages state them for private datasets; the server has the last word.
 MOST_BYTES = 200_000_000_000
@@ -38,17 +39,19 @@ def check_sizes(package: Path, script: Path) -> None:
 
 
 def stage_upload(package: Path, folder: Path) -> Path:
-    """Fills `folder` with what is sent, unless an earlier run has done so; returns its absolute path.
+    """Fills `folder` with what is sent of a package, unless an earlier run has done so; returns its absolute path.
 
-    Every file is compared with the manifest on the way. Raises: PodiumError for one that differs.
+    Bases are left out: `stage_base` lays out each by itself. Every file is compared with the manifest on the way.
+
+    Raises: PodiumError for one that differs.
     """
     if folder.is_dir():
         return folder.resolve()
-    files = read_json(package / MANIFEST)["files"]
+    files, apart = read_json(package / MANIFEST)["files"], [package / base for base in bases_of(package)]
     with atomic_folder(folder) as partial:
         for path in sorted(package.iterdir()):
             if path.is_dir():
-                _archive(path, partial / f"{path.name}.zip", files)
+                _archive(path, partial / f"{path.name}.zip", files, package, apart)
             elif path.name != DATASET_METADATA:
                 link(path, partial / path.name)
                 if path.name != MANIFEST:
@@ -56,17 +59,30 @@ def stage_upload(package: Path, folder: Path) -> Path:
     return folder.resolve()
 
 
-def _archive(source: Path, target: Path, files: dict[str, Any]) -> None:
-    """Packs a folder without compressing: weights and wheels do not get smaller."""
+def stage_base(package: Path, base: str, folder: Path) -> Path:
+    """Fills `folder` with what is sent of the base in that folder of a package, as `stage_upload` does."""
+    if folder.is_dir():
+        return folder.resolve()
+    files = read_json(package / MANIFEST)["files"]
+    with atomic_folder(folder) as partial:
+        write_text(partial / BASE, base_text(base, files))
+        _archive(package / base, partial / f"{CONTENT}.zip", files, package, [])
+    return folder.resolve()
+
+
+def _archive(source: Path, target: Path, files: dict[str, Any], package: Path, apart: list[Path]) -> None:
+    """Packs a folder but for what is in `apart`, without compressing: weights and wheels do not get smaller."""
     with zipfile.ZipFile(target, "w") as archive:
         for file in sorted(path for path in source.rglob("*") if path.is_file()):
+            if not set(apart).isdisjoint(file.parents):
+                continue
             entry, digest = zipfile.ZipInfo(file.relative_to(source).as_posix(), TIME), hashlib.sha256()
             entry.external_attr = 0o644 << 16
             with file.open("rb") as stream, archive.open(entry, "w", force_zip64=True) as packed:
                 while piece := stream.read(1 << 20):
                     digest.update(piece)
                     packed.write(piece)
-            _compare(file, digest.hexdigest(), files.get(f"{source.name}/{entry.filename}"))
+            _compare(file, digest.hexdigest(), files.get(file.relative_to(package).as_posix()))
 
 
 def _compare(file: Path, found: str, expected: dict[str, Any] | None) -> None:

@@ -24,7 +24,7 @@ KNOWN = {
     "devices": "that many devices are found, whatever the machine has",
     "lost": "the device of that number cannot be opened",
     "full": "no results can be kept on disk",
-    "pip": "pip cannot install the wheels",
+    "wheels": "the wheels cannot be unpacked",
     "clock": "the wall clock jumps by that many seconds, once a worker runs",
 }
 FAULTS_VARIABLE = "PODIUM_FAULTS"

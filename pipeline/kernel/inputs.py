@@ -31,6 +31,8 @@ class KernelInputs:
     broken: dict[str, str]
     """Path of a file in the package -> what is wrong with it; a rerun goes on without these files."""
     faults: Faults
+    on_kaggle: bool = False
+    """Whether this is Kaggle's own machine: its package says which one was asked for."""
 
     @property
     def deadline(self) -> float:

@@ -9,13 +9,16 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import PodiumError
 from pipeline.kernel.faults import Faults
 from pipeline.kernel.inputs import KernelInputs
 from pipeline.kernel.worker import WorkerSettings
+from pipeline.machines import MACHINES
 from pipeline.planning.cost import WorkerDevice
 
 Message = tuple["Process", dict[str, Any] | None]
@@ -47,6 +50,18 @@ def find_devices(faults: Faults) -> list[WorkerDevice]:
             break  # CUDA, too, sees no card from an entry on that names none
         devices.append(WorkerDevice(f"cuda:{each}", names[0]))
     return [*devices, WorkerDevice("cpu", "cpu")]
+
+
+def check_machine(asked: str, devices: Sequence[WorkerDevice]) -> None:
+    """Raises PodiumError where the GPUs among `devices` are not those of the machine that Kaggle was `asked` for."""
+    gpus = [device for device in devices if device.name.startswith("cuda")]
+    machine = MACHINES[asked]
+    if [device.hardware for device in gpus] != [machine.card] * machine.count:
+        found = ", ".join(device.model for device in gpus) or "no GPU"
+        raise PodiumError(
+            f"params.yaml: package.machine: asked Kaggle for {asked}, found {found}; it may not lend this machine to "
+            f"you or for this competition"
+        )
 
 
 def cores() -> int:

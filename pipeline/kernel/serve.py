@@ -10,10 +10,11 @@ import numpy as np
 
 from pipeline.data.rows import field_characters
 from pipeline.ensemble.ladder import PRIOR, Rung
+from pipeline.errors import PodiumError
 from pipeline.files import read_json, write_json
 from pipeline.kernel.dress_rehearsal import rehearsed_rows
 from pipeline.kernel.inputs import KernelInputs
-from pipeline.kernel.processes import find_devices
+from pipeline.kernel.processes import check_machine, find_devices
 from pipeline.kernel.request import open_request
 from pipeline.kernel.results import Results
 from pipeline.kernel.supervisor import Supervisor
@@ -31,6 +32,13 @@ def serve(inputs: KernelInputs, scratch: Path) -> None:
     request = open_request(inputs)
     members, rows = request.manifest["members"], request.rows
     devices = find_devices(inputs.faults)
+    if inputs.on_kaggle:
+        try:
+            check_machine(request.manifest["machine"], devices)
+        except PodiumError as error:
+            if not inputs.rerun:
+                raise
+            print(f"problem: {error}", flush=True)
     sizes = field_characters(rows.frame, request.competition.kind.fields)
     loads = loads_of(members, sizes, request.competition.kind)
     if not inputs.rerun:

@@ -29,8 +29,10 @@ from pipeline.errors import PodiumError, ran_out
 from pipeline.inference.predict import OpenMember, open_member
 from pipeline.kernel.faults import Faults
 from pipeline.kernel.request import Rows, message_of, open_rows, refuse_broken
+from pipeline.models.saved import read_member
 from pipeline.planning.steps import Step
 from pipeline.section import from_json
+from pipeline.settings.finetuning import NetworkSettings
 
 
 @dataclass(frozen=True)
@@ -139,12 +141,21 @@ class Worker:
             return None
         began = time.monotonic()
         self._close()
-        refuse_broken(folder, self.artifacts.root, self.settings.broken)
+        for each in self._made_of(folder):
+            refuse_broken(each, self.artifacts.root, self.settings.broken)
         devices, token_cache = [self.settings.device], Path(self.settings.token_cache)
         self.opened = open_member(folder, self.artifacts, self.rows.competition, devices, token_cache)
         self.folder = folder
         self.faults.after(time.monotonic() - began)
         return time.monotonic() - began
+
+    def _made_of(self, folder: Path) -> Iterator[Path]:
+        """Yields the folders that the fold model in `folder` is opened from: its own, and that of its backbone."""
+        yield folder
+        settings = read_member(folder, self.rows.competition).settings
+        if isinstance(settings, NetworkSettings):
+            yield self.artifacts.pretrained(settings.backbone)
+            yield self.artifacts.base(settings.backbone, settings.inference.precision)
 
     def _memory(self) -> float:
         """Returns the megabytes that this process holds: on its GPU, or on a CPU altogether."""

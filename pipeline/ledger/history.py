@@ -34,8 +34,11 @@ def submitted_commits() -> dict[int, str]:
 
 
 @contextmanager
-def dvc_repository() -> Iterator[Any]:
-    """Yields the DVC repository of the working directory. Raises: PodiumError with DVC's own words."""
+def dvc_repository(wait: bool = False) -> Iterator[Any]:
+    """Yields the DVC repository of the working directory; `wait` for others that hold its lock, else 3 seconds.
+
+    Raises: PodiumError with DVC's own words.
+    """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
     from dvc.scm import SCMError
@@ -44,7 +47,7 @@ def dvc_repository() -> Iterator[Any]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with Repo() as repository:
+        with Repo(_wait_for_lock=wait) as repository:
             yield repository
     except (DvcException, SCMError) as error:
         raise PodiumError(f"dvc: {' '.join(str(error).split())}") from None

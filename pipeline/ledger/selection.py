@@ -22,6 +22,7 @@ from pipeline.ensemble.scoring import crossed, row_scores
 from pipeline.errors import PodiumError
 from pipeline.files import read_json
 from pipeline.ledger.choose import Choice, History, choose, paired_errors
+from pipeline.ledger.chosen import Candidate, Selection
 from pipeline.ledger.compare import submitted_entries
 from pipeline.ledger.ledger import Entry, decimals
 
@@ -34,8 +35,8 @@ ASSUMED = (
 )
 
 
-def selection(public_share: float, artifacts: Artifacts) -> list[str]:
-    """Returns the table of submissions and the two to select, in lines.
+def selection(public_share: float, artifacts: Artifacts) -> Selection:
+    """Returns the submissions and the two to select.
 
     Raises: PodiumError where fewer than two submissions can be compared.
     """
@@ -68,20 +69,26 @@ def selection(public_share: float, artifacts: Artifacts) -> list[str]:
         round(public_share * test_rows),
         round((1 - public_share) * test_rows),
     )
-    return [*_lines(kept, history, choose(history, SEED), sign), *told, ASSUMED]
-
-
-def _lines(entries: list[Entry], history: History, choice: Choice, sign: float) -> list[str]:
-    """Returns the table, and what other ways to choose are expected to bring."""
-    lines = ["sub  CV on common rows  public LB  expected private  is best of all"]
-    for place, entry in enumerate(entries):
-        cells = (decimals(sign * history.cv[place]), decimals(entry.public), decimals(sign * choice.expected[place]))
-        mark = "  <- select" if place in choice.pair else ""
-        lines.append(
-            f"{entry.submission:>3}  {cells[0]:>17}  {cells[1]:>9}  {cells[2]:>16}  {choice.best[place]:>14.1%}{mark}"
+    choice = choose(history, SEED)
+    candidates = [
+        Candidate(
+            submission=entry.submission,
+            cv=sign * float(history.cv[place]),
+            public=entry.public,
+            expected=sign * float(choice.expected[place]),
+            best=float(choice.best[place]),
+            selected=place in choice.pair,
         )
+        for place, entry in enumerate(kept)
+    ]
+    sentences = (*_sentences(kept, history, choice, sign), *told, ASSUMED)
+    return Selection(candidates=tuple(candidates), sentences=sentences)
+
+
+def _sentences(entries: list[Entry], history: History, choice: Choice, sign: float) -> list[str]:
+    """Returns what the two to select, and those of other ways to choose, are expected to bring."""
     first, second = (entries[place].submission for place in choice.pair)
-    lines += ["", f"select {first} and {second}: the better one is expected at {decimals(sign * choice.value)}"]
+    lines = [f"select {first} and {second}: the better one is expected at {decimals(sign * choice.value)}"]
     for name, given in (("CV", history.cv), ("public LB", history.public)):
         if np.isfinite(given).sum() >= 2:
             one, other = np.argsort(np.where(np.isfinite(given), given, np.inf), kind="stable")[:2].tolist()

@@ -21,6 +21,7 @@ from pipeline.members.context import Run, Start
 from pipeline.models.backbones.tokenizer import load_tokenizer
 from pipeline.settings.finetuning import NetworkSettings
 from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.clock import timed
 from pipeline.training.device import Device, training_device
 from pipeline.training.objectives.multitask import Interleaved, scored_part
 from pipeline.training.objectives.supervised import Supervised
@@ -74,7 +75,7 @@ def train_network(
 ) -> tuple[nn.Module, dict[str, Any], list[dict[str, Tensor]]]:
     """Fine-tunes what `build` gives on `split.train`; returns it, what is to be told about it, and who votes with it.
 
-    The record: `curve` and `inner` (steps done, plain loss), `best`, `skipped`, `truncation` by field,
+    The record: `curve` and `inner` (steps done, plain loss), `best`, `soup` (steps), `skipped`, `truncation` by field,
     `attempts` (see restarts.FineTuned), `auxiliary` by task, and `failed`, the guard's reason to give up, or None.
     """
     training = run.settings.training
@@ -101,6 +102,7 @@ def train_network(
         "curve": record.curve(mixed.steps_of(None) if mixed else None),
         "inner": [(step, round(score, 6)) for step, score in record.scores],
         "best": record.best,
+        "soup": record.soup,
         "skipped": record.skipped,
         "truncation": objective.encoded.truncation,
         "attempts": trained.attempts,
@@ -212,7 +214,8 @@ def _objective(rows: pl.DataFrame, run: OpenRun, both_orders: bool, smoothing: f
         asked.append(swapped(rows, competition.kind))
         # Other answers than classes belong to symmetric pairs: they stay.
         labels = np.concatenate([labels, np.array(mirror)[labels] if labels.ndim == 1 else labels])
-    parts = [encoded_rows(each, settings, run.tokenizer, competition, run.token_cache) for each in asked]
+    with timed("tokenising"):
+        parts = [encoded_rows(each, settings, run.tokenizer, competition, run.token_cache) for each in asked]
     cut = np.concatenate([part.cut for part in parts])
     encoded = Encoded([ids for part in parts for ids in part.ids], parts[0].views, parts[0].truncation, cut)
     return Supervised(

@@ -24,7 +24,7 @@ from pipeline.data.folds import Split, group_keys
 from pipeline.data.lessons import learned_hash
 from pipeline.data.rows import swapped
 from pipeline.ensemble.scoring import Answers, score
-from pipeline.errors import PodiumError
+from pipeline.errors import DivergedError
 from pipeline.files import atomic_folder, remove_partials, sha256_file, write_json, write_parquet
 from pipeline.inference.predict import predict_member
 from pipeline.kinds import KINDS
@@ -32,6 +32,7 @@ from pipeline.members.auxiliary import auxiliary_rows
 from pipeline.members.context import Run, Start
 from pipeline.members.learned import learned, said
 from pipeline.members.lessons import lessons as lessons_of
+from pipeline.models.candidates import Candidates
 from pipeline.models.saved import save_untrained
 from pipeline.training.checkpoint import Checkpoint, checkpoint
 
@@ -67,7 +68,7 @@ def train_fold(split: Split, start: Start, fold: int, artifacts: Artifacts) -> f
         split = replace(split, auxiliary=auxiliary, lessons=lessons, extra=extra)
         from_elsewhere = said(start, extra, label)
         with atomic_folder(folder) as partial:
-            training = kind.train()(split, start, partial, run)
+            training = train_model(split, start, partial, run)
         gc.collect()  # networks refer to themselves; the prediction is about to load another
         began = time.monotonic()
         # A file of predictions knows rows by their ids alone, in whichever order their sides stand.
@@ -90,6 +91,14 @@ def train_fold(split: Split, start: Start, fold: int, artifacts: Artifacts) -> f
     return fold_score(split.fold, means[: len(split.fold)], artifacts.competition()) if len(split.fold) else None
 
 
+def train_model(split: Split, start: Start, folder: Path, run: Run) -> dict[str, Any] | None:
+    """Trains into `folder` by the member's kind; returns the record of the run, of kinds that keep one."""
+    training = KINDS[start.settings.kind].train()(split, start, folder, run)
+    if start.competition.candidates:
+        Candidates.of(split.train, start.competition).save(folder)
+    return training
+
+
 @dataclass(frozen=True)
 class Look:
     """What a quick look found."""
@@ -97,6 +106,10 @@ class Look:
     score: float
     constant: float
     """The constant predictor's score on the same rows."""
+    losses: np.ndarray
+    """(rows,) in nats, of each row of the fold that was asked."""
+    constant_losses: np.ndarray
+    """Those of the constant predictor."""
     seconds: float
     """Of training."""
     training: dict[str, Any] | None
@@ -117,14 +130,22 @@ def quick_look(split: Split, start: Start, fold: int, rows: int, artifacts: Arti
         lessons, _ = lessons_of(start, fold, split.train, artifacts)
         extra = learned(start, fold, lessons, artifacts)
         extra = extra and extra.head(rows)
-        training = kind.train()(Split(few, asked, split.holdout, auxiliary, lessons, extra), start, folder, run)
+        part = Split(few, asked, split.holdout, auxiliary, lessons, extra)
+        training = train_model(part, start, folder, run)
         seconds = time.monotonic() - began
         means = predict_member(folder, artifacts, asked, competition)
     if kind.knows_every_row:
         _refuse_gaps(means, run.label)
-    scored = artifacts.competition()
-    constant = np.tile(competition.family.prior(few["label"].to_numpy()), (len(asked), 1))
-    return Look(fold_score(asked, means, scored), fold_score(asked, constant, scored), seconds, training)
+    scored, family, labels = artifacts.competition(), competition.family, asked["label"].to_numpy()
+    constant = np.tile(family.prior(few["label"].to_numpy()), (len(asked), 1))
+    return Look(
+        fold_score(asked, means, scored),
+        fold_score(asked, constant, scored),
+        family.losses(labels, means),
+        family.losses(labels, constant),
+        seconds,
+        training,
+    )
 
 
 def fold_score(rows: pl.DataFrame, means: np.ndarray, competition: Competition) -> float:
@@ -136,7 +157,7 @@ def fold_score(rows: pl.DataFrame, means: np.ndarray, competition: Competition) 
 
 def _refuse_gaps(means: np.ndarray, label: str) -> None:
     if lacking := int((~np.isfinite(means).all(axis=1)).sum()):
-        raise PodiumError(f"{label}: expected finite numbers, found {lacking} rows without")
+        raise DivergedError(f"{label}: expected finite numbers, found {lacking} rows without")
 
 
 def swap_difference(answers: np.ndarray, mirrored: np.ndarray, competition: Competition) -> float | None:

@@ -21,7 +21,7 @@ from pipeline.inference.predict import predict_member
 from pipeline.kinds import KINDS
 from pipeline.members.auxiliary import auxiliary_rows
 from pipeline.members.context import Run, Start
-from pipeline.members.fold import collapsed
+from pipeline.members.fold import collapsed, train_model
 from pipeline.members.learned import learned
 from pipeline.models.saved import save_untrained
 from pipeline.training.checkpoint import checkpoint
@@ -70,7 +70,7 @@ def refit(start: Start, wanted: bool, artifacts: Artifacts) -> bool:
 
 def _train(split: Split, start: Start, folder: Path, run: Run) -> np.ndarray | None:
     """Trains into `folder`; returns the model's (rows, outputs) answers to `split.fold`, None where it collapsed."""
-    KINDS[start.settings.kind].train()(split, start, folder, run)
+    train_model(split, start, folder, run)
     gc.collect()  # networks refer to themselves; the prediction is about to load another
     answers = predict_member(folder, run.artifacts, split.fold, start.competition, run.token_cache)
     if collapsed(split, answers, start.competition):

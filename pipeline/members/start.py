@@ -3,7 +3,7 @@
 Its fold models depend on this file and the data alone, so that a changed setting or line of code retrains exactly the
 members that it touches, and a comment retrains nothing.
 
-python -m stages.start --member words
+python -m stages.start --members
 """
 
 from __future__ import annotations
@@ -167,6 +167,8 @@ def check_network(name: str, member: NetworkSettings, competition: Competition, 
         raise PodiumError(f"{where}.inference.swap: needs two sides that may change places")
     if member.head == "tokens" and competition.outcome == "numbers":
         raise PodiumError(f"{where}.head: numbers have no tokens to answer with, found head tokens; use plain")
+    if member.training.dsgd and competition.outcome == "numbers":
+        raise PodiumError(f"{where}.training.dsgd: a number is never simply right: leave it out")
     if isinstance(member, Encoder) and member.network:
         _check_code(member.network)
     if not about:

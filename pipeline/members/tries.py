@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import csv
 import io
+import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -19,11 +21,11 @@ import numpy as np
 
 from pipeline.artifacts import Artifacts
 from pipeline.config import Params
-from pipeline.data.folds import split_rows
+from pipeline.data.folds import Split, split_rows
 from pipeline.errors import PodiumError, nearest
 from pipeline.files import write_json, write_text
-from pipeline.members.context import read_start
-from pipeline.members.fold import quick_look
+from pipeline.members.context import Start, read_start
+from pipeline.members.fold import Look, quick_look
 from pipeline.members.start import resolve
 
 TRIES = Path("work/tries.csv")
@@ -53,24 +55,55 @@ class Try:
     """Settings that differ from the committed params.yaml."""
 
 
-def try_member(name: str, fold: int, rows: int, params: Params, changed: list[str], artifacts: Artifacts) -> Try:
-    """Trains fold `fold` of a member on `rows` rows by the settings as they are now, and keeps no model.
+def opened(name: str, fold: int, params: Params, artifacts: Artifacts) -> tuple[Split, Start]:
+    """Returns the rows of fold `fold` of a member, and what decides its training by the settings as they are now.
 
-    Raises: PodiumError for an unknown member or fold, and what training itself raises.
+    Raises: PodiumError for an unknown member or fold.
     """
-    if name not in params.members:
-        raise PodiumError(f'MEMBER: no member "{name}" in params.yaml{nearest(name, params.members)}')
+    check_member(name, params)
     if fold not in params.folds.ids:
         raise PodiumError(f"FOLD: expected one of {', '.join(map(str, params.folds.ids))}, found {fold}")
     with tempfile.TemporaryDirectory(prefix="podium-try-") as folder:
         file = Path(folder) / "start.json"
         write_json(file, resolve(name, params, artifacts.competition(), artifacts))
         start = read_start(file)
-    split = split_rows(artifacts.train().collect(), artifacts.folds(), fold)
-    look = quick_look(split, start, fold, rows, artifacts)
-    learned = min(rows, len(split.train))
+    return split_rows(artifacts.train().collect(), artifacts.folds(), fold), start
+
+
+def look_at(name: str, fold: int, rows: int, params: Params, artifacts: Artifacts) -> tuple[Look, int]:
+    """Trains fold `fold` of a member on `rows` rows by the settings as they are now, and keeps no model.
+
+    Returns what was found, and how many rows the whole fold model would learn from.
+
+    Raises: PodiumError for an unknown member or fold, and what training itself raises.
+    """
+    split, start = opened(name, fold, params, artifacts)
+    return quick_look(split, start, fold, rows, artifacts), len(split.train)
+
+
+def check_member(name: str, params: Params) -> None:
+    """Raises PodiumError where params.yaml knows no such member."""
+    if name not in params.members:
+        raise PodiumError(f'MEMBER: no member "{name}" in params.yaml{nearest(name, params.members)}')
+
+
+def build_needed(name: str, params: Params) -> None:
+    """Builds what a fold of the member is made of; nothing where it is there already.
+
+    Raises: PodiumError for an unknown member, or where DVC could not build it.
+    """
+    check_member(name, params)
+    needed = ["folds", f"pretrain@{params.members[name].backbone}"]
+    if subprocess.run([sys.executable, "-m", "dvc", "repro", "-q", *needed]).returncode:
+        raise PodiumError("what the member trains on could not be built; see above")
+
+
+def try_member(name: str, fold: int, rows: int, params: Params, changed: list[str], artifacts: Artifacts) -> Try:
+    """Returns the line of one try; see `look_at`."""
+    look, all_rows = look_at(name, fold, rows, params, artifacts)
+    learned = min(rows, all_rows)
     pace = look.seconds / learned
-    whole = sum(params.members[name].trains(each) for each in params.folds.ids) * len(split.train)
+    whole = sum(params.members[name].trains(each) for each in params.folds.ids) * all_rows
     losses = [loss for _, loss in look.training["curve"]] if look.training else []
     windows = np.array_split(losses, min(CURVE, len(losses))) if losses else []
     return Try(

@@ -75,7 +75,7 @@ def build_package(artifacts: Artifacts, settings: Package, wheels: list[Path]) -
         reload_and_compare(package, members, competition)
         for name, member in members.items():
             member |= member_workload(package, name, member, parity, competition)
-        write_manifest(package, competition, ladder, members, settings.budget_seconds)
+        write_manifest(package, competition, ladder, members, settings)
         write_metadata(folder, settings)
         total = sum(path.stat().st_size for path in folder.rglob("*"))
     print(f"package: {len(members)} members, {total / 1e6:.1f} MB", flush=True)

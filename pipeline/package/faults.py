@@ -405,7 +405,7 @@ def cut_off(scene: Scene) -> None:
 
 
 def break_wheels(package: Path) -> None:
-    """Wheels that pip refuses, although the manifest knows them so."""
+    """Wheels that are no zip files, although the manifest knows them so."""
     for wheel in (package / "wheels").iterdir():
         replace_file(wheel, b"no zip file")
     accept(package, *(f"wheels/{wheel.name}" for wheel in (package / "wheels").iterdir()))
@@ -470,7 +470,7 @@ PACKAGE: dict[str, Cause] = {
     "the wheels missing": missing("wheels/"),
     "the packaged rows missing": missing("parity"),
     "weights that are cut off": cut_off,
-    "wheels that pip refuses": lambda scene: break_wheels(scene.package),
+    "wheels that are no zip files": lambda scene: break_wheels(scene.package),
     "a member of unknown kind": lambda scene: unknown_kind(scene.package),
     "code that ends the process": broken_code,
     "files that nobody knows": lambda scene: replace_file(scene.package / "code" / "pipeline" / "more.py", b"x"),
@@ -632,7 +632,7 @@ WORKERS = {
     "devices": "two devices",
     "lost": "the first device cannot be opened",
     "full": "no room for results",
-    "pip": "pip fails",
+    "wheels": "wheels cannot be unpacked",
     "clock": "the wall clock jumps by a day",
 }
 """Name of one of the kernel's own faults -> what it is called here; another is called by its own words."""

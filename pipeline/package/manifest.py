@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,7 @@ from pipeline.competitions.submission import as_submitted, submission_cells
 from pipeline.competitions.task import Competition
 from pipeline.config import Package
 from pipeline.files import sha256_file, write_json
+from pipeline.package.bases import find_bases
 
 if TYPE_CHECKING:
     from pipeline.ensemble.ladder import Ladder  # the room kaggle writes metadata, and needs no models
@@ -22,9 +25,9 @@ PYTHON = ">=3.11,<3.13"
 
 
 def write_manifest(
-    package: Artifacts, competition: Competition, ladder: Ladder, members: dict[str, dict[str, Any]], budget: int
+    package: Artifacts, competition: Competition, ladder: Ladder, members: dict[str, dict[str, Any]], settings: Package
 ) -> None:
-    """Writes MANIFEST.json over every file that stands in `package` so far; `budget` is in seconds.
+    """Writes MANIFEST.json over every file that stands in `package` so far.
 
     `members` maps a name to its kind, its folds, its precision, and what pipeline/package/workload.py says of it.
     """
@@ -32,24 +35,35 @@ def write_manifest(
     names = {path: path.relative_to(package.root).as_posix() for path in files}
     prior = as_submitted(np.array([ladder.prior]), competition)  # a class that never occurred keeps a small share
     cells = submission_cells(prior, ladder.rungs[0].decision.apply(prior, competition), competition)
+    listed = {names[path]: {"sha256": sha256_file(path), "bytes": path.stat().st_size} for path in files}
     write_json(
         package.manifest_file,
-        {
-            "format": MANIFEST_FORMAT,
-            "competition": asdict(competition),
-            "prior": dict(zip(competition.outputs, prior[0].tolist(), strict=True)),
-            # What the kernel writes before anything else, with the standard library alone.
-            "prior_cells": {column: cell for column, (cell,) in cells.items()},
-            "members": members,
-            "rungs": [
-                {"name": rung.name, "members": list(rung.members), "stacker": rung.stacker} for rung in ladder.rungs
-            ],
-            "budget_seconds": budget,
-            "python": PYTHON,
-            "wheels": [names[path] for path in files if path.suffix == ".whl"],
-            "files": {names[path]: {"sha256": sha256_file(path), "bytes": path.stat().st_size} for path in files},
-        },
+        sealed(
+            {
+                "format": MANIFEST_FORMAT,
+                "competition": asdict(competition),
+                "prior": dict(zip(competition.outputs, prior[0].tolist(), strict=True)),
+                # What the kernel writes before anything else, with the standard library alone.
+                "prior_cells": {column: cell for column, (cell,) in cells.items()},
+                "members": members,
+                "rungs": [
+                    {"name": rung.name, "members": list(rung.members), "stacker": rung.stacker} for rung in ladder.rungs
+                ],
+                "budget_seconds": settings.budget_seconds,
+                "machine": settings.machine,
+                "python": PYTHON,
+                "wheels": [names[path] for path in files if path.suffix == ".whl"],
+                "bases": find_bases(listed),
+                "files": listed,
+            }
+        ),
     )
+
+
+def sealed(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Returns the manifest with the hash of all else in it, by which the kernel's script knows that it is whole."""
+    rest = {key: value for key, value in manifest.items() if key != "seal"}
+    return rest | {"seal": hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()}
 
 
 def write_metadata(folder: Path, settings: Package) -> None:

@@ -27,6 +27,7 @@ from pipeline.errors import PodiumError
 from pipeline.files import read_json, sha256_file, write_json
 from pipeline.ingest.cells import OTHERS, plain_rows, read_header
 from pipeline.kernel.submission import validate_submission
+from pipeline.package.manifest import sealed
 from pipeline.package.rehearse import KERNEL
 
 ROWS = 24
@@ -264,4 +265,4 @@ def accept(package: Path, *names: str) -> None:
     for name in names or manifest["files"]:
         if (file := package / name).is_file():
             manifest["files"][name] |= {"sha256": sha256_file(file), "bytes": file.stat().st_size}
-    write_json(package / MANIFEST, manifest)
+    write_json(package / MANIFEST, sealed(manifest))

@@ -3,7 +3,7 @@
 seconds = a + b * tokens + c * sum(L^2), and loading once per fold model that a worker opens. A Bayesian linear
 regression in relative errors gives the coefficients: before any chunk they are nominal figures times what other members
 have shown about the device, with a wide spread; each finished chunk narrows it. Timings of a dress rehearsal replace
-the nominal figures and their spread. Hardware is `t4`, `gpu` (any other GPU) or `cpu`.
+the nominal figures and their spread. Hardware is a key of CARDS in pipeline/machines.py, as `t4` or `cpu`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.kinds import kind_of
+from pipeline.machines import CARDS, card_of
 from pipeline.planning.steps import Members
 
 SPREAD, SPREAD_KNOWN, SPREAD_MEASURED = 1.0, 0.5, 0.2
@@ -27,10 +28,6 @@ SHRINK = 0.3
 """The weight, in members, of the assumption that a device is as fast as the starting figures say."""
 LOADING_NOISE = 0.3
 
-FLOPS = {"t4": 6.0e12, "gpu": 2.0e13, "cpu": 4.0e10}
-"""Sustained FLOP/s. Public kernels get 1 (DeBERTa) to 10 (Llama) TFLOPS of a T4, at most 24; see docs/kernel.md."""
-BYTES = {"t4": 1.5e8, "gpu": 5.0e8, "cpu": 3.0e8}
-"""Bytes per second that are read, converted and brought to the device when a network is loaded."""
 OPENING = 4.0
 """Seconds of imports and of building the network, before the first byte is read."""
 NO_NETWORK = (0.5, 0.05, 4.0e-7, 0.0)
@@ -48,8 +45,8 @@ class WorkerDevice:
 
     @property
     def hardware(self) -> str:
-        """`t4`, `gpu` or `cpu`: whose nominal figures hold for it."""
-        return "cpu" if self.model.startswith("cpu") else "t4" if "T4" in self.model else "gpu"
+        """Whose nominal figures hold for it: a key of CARDS."""
+        return card_of(self.model)
 
 
 def nominal(member: Mapping[str, Any], hardware: str) -> np.ndarray:
@@ -57,10 +54,10 @@ def nominal(member: Mapping[str, Any], hardware: str) -> np.ndarray:
     kind = kind_of(member["kind"])
     if not kind.network:
         return np.array(NO_NETWORK)
-    work, flops = member["work"], FLOPS[hardware]
+    work, card = member["work"], CARDS[hardware]
     attention = 4.0 * work["layers"] * work["hidden"] * kind.attention
-    loading = OPENING + work["bytes"] / BYTES[hardware]
-    return np.array([loading, 0.02, 2.0 * work["parameters"] / flops, max(attention, 1.0) / flops])
+    loading = OPENING + work["bytes"] / card.reads
+    return np.array([loading, 0.02, 2.0 * work["parameters"] / card.flops, max(attention, 1.0) / card.flops])
 
 
 @dataclass

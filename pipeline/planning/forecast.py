@@ -1,9 +1,9 @@
 """What the kernel would do with that many rows, that much time and that machine, without running it.
 
-python -m pipeline.planning.forecast --package artifacts/package --rows 25000 --budget 32400 --hardware t4x2
+python -m pipeline.planning.forecast --package artifacts/package --rows 25000 [--budget 32400] [--hardware t4x2]
 
-The rows' lengths are drawn from the packaged rows. Without timings of a dress rehearsal (`--timings rehearsal.json`)
-the costs are nominal ones, and the upper bound is accordingly far away.
+Budget and machine are by default the package's. The rows' lengths are drawn from the packaged rows. Without timings of
+a dress rehearsal (`--timings rehearsal.json`) the costs are nominal ones, and the upper bound is accordingly far away.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pipeline.data.rows import field_characters
 from pipeline.ensemble.ladder import Ladder, load_ladder
 from pipeline.errors import PodiumError
 from pipeline.files import read_json
+from pipeline.machines import CARDS
 from pipeline.planning.budget import margin
 from pipeline.planning.cost import Costs, WorkerDevice
 from pipeline.planning.gain import expected_gain
@@ -110,13 +111,13 @@ def _as_expected(truth: Costs, deviations: float) -> Callable[[str, StepChunk], 
 
 def devices_of(words: str) -> list[WorkerDevice]:
     """Returns two T4 and the CPU for `t4x2`, the CPU alone for `cpu`. Raises: PodiumError for other words."""
-    found = re.fullmatch(r"(t4|gpu|cpu)(?:x([1-9]\d?))?", words)
+    found = re.fullmatch(rf"({'|'.join(CARDS)})(?:x([1-9]\d?))?", words)
     if not found:
-        raise PodiumError(f"--hardware: expected t4, gpu or cpu, or several like t4x2, found {words}")
+        raise PodiumError(f"--hardware: expected {', '.join(CARDS)}, or several like t4x2, found {words}")
     hardware, count = found[1], int(found[2] or 1)
     if hardware == "cpu":
         return [WorkerDevice(f"cpu:{number}", "cpu") for number in range(count)]
-    name = "Tesla T4" if hardware == "t4" else "GPU"
+    name = CARDS[hardware].says or "GPU"
     return [*(WorkerDevice(f"cuda:{number}", name) for number in range(count)), WorkerDevice("cpu", "cpu")]
 
 
@@ -133,11 +134,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--package", type=Path, default=Artifacts().package)
     parser.add_argument("--rows", type=int, required=True)
-    parser.add_argument("--budget", type=float, required=True, help="seconds")
-    parser.add_argument("--hardware", default="t4x2", help="t4x2, t4, gpu, cpu, ...")
+    parser.add_argument("--budget", type=float, help="seconds")
+    parser.add_argument("--hardware", help="t4x2, l4x4, gpu, cpu, ...")
     parser.add_argument("--timings", type=Path, help="rehearsal.json of a dress rehearsal on this hardware")
     asked = parser.parse_args()
-    if asked.rows < 1 or asked.budget <= 0:
+    if asked.rows < 1 or (asked.budget is not None and asked.budget <= 0):
         raise PodiumError("--rows and --budget: expected positive numbers")
     package = Artifacts(asked.package)
     if not package.manifest_file.is_file():
@@ -146,8 +147,11 @@ def main() -> None:
     ladder = load_ladder(package.stack, competition_from_json(manifest["competition"]))
     known = pl.read_parquet(package.parity_file)
     timings = read_rehearsal(asked.timings) if asked.timings else None
-    devices = devices_of(asked.hardware)
-    print("\n".join(forecast_kernel(manifest, ladder, known, asked.rows, asked.budget, devices, timings).lines()))
+    devices, budget = (
+        devices_of(asked.hardware or manifest.get("machine", "t4x2")),
+        asked.budget or manifest["budget_seconds"],
+    )
+    print("\n".join(forecast_kernel(manifest, ladder, known, asked.rows, budget, devices, timings).lines()))
 
 
 if __name__ == "__main__":

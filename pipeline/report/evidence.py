@@ -15,6 +15,7 @@ from pipeline.competitions.metrics import Metric, metric_named
 from pipeline.competitions.task import Competition, competition_from_json
 from pipeline.errors import PodiumError
 from pipeline.files import read_json
+from pipeline.ledger.chosen import CHOICE, Selection, read_selection
 from pipeline.ledger.ledger import LEDGER, Entry, parse_ledger
 from pipeline.report.charts import finite
 from pipeline.stage import SECONDS
@@ -41,6 +42,8 @@ class Evidence:
     """Receipts of networks' fold models, by member and fold."""
     pretraining: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Backbone -> the record of its pretraining; without those that were passed through."""
+    choice: Selection | None = None
+    """The two submissions to select, as `make choose` named them last; None where it was not asked."""
     stability: dict[str, Any] | None = None
     """What the benchmark that came with this checkout says about seeds; None where it is missing."""
 
@@ -92,6 +95,7 @@ def load_evidence(root: Path) -> Evidence:
         ledger=tuple(parse_ledger(ledger.read_text(encoding="utf-8"))) if ledger.is_file() else (),
         receipts=tuple(sorted(trained, key=lambda receipt: (receipt["member"], receipt["fold"]))),
         pretraining={file.parent.name: read(file, f"pretrain@{file.parent.name}") for file in artifacts.pretrainings()},
+        choice=read_selection(read(root / CHOICE, "choose")) if (root / CHOICE).is_file() else None,
         stability=read(stability, "report") if stability.is_file() else None,
     )
 

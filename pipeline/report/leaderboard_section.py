@@ -8,19 +8,28 @@ from typing import Any
 from markupsafe import Markup
 
 from pipeline.ledger.agreement import Agreement, agreement, agreement_lines
+from pipeline.ledger.chosen import Selection
 from pipeline.ledger.ledger import Entry
 from pipeline.report.charts import plot
 
 LEFT, TOP, SIZE = 58.0, 10.0, 250.0
 
 
-def leaderboard(entries: Sequence[Entry], cv: float | None) -> dict[str, Any] | None:
+def leaderboard(entries: Sequence[Entry], cv: float | None, choice: Selection | None = None) -> dict[str, Any] | None:
     """Returns what the section shows; None where nothing was ever scored. `cv` is the present level-2 nested score."""
     if not entries:
         return None
     found = agreement(list(entries), cv)
     dots = [one for one in entries if one.cv is not None and one.public is not None]
-    return {"entries": entries, "lines": agreement_lines(found), "plot": scatter(dots, found) if dots else None}
+    known = {one.submission: one.public for one in choice.candidates} if choice else {}
+    return {
+        "entries": entries,
+        "lines": agreement_lines(found),
+        "plot": scatter(dots, found) if dots else None,
+        "choice": choice,
+        "outdated": any(known.get(one.submission, one.public) != one.public for one in entries)
+        or max(one.submission for one in entries) > max(known, default=0),
+    }
 
 
 def scatter(entries: Sequence[Entry], found: Agreement) -> Markup:

@@ -19,8 +19,10 @@ from pipeline.report.evidence import Evidence, float_array
 from pipeline.report.leaderboard_section import leaderboard
 from pipeline.report.training_section import failures, training
 
+PAGE = Path("reports/index.html")
+
 STAGES = (
-    *("demo", "prepare", "folds", "backbone", "pretrain", "extra", "start"),
+    *("demo", "prepare", "folds", "backbone", "start_pretrain", "pretrain", "extra", "start"),
     *("finetune", "teach", "refit", "probe", "oof", "stack", "diagnostics", "package", "rehearse"),
 )
 
@@ -31,12 +33,17 @@ MOST_PLOTS = 12
 
 def render(evidence: Evidence) -> str:
     """Returns the whole page as HTML; the same evidence gives the same bytes."""
+    values = {name: function(evidence) for name, function in SECTIONS.items()}
+    shown = {name: value for name, value in values.items() if value is not None}
+    return environment().get_template("page.html").render(head=head(evidence), sections=shown) + "\n"
+
+
+def environment() -> Environment:
+    """Returns what opens the templates beside this file."""
     folder = FileSystemLoader(Path(__file__).parent)
     page = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page.filters |= {k: getattr(charts, f"{k}_text") for k in ("score", "count", "share", "tiny", "plain", "time")}
-    values = {name: function(evidence) for name, function in SECTIONS.items()}
-    shown = {name: value for name, value in values.items() if value is not None}
-    return page.get_template("page.html").render(head=head(evidence), sections=shown) + "\n"
+    return page
 
 
 def headline(evidence: Evidence) -> str:
@@ -171,7 +178,7 @@ def spent(evidence: Evidence) -> dict[str, Any]:
     for run, seconds in evidence.seconds.items():
         stage, _, item = run.partition("@")
         member = item.rpartition("-")[0] if stage == "finetune" else item
-        gone = stage in ("start", "finetune", "refit") and member not in evidence.cv["members"]
+        gone = stage in ("finetune", "refit") and member not in evidence.cv["members"]
         if not gone and stage != "report":  # the page's own time is known only after it is written
             groups.setdefault((stage, member), []).append(seconds)
     ordered = sorted(groups, key=lambda key: (STAGES.index(key[0]) if key[0] in STAGES else len(STAGES), key))
@@ -184,7 +191,9 @@ def spent(evidence: Evidence) -> dict[str, Any]:
 SECTIONS = {
     "members": members,
     "stack": lambda evidence: evidence.cv,
-    "leaderboard": lambda evidence: leaderboard(evidence.ledger, finite(evidence.cv["stack"]["score"])),
+    "leaderboard": lambda evidence: leaderboard(
+        evidence.ledger, finite(evidence.cv["stack"]["score"]), evidence.choice
+    ),
     "decisive": lambda evidence: evidence.cv.get("decisive"),
     "alike": alike,
     "calibration": calibration,

@@ -30,6 +30,8 @@ class Encoder(NetworkSettings):
             raise ValueError("auxiliary tasks need a head of ours each: leave out network")
         if self.network and self.teachers and self.teachers.cosine:
             raise ValueError("teachers.cosine compares the states that our pooling gives: leave out network")
+        if self.training.stable_lora:
+            raise ValueError("training.stable_lora is for decoders: all of an encoder learns, without adapters")
         if self.inference.precision in ("nf4", "int8"):
             raise ValueError(f"inference.precision {self.inference.precision} is for decoders: use fp32, fp16 or bf16")
 

@@ -13,11 +13,14 @@ from pipeline.settings.teachers import Teachers
 from pipeline.settings.techniques import (
     Awp,
     Deni,
+    Dsgd,
     Fgm,
     Mixout,
     Proximal,
     RDrop,
     Smart,
+    Soup,
+    StableLora,
     StepTechnique,
     with_values_of_the_form,
 )
@@ -79,6 +82,9 @@ class Training:
     r_drop: RDrop | None = None
     mixout: Mixout | None = None
     deni: Deni | None = None
+    dsgd: Dsgd | None = None
+    stable_lora: StableLora | None = None
+    soup: Soup | None = None
     evaluations_per_epoch: Annotated[int, Limits(ge=1)] = 1
     """How often the inner slice is scored."""
     patience: Annotated[int, Limits(ge=0)] = 0
@@ -96,6 +102,8 @@ class Training:
             raise ValueError("patience needs inner > 0: early stopping looks at that slice of the training rows")
         if self.evaluations_per_epoch > 1 and not self.inner:
             raise ValueError("evaluations_per_epoch needs inner > 0: without that slice nothing is evaluated")
+        if self.soup and not self.inner:
+            raise ValueError("soup needs inner > 0: it is chosen on that slice of the training rows")
         if self.ema and self.swa < 1:
             raise ValueError("ema and swa are two averages of the same weights: choose one")
         if self.smart and self.smart.form == "smart" and self.precision in ("bf16", "fp16"):
@@ -114,6 +122,8 @@ class Training:
             raise ValueError("mixout falls back to pretrained weights, and reinit_layers has none: choose one")
         if self.deni and (self.inner or self.ema or self.swa < 1 or self.runs > 1 or self.proximal or self.mixout):
             raise ValueError("deni averages and votes by itself: leave out inner, ema, swa, runs, proximal, mixout")
+        if self.deni and self.stable_lora:
+            raise ValueError("stable_lora shrinks the network's adapters and deni trains others beside it: choose one")
         if self.layer_decay < 1 and self.layer_floor < 1:
             raise ValueError("layer_decay and layer_floor are two rules for the same rates: choose one")
         if self.reinit_layers and self.head_first:

@@ -101,6 +101,32 @@ class Mixout:
 
 
 @section
+class Dsgd(StepTechnique):
+    """Dynamic scaled gradient descent (Bui & Wang 2026, arXiv 2604.27987): what is right moves the network less."""
+
+    strength: Annotated[float, Limits(ge=0, le=1)] = 0.5
+    """What a right row's gradient loses at the first step."""
+    until: Annotated[float, Limits(gt=0, le=1)] = 1.0
+    """Share of the steps by which it has come back, along a line. The form is ours: the paper's was not at hand."""
+
+
+@section
+class StableLora(StepTechnique):
+    """Adapters whose A shrinks in the first steps, until B has caught up (Wu et al. 2026, arXiv 2603.05204)."""
+
+    shrink: Annotated[float, Limits(ge=0, lt=1)] = 5.0e-4
+    """What A loses with each step: the value of the authors' example, which is for thousands of steps."""
+
+
+@section
+class Soup(StepTechnique):
+    """The mean of several moments of the run, chosen greedily on the inner slice (Wortsman et al. 2022)."""
+
+    moments: Annotated[int, Limits(ge=2)] = 5
+    """So many at most are kept in memory and in checkpoints, each a copy of what learns: the best on the slice."""
+
+
+@section
 class Deni(StepTechnique):
     """Delayed ensemble with noisy interpolation (Pecher et al. 2024, arXiv 2406.12471): noisy children of the network
     train beside it for a while and are averaged into it; those of the last phase vote with it."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from pipeline.errors import PodiumError, ran_out
 from pipeline.settings.finetuning import Training
 from pipeline.settings.techniques import Awp, Fgm
+from pipeline.training.clock import timed
 from pipeline.training.device import Device
 from pipeline.training.objectives.objective import Batch, Loss, Objective
 from pipeline.training.techniques.adversarial import attackable, attacked, awp_shift, table, table_shift, words_shift
 from pipeline.training.techniques.perturbation import Noise, caught, moved
 from pipeline.training.techniques.proximal import Teacher, divergence, smoothness
+from pipeline.training.techniques.scaled_gradients import scale_right_rows, scaler_at
 
 Technique = TypeVar("Technique", Awp, Fgm)
 
@@ -47,17 +49,22 @@ class Learner:
     device: Device
     scaler: torch.amp.GradScaler
     teacher: Teacher | None = None
+    right: float = 1.0
+    """What is kept of the gradients of rows that are right; set for each step."""
 
 
 def gradients(learner: Learner, rows: list[np.ndarray], step: int, progress: float) -> Shown:
     """Accumulates the gradients of one step, `progress` (0 to 1) through the run, in the network's parameters."""
-    batches = [learner.objective.batch(each, step) for each in rows]
+    with timed("data"):
+        batches = [learner.objective.batch(each, step) for each in rows]
     units = max(1, sum(batch.units for batch in batches))
     total = torch.zeros(2, device=batches[0].targets.device)
     logits, noise = [], Noise(learner.device.name)
     fgm, awp = learner.settings.fgm, learner.settings.awp
     fgm = fgm if fgm and progress >= fgm.start else None
     awp = awp if awp and progress >= awp.start else None
+    if learner.settings.dsgd:
+        learner = replace(learner, right=scaler_at(progress, learner.settings.dsgd))
     for batch in batches:
         loss = _backward(learner, batch, units, fgm if fgm and fgm.on == "output" else None)
         total += torch.stack([loss.minimised.detach(), loss.plain.detach()])
@@ -84,8 +91,10 @@ def _backward(learner: Learner, batch: Batch, units: int, fgm: Fgm | None) -> Lo
     """Accumulates the gradients of one batch: its own, those under the attack on its words, or both."""
     scaled = learner.scaler.scale
     if fgm is None:
-        loss = _loss(learner, batch)
-        scaled(loss.minimised / units).backward()
+        with timed("forward"):
+            loss = _loss(learner, batch)
+        with timed("backward"):
+            scaled(loss.minimised / units).backward()
         return loss
     noise = Noise(learner.device.name)
     with caught(learner.network) as words:
@@ -119,10 +128,14 @@ def _loss(learner: Learner, batch: Batch) -> Loss:
     if loss.logits is None or family is None:
         return loss
     minimised = loss.minimised
+    if learner.right < 1:
+        scale_right_rows(family, loss.logits, batch.targets, learner.right)
     if r_drop:
         with device.forward():
             other = learner.objective.loss(network, batch)
         assert other.logits is not None
+        if learner.right < 1:
+            scale_right_rows(family, other.logits, batch.targets, learner.right)
         apart = divergence(family, loss.logits, other.logits)
         minimised = (minimised + other.minimised) / 2 + r_drop.weight / 2 * apart
     if smart:
@@ -152,7 +165,7 @@ def _once_more(
     settings: Technique,
 ) -> Tensor | None:
     """Computes all batches again at shifted weights, with the same dropout: gradients that replace or join those."""
-    with attacked(weights, shift, settings) as size:
+    with timed("attacks"), attacked(weights, shift, settings) as size:
         if size is None:
             return None
         if not settings.clean:

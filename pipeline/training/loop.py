@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import PodiumError
+from pipeline.errors import DivergedError
 from pipeline.settings.finetuning import Training
 from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.clock import timed
 from pipeline.training.device import Device
 from pipeline.training.gradients import Learner, fetched, gradients, within_memory
 from pipeline.training.guard import alarm, seen
@@ -32,6 +33,8 @@ from pipeline.training.techniques.adversarial import TINY
 from pipeline.training.techniques.averaging import Average, share_of
 from pipeline.training.techniques.deni import Children
 from pipeline.training.techniques.proximal import Teacher
+from pipeline.training.techniques.soup import Moments
+from pipeline.training.techniques.stable_lora import Shrinkage
 
 NOT_FINITE = "lower training.schedule.rate or set training.precision: fp32"
 
@@ -75,9 +78,9 @@ class Trained(NamedTuple):
 def fit(run: TrainingRun) -> Trained:
     """Trains `run.network`, from its start or from its last checkpoint.
 
-    Raises: PodiumError where memory runs out, or the loss is not finite and no guard watches.
+    Raises: PodiumError where memory runs out, DivergedError where the loss is not finite and no guard watches.
     """
-    with within_memory(run.label, run.settings):
+    with within_memory(run.label, run.settings), timed("run"):
         return _fit(run)
 
 
@@ -93,13 +96,15 @@ def _fit(run: TrainingRun) -> Trained:
     share = share_of(settings, total)
     average = Average(weights, share) if share else None
     teacher = Teacher(weights, settings.proximal, total) if settings.proximal else None
+    shrinkage = Shrinkage(weights, settings.stable_lora) if settings.stable_lora else None
     learner = Learner(network, run.objective, settings, device, scaler, teacher)
 
     def rate_of(number: int) -> float:
         return rate_at(number, total, sum(map(len, plan)) / len(plan), settings.schedule)
 
     children = Children(learner, weights, flat, rate_of) if settings.deni else None
-    state = State(weights, optimizer, scaler, average, teacher, children)
+    moments = Moments(settings.soup) if settings.soup else None
+    state = State(weights, optimizer, scaler, average, teacher, children, shrinkage, moments)
     done = state.restore(run.checkpoint, run.part)
     record = state.record
     if record.stopped:
@@ -121,17 +126,21 @@ def _fit(run: TrainingRun) -> Trained:
         # A step that an fp16 overflow cost does not move the schedule (it shortens it by one step at the end).
         rate = rate_of(number - record.skipped)
         watched = (bottom, head) if run.prior is not None else ()
-        stepped = step(optimizer, scaler, weights.values(), rate, settings.clip, watched)
-        losses, logits, attack, lost, scale, norms = fetched([*shown, *stepped])  # the one wait for a GPU
+        with timed("optimiser"):
+            stepped = step(optimizer, scaler, weights.values(), rate, settings.clip, watched)
+        with timed("waiting"):
+            losses, logits, attack, lost, scale, norms = fetched([*shown, *stepped])  # the one wait for a GPU
         assert losses is not None
         overflow = lost is not None and bool(lost.sum() > 0)
         if not np.isfinite(losses[0]):  # the weights have taken the step, but nobody reads them
             told = f"the loss is not finite at step {number + 1} of {total} (rate {rate:.2g}, {device.precision})"
             if run.prior is None:
-                raise PodiumError(f"{label}: {told}; {NOT_FINITE}")
+                raise DivergedError(f"{label}: {told}; {NOT_FINITE}")
             record.stopped = told
             break
         record.skipped += overflow
+        if shrinkage and not overflow:
+            shrinkage.update()
         if average and not overflow:
             average.update(number - record.skipped)
         if teacher and not overflow:
@@ -150,11 +159,12 @@ def _fit(run: TrainingRun) -> Trained:
             if record.stopped:
                 break
         if run.evaluate and ((own[number] and counts[number] % every == 0) or number + 1 == total):
-            state.judge(number + 1, run.evaluate, network)
+            with timed("evaluation"):
+                state.judge(number + 1, run.evaluate, network)
         if run.checkpoint.due() and number + 1 < total:
             state.save(run.checkpoint, run.part, number + 1)
     if not record.stopped:
-        state.finish()
+        state.finish(run.evaluate, network)
     state.save(run.checkpoint, run.part, len(record.losses) if record.stopped else total)
     network.eval()
     return Trained(record, children.voters if children and not record.stopped else [])

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from pipeline.errors import PodiumError
 from pipeline.settings.finetuning import Training
+from pipeline.training.clock import uncounted
 from pipeline.training.device import Device
 from pipeline.training.gradients import Learner, gradients, within_memory
 from pipeline.training.objectives.objective import Objective
@@ -69,7 +70,7 @@ def forecast(
     chosen = [batches[place] for place in np.linspace(0, len(batches) - 1, TIMED + 1).astype(int)]
     network.train()  # as it will be; some spend less memory then
     learner = Learner(network, objective, settings, device, device.scaler())
-    with within_memory(label, settings):
+    with within_memory(label, settings), uncounted():
         moments = room_for_moments(network, settings)
         seconds = [_seconds(learner, rows) for rows in chosen]
     del moments

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import PodiumError
+from pipeline.errors import DivergedError
 from pipeline.models.network import start_at
 from pipeline.settings.finetuning import HeadFirst, Training
 from pipeline.settings.optimisation import RateSchedule, Seeds
@@ -77,7 +77,7 @@ def train(job: Job) -> FineTuned:
     The guard restarts the first of them until it learns; the others go the way that succeeded, and are left out of the
     mean where they come to nothing.
 
-    Raises: PodiumError where the loss was not finite in any attempt, or memory or disk are too small.
+    Raises: DivergedError where the loss was not finite in any attempt, PodiumError where memory or disk are too small.
     """
     attempts: list[dict[str, Any]] = []
     network, trained = _run(job, 0, 0, attempts)
@@ -89,7 +89,7 @@ def train(job: Job) -> FineTuned:
         network, trained = _run(job, 0, way, attempts)
     record = trained.record
     if record.stopped and not (record.losses and math.isfinite(record.losses[-1])):
-        raise PodiumError(f"{job.label}: {record.stopped}; {NOT_FINITE}")
+        raise DivergedError(f"{job.label}: {record.stopped}; {NOT_FINITE}")
     if record.stopped or job.settings.runs == 1:
         return FineTuned(network, record, attempts, trained.voters)
     mean, count = add(_learned_weights(network), {}, 1), 1

@@ -16,6 +16,8 @@ from pipeline.training.guard import Seen
 from pipeline.training.techniques.averaging import Average, put
 from pipeline.training.techniques.deni import Children
 from pipeline.training.techniques.proximal import Teacher
+from pipeline.training.techniques.soup import Moment, Moments
+from pipeline.training.techniques.stable_lora import Shrinkage
 
 POINTS = 200
 """A learning curve keeps that many points at most."""
@@ -37,6 +39,8 @@ class Record:
     """What the guard looks at; empty where it does not watch."""
     attacks: list[float] = field(default_factory=list)
     """||v|| / ||w|| of each attack on the weights."""
+    soup: list[int] = field(default_factory=list)
+    """Steps done at the moments whose mean was kept; empty where none was asked for."""
     stopped: str | None = None
     """Why the guard ended the run, or found at its end that it had learned nothing."""
 
@@ -59,9 +63,11 @@ class State:
         average: Average | None,
         teacher: Teacher | None = None,
         deni: Children | None = None,
+        shrinkage: Shrinkage | None = None,
+        moments: Moments | None = None,
     ) -> None:
         self.weights, self.optimizer, self.scaler, self.average = weights, optimizer, scaler, average
-        self.teacher, self.deni = teacher, deni
+        self.teacher, self.deni, self.shrinkage, self.moments = teacher, deni, shrinkage, moments
         self.best: dict[str, Tensor] = {}
         self.record = Record()
         self.finished = False
@@ -74,12 +80,17 @@ class State:
             if score < min((each for _, each in self.record.scores), default=math.inf):
                 self.best = {name: each.detach().clone() for name, each in self.weights.items()}
                 self.record.best = step
+            if self.moments:
+                self.moments.take(score, step, self.weights)
         self.record.scores.append((step, score))
         network.train()
 
-    def finish(self) -> None:
+    def finish(self, evaluate: Callable[[], float] | None, network: nn.Module) -> None:
         """Puts the weights in place that the run was for."""
-        if not self.finished and (self.best or self.average):
+        if not self.finished and self.moments and self.moments.kept and evaluate:
+            network.eval()
+            self.record.soup = self.moments.cook(self.weights, evaluate)
+        elif not self.finished and (self.best or self.average):
             put(self.weights, self.best or self.average.mean)  # type: ignore[union-attr]
         self.finished = True
 
@@ -101,11 +112,16 @@ class State:
             tensors |= {f"mean {name}": each for name, each in (self.average.mean if self.average else {}).items()}
             tensors |= {f"children {name}": each for name, each in (self.deni.mean if self.deni else {}).items()}
             tensors |= {f"teacher {name}": each for name, each in (self.teacher.mean if self.teacher else {}).items()}
+            going = self.shrinkage.going if self.shrinkage else {}
+            tensors |= {f"shrinking {name}": each for name, each in going.items()}
+            for number, moment in enumerate(self.moments.kept if self.moments else ()):
+                tensors |= {f"moment{number} {name}": each for name, each in moment.weights.items()}
         facts = {
             "done": done,
             "finished": self.finished,
             "scaler": self.scaler.state_dict(),
             "record": vars(self.record),
+            "moments": [moment[:2] for moment in self.moments.kept] if self.moments else [],
         }
         checkpoint.save(part, tensors, facts)
 
@@ -130,6 +146,12 @@ class State:
             put(self.average.mean, kinds.pop("mean"))
         if self.teacher and "teacher" in kinds:
             put(self.teacher.mean, kinds.pop("teacher"))
+        if self.moments and "moment0" in kinds:
+            for number, (score, step) in enumerate(facts["moments"]):
+                kept = {name: each.to(device[name]) for name, each in kinds.pop(f"moment{number}").items()}
+                self.moments.kept.append(Moment(score, step, kept))
+        if self.shrinkage and "shrinking" in kinds:
+            put(self.shrinkage.going, kinds.pop("shrinking"))
         if self.deni:
             self.deni.mean = {name: each.to(device[name]) for name, each in kinds.pop("children", {}).items()}
             for kind in sorted((each for each in kinds if each.startswith("voter")), key=lambda each: int(each[5:])):

@@ -16,9 +16,9 @@ from support import SHARED
 from benchmarks.stability.protocol import LABELLED, RATES, SEEDS, SETS, parts_of, pretraining_texts
 from benchmarks.stability.runs import Asked, scores
 from benchmarks.stability.statistics import disagreement, holm, interval, null_check, p_values, ratio
-from benchmarks.stability.strategies import ATTACKS, STRATEGIES
+from benchmarks.stability.strategies import ATTACKS, GENTLE, STRATEGIES
 from benchmarks.stability.studies import POOL, STUDIES
-from benchmarks.stability.tables import draw
+from benchmarks.stability.tables import draw, tables
 from pipeline.errors import PodiumError
 
 quick = settings(max_examples=40, deadline=None)
@@ -73,8 +73,10 @@ def test_every_strategy_is_sound_and_all_seeds_are_asked_for() -> None:
                 assert {Asked(name, data, rate, seed) for seed in SEEDS} <= guard
     assert {Asked("deni", "sentiment", "low", seed) for seed in SEEDS} <= attacks
     assert {Asked("ten epochs", "sentiment", "low", seed) for seed in POOL} <= attacks
-    assert {each.strategy for each in guard | attacks} == set(STRATEGIES)
-    assert not {each.strategy for each in guard} & {*ATTACKS, "deni"}
+    gentle = set(STUDIES["gentle"].cells)
+    assert {each.strategy for each in guard | attacks | gentle} == set(STRATEGIES)
+    assert not {each.strategy for each in guard} & {*ATTACKS, *GENTLE, "deni"}
+    assert gentle == {Asked(name, "sentiment", "high", s) for name in ("plain", "guard", *GENTLE) for s in SEEDS}
 
 
 def test_a_constant_answer_has_failed_by_both_definitions() -> None:
@@ -145,3 +147,14 @@ def test_the_picture_is_sound_and_has_a_dot_for_each_seed(tmp_path: Path) -> Non
 def test_disagreement_is_the_share_of_rows_between_pairs() -> None:
     answers = np.array([[0, 0, 1, 1], [0, 1, 1, 1], [0, 0, 0, 1]])
     assert disagreement(np.eye(2)[answers]) == pytest.approx((0.25 + 0.25 + 0.5) / 3)
+
+
+@pytest.mark.parametrize(("key", "told"), [({"disagreement": 0.25}, "75%"), ({"disagreement": None}, "not measured")])
+def test_agreement_stands_beside_the_spread_where_it_was_measured(key: dict[str, Any], told: str) -> None:
+    numbers = dict.fromkeys(("mean", "sd", "min", "median", "max", "log_loss", "cost"), 0.5)
+    cell = {"data": "one", "rate": "high", "strategy": "plain", "runs": 2, "sd_interval": [0.1, 0.9]}
+    found = cell | numbers | {"failed": {"majority": 0, "chance": 0}}
+    for each in (found | key, found | ({} if told == "not measured" else key)):  # older files lack the key
+        header, _, row = tables({"rates": {"high": 1e-3}, "cells": [each], "null": {}}).splitlines()[2:5]
+        columns = dict(zip(header.split(" | "), row.split(" | "), strict=True))
+        assert columns["agree"] == told and columns["SD (95 %)"] == "0.500 (0.100–0.900)"

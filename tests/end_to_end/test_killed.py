@@ -24,7 +24,7 @@ STAGES = {
     "prepare": "artifacts",
     "folds": "artifacts",
     "backbone@none": "artifacts",
-    "start@words": "artifacts",
+    "start": "artifacts",
     "finetune@shape-0": "artifacts",
     "refit@words": "artifacts",
     "probe": "metrics",

@@ -62,6 +62,7 @@ class KaggleServer:
         self.submissions: list[dict[str, Any]] = []
         self.run: Callable[[dict[str, Any]], Kernel] = default_run
         self.score: Callable[[dict[str, Any]], dict[str, Any]] = lambda submission: {}
+        self.quota: dict[str, Any] = {}
         self.lock = threading.RLock()
 
     def __enter__(self) -> KaggleServer:
@@ -189,6 +190,9 @@ class KaggleServer:
         slug = f"{body['userName']}/{body['kernelSlug']}"
         files = [{"fileName": n, "url": f"http://localhost/output/{slug}/{n}"} for n in self.kernels[slug].files]
         return {"files": files, "log": self.kernels[slug].log, "nextPageToken": ""}
+
+    def GetAcceleratorQuotaStatistics(self, body: dict[str, Any]) -> Any:
+        return self.quota
 
     def CreateCodeSubmission(self, body: dict[str, Any]) -> Any:
         return self._submission(body | {"fileName": body.get("fileName", "submission.csv")})

@@ -17,6 +17,7 @@ from pipeline.config import Package
 from pipeline.files import read_json, sha256_file, write_json
 from pipeline.kaggle.cli import Patience
 from pipeline.ledger.ledger import NO_SCORE, ledger_text
+from pipeline.package.bases import find_bases
 
 IMPATIENT = Patience(attempts=3, backoff=0.05, silence=60.0, poll=0.02)
 SETTINGS = Package(owner="somebody", slug="some-package", title="Some package", budget_seconds=600)
@@ -64,14 +65,26 @@ def run(*command: str, cwd: Path, check: bool = True, **environment: str) -> sub
     return done
 
 
-def make_package(folder: Path, seed: int = 0, size: int = 20_000) -> None:
-    """A package with one member, by hand: random bytes for weights, code, parity rows and a true manifest."""
+def make_package(folder: Path, seed: int = 0, size: int = 20_000, base: int | None = None) -> None:
+    """A package with one member, by hand: random bytes for weights, code, parity rows and a true manifest.
+
+    `base` seeds the weights of a base that fold models share; None for a package without one.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     draw = random.Random(seed)
     parts = {"members/words/fold0/model.safetensors": size, "code/pipeline/__init__.py": 10, "parity.parquet": 300}
     for name, length in parts.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(draw.randbytes(length))
+    shared = {"llama/backbone.json": 0, "llama-nf4/config.json": 20, "llama-nf4/model.safetensors": size}
+    for name, length in shared.items():
+        if base is not None:
+            (folder / "pretrained" / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / "pretrained" / name).write_bytes(random.Random(base).randbytes(length))
+            parts[f"pretrained/{name}"] = length
+    files = {
+        name: {"sha256": sha256_file(folder / name), "bytes": (folder / name).stat().st_size} for name in sorted(parts)
+    }
     write_json(folder / "dataset-metadata.json", {"title": "x", "id": DATASET, "licenses": [{"name": "other"}]})
     write_json(
         folder / "MANIFEST.json",
@@ -80,9 +93,8 @@ def make_package(folder: Path, seed: int = 0, size: int = 20_000) -> None:
             "competition": asdict(load_competition("lmsys")),
             "rungs": [{"name": "prior"}, {"name": "words"}],
             "budget_seconds": 600,
-            "files": {
-                name: {"sha256": sha256_file(folder / name), "bytes": (folder / name).stat().st_size} for name in parts
-            },
+            "bases": find_bases(files),
+            "files": files,
         },
     )
 

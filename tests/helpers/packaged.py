@@ -27,6 +27,7 @@ from pipeline.data.demo import generate, write
 from pipeline.files import read_json, write_json
 from pipeline.ingest.prepare import prepare
 from pipeline.package.build import build_package
+from pipeline.package.manifest import sealed
 from pipeline.package.scene import run_script
 from pipeline.package.wheels import find_wheels
 from stages import backbone, finetune, folds, oof, pretrain, refit, stack, start
@@ -81,10 +82,11 @@ def build_prepared(root: Path) -> None:
         folds.main()
         for name in params.backbones:
             backbone.main(name)
-            start.main(None, name)
+        start.start_pretrain(params, artifacts)
+        for name in params.backbones:
             pretrain.main(name)
+        start.start(params, artifacts)
         for member in params.members:
-            start.main(member, None)
             for fold in params.folds.ids:
                 finetune.main(member, fold, None)
         for file in (artifacts.root / "receipts").glob("*.json"):
@@ -116,8 +118,8 @@ def manifest_of(package: Path) -> dict:
 
 
 def write_manifest(package: Path, manifest: dict) -> None:
-    """Replaces MANIFEST.json."""
-    write_json(Artifacts(package).manifest_file, manifest)
+    """Replaces MANIFEST.json, under a seal that fits."""
+    write_json(Artifacts(package).manifest_file, sealed(manifest))
 
 
 def run_kernel(

@@ -125,6 +125,7 @@ def make_run(
     times = {
         "prepare": 0.412,
         "folds": 0.25,
+        "start": 0.6,
         "oof": 0.31,
         "stack": 11.2,
         "package": 0.9,
@@ -132,7 +133,6 @@ def make_run(
         "report": 1.5,
     }
     times |= {f"finetune@{name}-{k}": 1.25 + k + i for i, name in enumerate(members) for k in range(folds)}
-    times |= {f"start@{name}": 0.2 for name in members}
     for name, seconds in times.items():
         write_json(root / f"work/seconds/{name}.json", seconds)
     return root

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import signal
@@ -21,6 +22,7 @@ from pipeline.errors import PodiumError
 from pipeline.files import read_json, write_json
 from pipeline.kaggle import dataset, upload
 from pipeline.kaggle.cli import STATE_FOLDER, KaggleError
+from pipeline.package.bases import bases_of
 
 PACKAGE = Artifacts().package
 
@@ -179,3 +181,47 @@ def test_sizes_beyond_kaggles_limits_are_refused(folder: Path, monkeypatch: pyte
     script.write_text("#" * 1_000_001)
     with pytest.raises(PodiumError, match=r"main\.py: expected at most 1,000,000 bytes, found 1,000,001"):
         upload.check_sizes(PACKAGE, script)
+
+
+def test_a_base_travels_once_whatever_becomes_of_the_rest(
+    server: KaggleServer, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_package(PACKAGE, base=7)
+    (digest,) = bases_of(PACKAGE).values()
+    apart = f"somebody/podium-base-{digest[:16]}"
+    assert send() == 1
+    assert set(server.datasets) == {DATASET, apart}
+    (version,) = server.datasets[apart]
+    assert set(version["files"]) == {"BASE.json", "base.zip"}
+    assert hashlib.sha256(version["files"]["BASE.json"]).hexdigest() == digest
+    with zipfile.ZipFile(io.BytesIO(version["files"]["base.zip"])) as archive:
+        assert archive.read("model.safetensors") == (PACKAGE / "pretrained/llama-nf4/model.safetensors").read_bytes()
+    with zipfile.ZipFile(io.BytesIO(sent(server)["pretrained.zip"])) as archive:
+        assert archive.namelist() == ["llama/backbone.json"]
+
+    before = dict(server.blobs)
+    make_package(PACKAGE, seed=1, base=7)  # other members on the same base
+    assert send() == 2
+    assert f"dataset {apart}: version 1 holds this base, nothing to upload" in capsys.readouterr().out
+    assert "base.zip" not in {blob.name for token, blob in server.blobs.items() if token not in before}
+
+    make_package(PACKAGE, base=8)
+    assert set(bases_of(PACKAGE).values()).isdisjoint({digest})  # old kernel versions go on finding theirs
+    (PACKAGE / "pretrained/llama-nf4/model.safetensors").write_bytes(b"other")
+    with pytest.raises(PodiumError, match=r"model.safetensors: expected a file as in MANIFEST.json, sha256"):
+        upload.stage_base(PACKAGE, "pretrained/llama-nf4", Path("staged"))
+
+
+@pytest.mark.slow
+def test_a_base_that_lost_a_file_is_sent_again_before_the_package(server: KaggleServer, folder: Path) -> None:
+    make_package(PACKAGE, base=7)
+    (digest,) = bases_of(PACKAGE).values()
+    apart = f"somebody/podium-base-{digest[:16]}"
+    server.fault("/upload/blob-1", status=404)
+    with pytest.raises(KaggleError, match="the version would lack it"):
+        send()
+    assert DATASET not in server.datasets
+    assert read_json(dataset.INCOMPLETE) == [[apart, digest]]
+    send()
+    assert set(server.datasets[apart][-1]["files"]) == {"BASE.json", "base.zip"}
+    assert read_json(dataset.INCOMPLETE) == []

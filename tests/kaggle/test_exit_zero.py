@@ -53,7 +53,7 @@ def error_of(call: Callable[[], object]) -> str:
 )
 def test_a_push_that_lacks_something(server: KaggleServer, codes: list, answer: dict, expected: str) -> None:
     server.fault("SaveKernel", answer=answer)
-    assert expected in error_of(lambda: push.push(KERNEL, 600, IMPATIENT))
+    assert expected in error_of(lambda: push.push(KERNEL, SETTINGS, IMPATIENT))
     assert codes == [0]
     assert len(server.called("SaveKernel")) == 1
 

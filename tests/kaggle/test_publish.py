@@ -7,25 +7,28 @@ import os
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from kaggle_server import REHEARSAL, KaggleServer
-from kaggle_world import COMPETITION, DATASET, IMPATIENT, KERNEL, commit, dvc, head, run
+from kaggle_world import COMPETITION, DATASET, IMPATIENT, KERNEL, SETTINGS, commit, dvc, head, make_package, run
 from support import ROOT
 
 from pipeline.competitions.task import Competition
 from pipeline.config import load_params
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, write_json
+from pipeline.kaggle import preview, push
 from pipeline.kaggle import publish as publishing
-from pipeline.kaggle import push
 from pipeline.kaggle.credentials import NO_CREDENTIALS
 from pipeline.kaggle.dataset import RUN_TIMINGS, content_hash
 from pipeline.kaggle.preview import preview_publish
 from pipeline.kaggle.publish import RECORD, publish
 from pipeline.kaggle.push import KERNEL_METADATA
 from pipeline.ledger.ledger import NO_SCORE
+from pipeline.machines import MACHINES
+from pipeline.package.bases import bases_of
 
 
 def go(lmsys: Competition, allow_dirty: bool = False, again: bool = False) -> None:
@@ -50,6 +53,8 @@ def test_first_run_and_repeats(
 ) -> None:
     (repository / "lb.json").write_text(NO_SCORE.replace("null", "1", 1))
     before = commit(repository, "a score of another commit")
+    gpu = {"timeUsed": "44280s", "totalTimeAllowed": "108000s"}
+    server.quota = {"quotaRefreshTime": "2026-12-05T00:00:00Z", "gpuQuota": gpu}
     server.dataset_states = ["BLOBS_RECEIVED", "READY"]
     go(lmsys)
 
@@ -70,6 +75,8 @@ def test_first_run_and_repeats(
     assert run("git", "status", "--porcelain", cwd=repository).stdout == ""
     told = capsys.readouterr().out
     assert f"dataset {DATASET}: blobs_received" in told
+    quota = "GPU quota: 17.70h of 30.00h left until 2026-12-05T00:00; a run takes at most 10 min"
+    assert quota in told
     assert "kernel: dress rehearsal on Python 3.11" in told
     assert "dress rehearsal on Kaggle: 20 s; predicted for 25,000 hidden rows: 1 h 23 min, 836% of the budget" in told
     assert read_json(RECORD)["predicted_seconds"] == REHEARSAL["hidden"]["upper_seconds"]
@@ -215,9 +222,50 @@ def test_a_dry_run_shows_what_would_be_sent(
     assert f"dataset {DATASET}, unless its notes say: podium " in shown
     assert "members.zip (1 files): 0.02 MB" in shown
     assert f'"id": "{KERNEL}"' in shown
-    assert "kaggle kernels push -p kaggle_kernels/inference -t 600" in shown
+    assert "kaggle kernels push -p kaggle_kernels/inference -t 600 --accelerator NvidiaTeslaT4" in shown
     assert server.requests == []
     assert run("git", "status", "--porcelain", cwd=repository).stdout == ""
+
+
+@pytest.mark.parametrize("machine", ["l4x4", pytest.param("cpu", marks=pytest.mark.slow)])
+def test_the_machine_is_asked_for_by_kaggles_own_name(
+    server: KaggleServer, repository: Path, lmsys: Competition, machine: str
+) -> None:
+    settings = replace(load_params().package, machine=machine, owner="somebody")
+    uploaded(server)
+    write_json(KERNEL_METADATA, push.filled_metadata(settings, lmsys))
+    assert push.push(KERNEL, settings, IMPATIENT) == 1
+    body = server.called("SaveKernel")[0]
+    assert (body.get("machineShape", ""), body.get("enableGpu", False)) == (
+        MACHINES[machine].shape,
+        MACHINES[machine].count > 0,
+    )
+
+
+def test_the_kernel_gets_the_package_and_its_bases(
+    repository: Path, lmsys: Competition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_package(Path("artifacts/package"), base=3)
+    (digest,) = bases_of(Path("artifacts/package")).values()
+    apart = f"somebody/podium-base-{digest[:16]}"
+    assert push.filled_metadata(SETTINGS, lmsys)["dataset_sources"] == [DATASET, apart]
+    monkeypatch.setattr(preview, "check_package", lambda: None)
+    shown = preview_publish(SETTINGS, lmsys)
+    assert f"dataset {apart}, once: pretrained/llama-nf4, 0.02 MB" in shown
+    assert "pretrained.zip (1 files): 0.00 MB" in shown
+
+
+def test_a_quota_that_is_not_told_stops_nothing(server: KaggleServer, folder: Path) -> None:
+    settings = replace(SETTINGS, budget_seconds=32400)
+    assert push.quota(settings, IMPATIENT) == (
+        "GPU quota: not told (kaggle: expected JSON, found 'No quota information available'); "
+        "a run takes at most 9 h 00 min"
+    )
+    server.fault("GetAcceleratorQuotaStatistics", status=403, message="not for you")
+    assert "not told (kaggle quota --format: 403: not for you); a run takes" in push.quota(settings, IMPATIENT)
+    calls = len(server.calls)
+    assert push.quota(replace(settings, machine="cpu"), IMPATIENT) == "GPU quota: package.machine cpu takes none"
+    assert len(server.calls) == calls
 
 
 def test_a_prediction_needs_the_number_of_hidden_rows() -> None:

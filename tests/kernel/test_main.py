@@ -16,8 +16,10 @@ import pytest
 from packaged import COMPETITION, KERNEL, kernel_error, kernel_script, manifest_of, mount, run_kernel, write_manifest
 
 from pipeline.competitions.task import Competition
+from pipeline.files import sha256_file
 from pipeline.imports import libraries
 from pipeline.kernel.submission import validate_submission
+from pipeline.package.bases import base_slug, base_text, find_bases
 from pipeline.package.scene import accept, read_csv, write_csv
 
 
@@ -55,11 +57,75 @@ def test_sub_folders_may_arrive_as_zip_files(main: ModuleType, finished: Path, t
         shutil.make_archive(str(folder), "zip", folder)
         shutil.rmtree(folder)
     assert not (package / "code").exists()
-    assert main.broken_files(main.unpacked(package), manifest_of(package)["files"]) == {}
+    assert main.broken_files(main.unpacked(package, {}, tmp_path, False), manifest_of(package)["files"]) == {}
+
+
+@pytest.fixture
+def apart(mounted: Path, package: Path) -> Path:
+    """The dataset of a base that `package` names and lacks."""
+    folder = package / "pretrained/net-nf4"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    manifest = manifest_of(package)
+    for file in folder.iterdir():
+        name = file.relative_to(package).as_posix()
+        manifest["files"][name] = {"sha256": sha256_file(file), "bytes": file.stat().st_size}
+    write_manifest(package, manifest | {"bases": find_bases(manifest["files"])})
+    (digest,) = find_bases(manifest["files"]).values()
+    dataset = mounted / "datasets" / "somebody" / base_slug(digest)
+    dataset.mkdir()
+    (dataset / "BASE.json").write_text(base_text("pretrained/net-nf4", manifest["files"]))
+    shutil.move(folder, dataset / "base")
+    other = mounted / "datasets" / "somebody" / "another-base"
+    shutil.copytree(dataset, other)
+    (other / "BASE.json").write_text("{}")
+    return dataset
+
+
+def found_whole(main: ModuleType, mounted: Path, rerun: bool = False) -> tuple[Path, dict[str, str]]:
+    package, manifest = main.find_package(mounted, rerun)
+    package = main.unpacked(package, manifest["bases"], mounted, rerun)
+    return package, main.broken_files(package, manifest["files"])
+
+
+@pytest.mark.parametrize("packed", ["nothing", "the base", "the package", "both"])
+def test_a_base_comes_from_its_own_dataset(
+    main: ModuleType, mounted: Path, package: Path, apart: Path, packed: str
+) -> None:
+    if packed in ("the package", "both"):
+        for folder in [package / "members", package / "code"]:
+            shutil.make_archive(str(folder), "zip", folder)
+            shutil.rmtree(folder)
+    if packed in ("the base", "both"):
+        shutil.make_archive(str(apart / "base"), "zip", apart / "base")
+        shutil.rmtree(apart / "base")
+    found, broken = found_whole(main, mounted)
+    assert broken == {}
+    assert (found / "pretrained/net-nf4/model.safetensors").read_bytes() == b"weights"
+    assert not (package / "pretrained/net-nf4").exists()  # a mount is read-only
+
+
+def test_a_base_in_its_place_is_used_there(main: ModuleType, mounted: Path, package: Path, apart: Path) -> None:
+    shutil.move(apart / "base", package / "pretrained/net-nf4")
+    assert found_whole(main, mounted) == (package, {})
+
+
+def test_a_base_that_is_missing_or_changed_is_named(
+    main: ModuleType, mounted: Path, apart: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (apart / "base/model.safetensors").write_bytes(b"others!")
+    assert list(found_whole(main, mounted)[1]) == ["pretrained/net-nf4/model.safetensors"]
+    shutil.rmtree(apart)
+    with pytest.raises(main.Problem, match="expected pretrained/net-nf4 in a dataset of its own"):
+        found_whole(main, mounted)
+    broken = found_whole(main, mounted, rerun=True)[1]
+    assert sorted(broken) == ["pretrained/net-nf4/config.json", "pretrained/net-nf4/model.safetensors"]
+    assert "problem: " in capsys.readouterr().out
 
 
 def test_a_package_in_folders_is_used_where_it_stands(main: ModuleType, package: Path) -> None:
-    assert main.unpacked(package) == package
+    assert main.unpacked(package, {}, package, False) == package
 
 
 def test_two_packages_are_one_too_many(main: ModuleType, finished: Path, tmp_path: Path) -> None:
@@ -293,7 +359,7 @@ def test_an_old_process_does_not_use_up_the_budget(main: ModuleType, monkeypatch
 def test_the_script_needs_the_standard_library_alone_and_stays_thin() -> None:
     imported = libraries("main", KERNEL.parent)
     assert imported == []
-    assert len(KERNEL.read_text().splitlines()) < 290
+    assert len(KERNEL.read_text().splitlines()) < 310
 
 
 def test_kernel_metadata_follows_kaggles_rules() -> None:

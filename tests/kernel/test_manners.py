@@ -4,7 +4,11 @@ rerun goes on, exits with 0, names what is wrong and leaves a valid submission.
 
 from __future__ import annotations
 
+import shutil
+import sys
+import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +18,9 @@ import pytest
 from packaged import kernel_error, manifest_of, run_here, run_kernel, write_manifest
 
 from pipeline.competitions.task import Competition
+from pipeline.errors import PodiumError
 from pipeline.files import read_json
+from pipeline.kernel.run import run
 from pipeline.kernel.submission import validate_submission
 from pipeline.package.faults import break_wheels, unknown_kind
 from pipeline.package.scene import accept, flip, read_csv, write_csv
@@ -73,7 +79,9 @@ FAULTS = [
         "a changed byte in the code", lambda p, _: flip(p / "code/pipeline/errors.py"), "expected sha256", ("prior",)
     ),
     Fault("a changed byte in the stack", lambda p, _: flip(p / "stack/ladder.json"), "expected sha256", ("mean",)),
-    Fault("a wheel that pip refuses", lambda p, _: break_wheels(p), "wheels: pip install failed: ERROR", ALL),
+    Fault(
+        "a wheel that is no zip file", lambda p, _: break_wheels(p), "cannot be unpacked: File is not a zip file", ALL
+    ),
     Fault("lost parity", lose_parity, "words fold 0: expected its out-of-fold predictions within 0.0001", ALL),
     Fault("a row without a number", forget_a_row, "friend fold 0: expected finite numbers, found 1 rows", ALL),
     Fault(
@@ -217,3 +225,25 @@ def test_a_budget_that_is_over_at_once_leaves_the_prior(
     rows = np.array([line[1:] for line in read_csv(working / "submission.csv")[1:]], dtype=float)
     assert (rows == list(manifest_of(package)["prior"].values())).all()
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("rerun", [False, True])
+def test_another_machine_than_kaggle_was_asked_for(
+    package: Path,
+    files: Path,
+    working: Path,
+    rerun: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The package asks for t4x2; what it runs on here has no GPU. Only on Kaggle is the input where it always is."""
+    monkeypatch.delenv("PODIUM_INPUT", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    working.mkdir()
+    shutil.copy(files / "sample_submission.csv", working / "submission.csv")
+    problem = "params.yaml: package.machine: asked Kaggle for t4x2, found no GPU"
+    with nullcontext() if rerun else pytest.raises(PodiumError, match=problem):
+        run(package, files, working, time.monotonic(), rerun, {})
+    assert (f"problem: {problem}" in (told := capsys.readouterr().out)) == rerun
+    assert ("rows per rung: words+shape+friend 24" in told) == rerun

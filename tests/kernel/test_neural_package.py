@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from packaged import build, kernel_error, manifest_of, mount, run_here
+from packaged import COMPETITION, build, kernel_error, manifest_of, mount, run_here
 
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
@@ -20,9 +20,13 @@ from pipeline.errors import PodiumError
 from pipeline.files import read_json, write_json
 from pipeline.inference.passes import LONG
 from pipeline.inference.predict import open_member
+from pipeline.kernel.faults import Faults
+from pipeline.kernel.request import open_rows
+from pipeline.kernel.worker import Worker, WorkerSettings
+from pipeline.package.bases import base_slug, base_text, find_bases
 from pipeline.package.build import build_package
 from pipeline.package.scene import accept
-from pipeline.planning.steps import load_of
+from pipeline.planning.steps import Step, load_of
 from stages import diagnostics, refit, stack
 
 TRAINING = "training: {schedule: {rate: 3.0e-3}, batches: {rows_per_step: 16, tokens_per_batch: 2048}}"
@@ -59,7 +63,15 @@ def mounted(run: Path, tmp_path: Path) -> Path:
     return mount(run, tmp_path / "input")
 
 
-def test_the_kernel_answers_as_in_training(run: Path, mounted: Path, tmp_path: Path) -> None:
+def test_the_kernel_answers_as_in_training(run: Path, mounted: Path, package: Path, tmp_path: Path) -> None:
+    """With the bases in datasets of their own, as they are on Kaggle; the other tests have them in their places."""
+    files = manifest_of(package)["files"]
+    assert set(find_bases(files)) == {"pretrained/llama-nf4", "pretrained/llama-int8"}
+    for base, digest in find_bases(files).items():
+        apart = mounted / base_slug(digest)
+        apart.mkdir()
+        (apart / "BASE.json").write_text(base_text(base, files))
+        shutil.move(package / base, apart / "base")
     done = run_here(mounted, tmp_path / "working")
     assert done.returncode == 0, done.stdout
     rehearsal = json.loads((tmp_path / "working" / "rehearsal.json").read_text())
@@ -110,6 +122,28 @@ def test_a_file_that_is_cut_off_costs_its_fold_models_alone(mounted: Path, packa
     assert (tmp_path / "working" / "submission.csv").is_file()
     line = kernel_error(run_here(mounted, tmp_path / "rehearsal"))
     assert sum(each in line for each in ("siamese/fold0", "judge/fold1", "pretrained/llama-int8")) == 1, line
+
+
+@pytest.mark.parametrize(
+    ("file", "step"),
+    [
+        ("pretrained/llama-nf4/model.safetensors", Step("judge", 0)),
+        ("pretrained/llama/backbone.json", Step("eight", 1)),
+        ("pretrained/bert/tokenizer.json", Step("siamese", 1)),
+    ],
+)
+def test_what_a_fold_model_shares_with_others_must_be_whole(
+    mounted: Path, package: Path, tmp_path: Path, file: str, step: Step
+) -> None:
+    """A rerun goes on with files that the hashes call broken, but never asks a network that is made of one."""
+    files = mounted / COMPETITION
+
+    def said(broken: dict[str, str]) -> dict:
+        settings = WorkerSettings(str(package), str(files), True, broken, str(tmp_path), "cpu", False, Faults({}))
+        return next(Worker(open_rows(package, files, True), settings).answer(step, np.arange(1)))
+
+    assert said({file: "expected sha256 1, found 2"})["failed"] == "broken"
+    assert "opened" in said({"pretrained/other/model.safetensors": "expected sha256 1, found 2"})
 
 
 def test_another_backbone_under_the_same_name_is_refused(mounted: Path, tmp_path: Path) -> None:

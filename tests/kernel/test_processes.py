@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.errors import PodiumError
 from pipeline.kernel.faults import Faults
-from pipeline.kernel.processes import find_devices
+from pipeline.kernel.processes import check_machine, find_devices
+from pipeline.machines import CARDS, MACHINES
+from pipeline.planning.cost import WorkerDevice
 
 
 @pytest.fixture
@@ -48,3 +51,20 @@ def test_only_cards_that_are_left_to_us_are_used(
 def test_without_a_driver_there_is_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert [each.name for each in find_devices(Faults({}))] == ["cpu"]
+
+
+def lent(machine: str) -> list[WorkerDevice]:
+    """The devices that a kernel finds on one of Kaggle's machines."""
+    card = CARDS[MACHINES[machine].card].says
+    return [*(WorkerDevice(f"cuda:{n}", card) for n in range(MACHINES[machine].count)), WorkerDevice("cpu", "cpu")]
+
+
+@pytest.mark.parametrize("asked", MACHINES)
+@pytest.mark.parametrize("got", MACHINES)
+def test_another_machine_than_asked_for_is_noticed(asked: str, got: str) -> None:
+    if asked == got:
+        check_machine(asked, lent(got))
+        return
+    with pytest.raises(PodiumError, match=f"package.machine: asked Kaggle for {asked}, found ") as caught:
+        check_machine(asked, lent(got))
+    assert "\n" not in str(caught.value)

@@ -91,7 +91,7 @@ FAULTS = {
     "no room for results": ("full", {FULL}, "problem: results are not kept on disk from here on: No space left"),
     "everything five times slower": ("slow=5", {FULL}, ""),
     "a clock that jumps": ("clock=-86400", {FULL}, ""),
-    "a pip that fails": ("pip", {FULL}, "problem: wheels: pip install failed"),
+    "wheels that cannot be unpacked": ("wheels", {FULL}, "problem: wheels: on purpose"),
     "a fault that does not exist": ("gremlins=3", {FULL}, "problem: PODIUM_FAULTS: expected name=number"),
 }
 
@@ -126,7 +126,7 @@ def test_a_rerun_survives(mounted: Path, files: Path, working: Path, lmsys: Comp
         ("kills=0.1", "its worker ended on cpu"),
         ("memory=300", "out of memory: on purpose"),
         ("nan=1", "expected (finite numbers, found|its out-of-fold predictions)"),
-        ("pip", "wheels: pip install failed"),
+        ("wheels", "wheels: on purpose"),
         ("devices=1,lost=0", "its worker ended on cpu:0"),
         ("gremlins", "PODIUM_FAULTS: expected name=number with a name of kill, "),
     ],

@@ -142,7 +142,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, lmsys: Competition) -> Path:
 
 def test_the_two_best_are_selected_from_what_dvc_has(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
-    lines = selection.selection(0.3, Artifacts())
+    lines = selection.selection(0.3, Artifacts()).lines()
     shown = "\n".join(lines)
     assert "select 3 and 4: the better one is expected at" in shown
     assert [line[:3].strip() for line in lines if line.endswith("<- select")] == ["3", "4"]

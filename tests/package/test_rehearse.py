@@ -9,8 +9,9 @@ from packaged import manifest_of, write_manifest
 
 from pipeline.competitions.task import Competition
 from pipeline.errors import PodiumError
-from pipeline.files import read_json
+from pipeline.files import read_json, sha256_file
 from pipeline.kernel.submission import validate_submission
+from pipeline.package.bases import find_bases
 from pipeline.package.offline import offline_mode
 from pipeline.package.rehearse import METRIC_KEYS, rehearse
 from pipeline.package.scene import accept, read_csv, write_csv
@@ -59,6 +60,26 @@ def test_the_kernel_sees_the_gpus_that_are_left_to_us(
     with pytest.raises(PodiumError, match="could not begin a step"):
         run(package, data, tmp_path / "out", "sockets")
     assert "kernel: set() 3,5" in capsys.readouterr().out
+
+
+def test_a_base_is_mounted_as_a_dataset_of_its_own(
+    package: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (package / "pretrained/net-nf4").mkdir(parents=True)
+    (package / "pretrained/net-nf4/model.safetensors").write_bytes(b"weights")
+    (package / "code/pipeline/kernel/run.py").write_text(
+        "def run(package, data, *given):\n    base = package / 'pretrained/net-nf4'\n"
+        "    print(base.is_symlink(), (base / 'model.safetensors').read_text(), sorted(\n"
+        "        each.name[:12] for each in data.parents[1].glob('datasets/*/*')))\n"
+    )
+    manifest = manifest_of(package)
+    name = "pretrained/net-nf4/model.safetensors"
+    manifest["files"][name] = {"sha256": sha256_file(package / name), "bytes": 7}
+    write_manifest(package, manifest | {"bases": find_bases(manifest["files"])})
+    accept(package)
+    with pytest.raises(PodiumError, match="could not begin a step"):
+        run(package, data, tmp_path / "out", "sockets")
+    assert "kernel: True weights ['podium-base-', 'some-package']" in capsys.readouterr().out
 
 
 def test_the_keys_of_the_metrics_are_the_contracts() -> None:

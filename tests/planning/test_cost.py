@@ -111,7 +111,7 @@ def test_loading_is_learned_too() -> None:
 
 def test_devices_by_name() -> None:
     assert [
-        WorkerDevice("cuda:0", name).hardware for name in ("cpu", "cpu:1", "Tesla T4", "NVIDIA H100 80GB HBM3")
+        WorkerDevice("cuda:0", name).hardware for name in ("cpu", "cpu:1", "Tesla T4", "NVIDIA H100 80GB HBM3", "A40")
     ] == [
-        *("cpu", "cpu", "t4", "gpu"),
+        *("cpu", "cpu", "t4", "h100", "gpu"),
     ]

@@ -166,9 +166,9 @@ def test_averaging_pays_less_and_less(count: int, folds: int) -> None:
 def command(package: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """What `python -m pipeline.planning.forecast` prints of the package, with options in place of the usual ones."""
 
-    def printed(**options: str) -> str:
+    def printed(**options: str | None) -> str:
         asked = {"package": str(package), "rows": "2000", "budget": "600", "hardware": "cpu"} | options
-        given = [each for name, value in asked.items() for each in (f"--{name}", value)]
+        given = [each for name, value in asked.items() if value for each in (f"--{name}", value)]
         monkeypatch.setattr("sys.argv", ["forecast", *given])
         forecast.main()
         return capsys.readouterr().out
@@ -182,13 +182,17 @@ def test_the_command_prints_what_would_happen(package: Path, command: Callable[.
     for name, member in manifest_of(package)["members"].items():
         assert all(f"{name} fold {fold} " in done for fold in member["folds"])
     assert "everything would take" in done
+    assert command(budget="600", hardware="t4x2") == command(budget=None, hardware=None)  # the package's own
     assert len(command(budget="10", hardware="t4x2").splitlines()) < len(done.splitlines())
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"hardware": "abacus"}, "--hardware: expected t4, gpu or cpu, or several like t4x2, found abacus"),
+        (
+            {"hardware": "abacus"},
+            "--hardware: expected t4, l4, h100, rtx_pro_6000, gpu, cpu, or several like t4x2, found abacus",
+        ),
         ({"rows": "0"}, "--rows and --budget: expected positive numbers"),
         ({"budget": "-1"}, "--rows and --budget: expected positive numbers"),
         ({"timings": "nowhere.json"}, "nowhere.json: expected a rehearsal.json with timings, found none"),

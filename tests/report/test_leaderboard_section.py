@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from report_run import make_run
 
 from pipeline.errors import PodiumError
+from pipeline.files import write_json
 from pipeline.ledger.agreement import agreement
+from pipeline.ledger.chosen import CHOICE, Candidate, Selection
 from pipeline.ledger.ledger import Entry, ledger_text
 from pipeline.report.evidence import load_evidence
 from pipeline.report.leaderboard_section import SIZE, leaderboard, scatter
@@ -89,3 +92,49 @@ def test_dots_bar_and_line_stay_in_the_frame(count: int, cv: float) -> None:
     for x, y in [*circles, (x1, y1), (x2, y2), *((float(a), float(b)) for a, b, _ in bars)]:
         assert left - 0.1 <= x <= left + SIZE + 0.1
         assert top - 0.1 <= y <= top + SIZE + 0.1
+
+
+def chosen(root: Path, publics: list[float | None], sentence: str = "select 1 and 3: <b>") -> None:
+    """What `make choose` leaves of submissions with these public scores."""
+    candidates = [
+        Candidate(submission=n, cv=1.0, public=public, expected=1.01 + n / 1000, best=0.25, selected=n in (1, 3))
+        for n, public in enumerate(publics, start=1)
+    ]
+    write_json(root / CHOICE, asdict(Selection(candidates=tuple(candidates), sentences=(sentence, "assumed: much"))))
+
+
+def test_the_two_to_select_stand_below_the_submissions(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    without = page(tmp_path, ledger_text(entries(3)))
+    assert "Which two to select" not in without
+    chosen(tmp_path, [one.public for one in entries(3)])
+    shown = page(tmp_path, None)
+    assert "Which two to select</h3>" in shown
+    assert re.findall(r'<tr class="best"><th>(\d), select</th>', shown) == ["1", "3"]
+    assert "1.01200" in shown and "select 1 and 3: &lt;b&gt;" in shown and "assumed: much" in shown
+    (tmp_path / CHOICE).unlink()
+    assert page(tmp_path, None) == without
+
+
+def test_a_choice_that_newer_scores_have_overtaken_says_so(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    overtaken = "as it stood before the newest scores"
+    publics = [one.public for one in entries(3)]
+    for known, expected in (
+        (publics, False),
+        (publics[:2], True),
+        ([*publics[:2], None], True),
+        ([*publics, None], False),
+    ):
+        chosen(tmp_path, known)
+        assert (overtaken in page(tmp_path, ledger_text(entries(3)))) == expected
+    chosen(tmp_path, publics)
+    assert "Which two to select" not in page(tmp_path, ledger_text([]))  # another competition's, or an old one
+
+
+def test_a_broken_choice_is_named(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    for text in ("{", "{}", '{"candidates": [1], "sentences": []}'):
+        (tmp_path / CHOICE).write_text(text)
+        with pytest.raises(PodiumError, match=r"work/choice\.json: broken"):
+            page(tmp_path, ledger_text(entries(3)))

@@ -93,16 +93,16 @@ def test_the_headline_is_one_line_with_the_scores(whole: Path) -> None:
 
 
 def test_folds_of_a_member_are_summed_and_gone_members_left_out(run: Path) -> None:
-    for name, seconds in {"finetune@gone-0": 9999.0, "start@gone": 9999.0, "finetune@words-0": 61.25}.items():
+    for name, seconds in {"finetune@gone-0": 9999.0, "refit@gone": 9999.0, "finetune@words-0": 61.25}.items():
         write_json(run / f"work/seconds/{name}.json", seconds)
     text = " ".join(Page(rendered(run)).text.split())
     words = 61.25 + 2.25 + 3.25 + 4.25
     shape, blend = (sum(1.25 + k + i for k in range(FOLDS)) for i in (1, 2))
-    total = words + shape + blend + 3 * 0.2 + 0.412 + 0.25 + 0.31 + 11.2 + 0.9 + 9.75
+    total = words + shape + blend + 0.6 + 0.412 + 0.25 + 0.31 + 11.2 + 0.9 + 9.75
     assert "finetune words 4 folds1 min 11 s" in text
     assert f"total{int(total // 60)} min {round(total) % 60:02} s" in text
     assert "gone" not in text and "9999" not in text
-    order = [text.rindex(stage) for stage in ("prepare0.41", "folds0.25", "start blend", "finetune blend", "oof0.31")]
+    order = [text.rindex(stage) for stage in ("prepare0.41", "folds0.25", "start0.6", "finetune blend", "oof0.31")]
     assert order == sorted(order)
 
 

@@ -28,7 +28,7 @@ from pipeline.validation import validated
 BASE = (ROOT / "params.yaml").read_text(encoding="utf-8")
 TEXTS = [BASE, *(overlay(BASE, file.read_text(encoding="utf-8"), "") for file in sorted(PRESETS.glob("*.yaml")))]
 FILES = [validated(Params, yaml.safe_load(text), "params.yaml") for text in TEXTS]
-TECHNIQUES = ("head_first", "awp", "fgm", "smart", "proximal", "r_drop", "mixout", "deni")
+TECHNIQUES = ("head_first", "awp", "fgm", "smart", "proximal", "r_drop", "mixout", "deni", "dsgd")
 
 
 def examples() -> Iterator[Any]:
@@ -44,6 +44,7 @@ def examples() -> Iterator[Any]:
     beside |= {"teachers": {"members": ["one", "other"], "cosine": 0.5}, "extra": ["more"]}
     yield validated(KINDS["encoder"].settings_class(), beside, "auxiliary")
     yield from (training_settings(dropout=0.1, **{name: {}}) for name in TECHNIQUES)
+    yield from (training_settings(stable_lora={}), training_settings(soup={}, inner=0.2))
     yield Hub(source="hub", repository="a/b", revision="f" * 40)
     yield External(kind="external", backbone="none", file="external/friend.csv")
     yield Folder(source="path", path="somewhere")

@@ -245,6 +245,11 @@ def test_dropout_off_reaches_the_adapters(backbones: Path) -> None:
         ({"smart": {}, "precision": "bf16"}, "smart moves words by less than bf16 can tell: use precision fp32"),
         ({"deni": {}, "ema": 0.1}, "deni averages and votes by itself"),
         ({"deni": {}, "mixout": {}}, "deni averages and votes by itself"),
+        ({"soup": {}}, "soup needs inner > 0: it is chosen on that slice of the training rows"),
+        ({"soup": {"moments": 1}, "inner": 0.1}, "training.soup.moments: input should be greater than or equal to 2"),
+        ({"deni": {}, "stable_lora": {}}, "stable_lora shrinks the network's adapters and deni trains others beside"),
+        ({"stable_lora": {}}, "training.stable_lora is for decoders: all of an encoder learns, without adapters"),
+        ({"dsgd": {"strength": 1.5}}, "members.one.training.dsgd.strength: input should be less than or equal to 1"),
         ({"awp": {"step": 0}}, "members.one.training.awp.step: input should be greater than 0"),
     ],
 )

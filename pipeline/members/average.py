@@ -1,0 +1,222 @@
+"""The fold models of a network member averaged into one: one pass in place of K, and what that costs in loss.
+
+make average MEMBER=judge
+
+An average of weights is sound where all runs begin alike (Wortsman et al. 2022, arXiv 2203.05482): fold models here
+have the same fresh weights but for the last biases, which `prior_start` sets by the fold's own rows. A and B of an
+adapter are averaged each by itself, as LMSYS's winner did, so that their product is not the average of the products.
+
+It has learned every row but the holdout, which alone can tell its loss: out-of-fold there is nothing to measure.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pipeline.artifacts import HOLDOUT, MEMBER, Artifacts
+from pipeline.competitions.family import Family, average
+from pipeline.config import Params
+from pipeline.data.folds import group_keys
+from pipeline.ensemble.uncertainty import cluster_error
+from pipeline.errors import PodiumError
+from pipeline.files import read_json, write_json
+from pipeline.inference.predict import predict_member
+from pipeline.members.tries import check_member
+from pipeline.models.network import checksum
+from pipeline.models.saved import read_member
+from pipeline.models.saved_network import HEAD
+from pipeline.settings.finetuning import NetworkSettings
+from pipeline.training.techniques.averaging import add
+
+LEAST = 2
+"""Fold models that can be averaged."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One way to answer, on the holdout."""
+
+    name: str
+    passes: float
+    """Of the network over a row."""
+    losses: np.ndarray
+    """(rows,) in nats."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was measured; the mean of the fold models' answers is the measure."""
+
+    lines: list[Line]
+    """Every fold model, the mean of their answers, the average of their weights, the greedy soup."""
+    groups: np.ndarray
+    """(rows,) int from 0: which rows are not independent."""
+    constant: float
+    """The mean loss of the constant predictor of the rows that were learned."""
+
+    @property
+    def mean(self) -> Line:
+        """That of the fold models' answers."""
+        return next(each for each in self.lines if each.passes > 1)
+
+    def error(self, line: Line) -> float:
+        """Returns the clustered standard error of what a line loses more than the mean."""
+        return cluster_error(line.losses - self.mean.losses, self.groups)
+
+
+def compare(name: str, params: Params, artifacts: Artifacts) -> Comparison:
+    """Returns the losses of a member's fold models on the holdout: alone, together, and averaged.
+
+    Raises: PodiumError for a member that cannot be averaged, or where there is no holdout to measure by.
+    """
+    folders = averageable(name, params, artifacts)
+    rows = artifacts.train().collect()
+    folds = artifacts.folds()["fold"]
+    held, learned = rows.filter(folds == HOLDOUT), rows.filter(folds != HOLDOUT)
+    if not len(held):
+        raise PodiumError(
+            "folds.holdout: expected a share above 0: the average has learned all other rows, so nothing else can tell "
+            "its loss"
+        )
+    competition = artifacts.competition()
+    family, labels = competition.family, held["label"].to_numpy()
+    parts = [
+        pl.read_parquet(artifacts.holdout_part(name, fold)).select(competition.outputs).to_numpy() for fold in folders
+    ]
+    groups = group_keys(held, competition.kind).rank("dense").to_numpy() - 1
+    if groups.max() < 1:
+        raise PodiumError("folds.holdout: expected two groups of rows or more in the holdout, found one: give it more")
+    with tempfile.TemporaryDirectory(prefix="podium-average-") as folder:
+        known: dict[tuple[int, ...], np.ndarray] = {(place,): part for place, part in enumerate(parts)}
+
+        def answers(chosen: tuple[int, ...]) -> np.ndarray:
+            chosen = tuple(sorted(chosen))
+            if chosen not in known:
+                target = Path(folder) / "-".join(map(str, chosen))
+                average_models([list(folders.values())[place] for place in chosen], target)
+                known[chosen] = predict_member(target, artifacts, held, competition, artifacts.tokens)
+                shutil.rmtree(target)
+            return known[chosen]
+
+        lines = [
+            Line(f"fold {fold}", 1, family.losses(labels, part)) for fold, part in zip(folders, parts, strict=True)
+        ]
+        lines.append(Line("mean of their answers", len(parts), family.losses(labels, average(family, parts))))
+        whole = answers(tuple(range(len(parts))))
+        lines.append(Line("average of their weights", 1, family.losses(labels, whole)))
+        soup = greedy(answers, len(parts), labels, groups, family)
+        lines.append(Line("greedy soup of them", 1, soup))
+    prior = np.tile(family.prior(learned["label"].to_numpy()), (len(held), 1))
+    return Comparison(lines, groups, float(family.losses(labels, prior).mean()))
+
+
+def averageable(name: str, params: Params, artifacts: Artifacts) -> dict[int, Path]:
+    """Returns fold -> folder of the fold models that a member has.
+
+    Raises: PodiumError where its kind has no weights to average, a fold model is missing, one of them came to nothing,
+    or they did not begin alike.
+    """
+    check_member(name, params)
+    settings = params.members[name]
+    if not isinstance(settings, NetworkSettings):
+        raise PodiumError(
+            f"MEMBER: {name} is {settings.kind} and has no weights to average; name an encoder or a decoder"
+        )
+    if settings.training.deni and settings.training.deni.answer == "vote":
+        raise PodiumError(f"MEMBER: {name} answers by DENI's voters, which are no single network: use answer: main")
+    folds = [fold for fold in params.folds.ids if settings.trains(fold)]
+    if len(folds) < LEAST:
+        raise PodiumError(f"MEMBER: {name} has one fold model: expected {LEAST} or more to average")
+    heads = {}
+    for fold in folds:
+        file = artifacts.receipt(name, fold)
+        if not file.is_file() or not (artifacts.model(name, fold) / MEMBER).is_file():
+            raise PodiumError(f"{file}: expected fold model {fold} of {name}, found none; run `dvc repro`")
+        record = read_json(file)["training"]
+        if record["collapsed"]:
+            raise PodiumError(f"{file}: fold model {fold} of {name} collapsed: it would spoil the average")
+        heads[fold] = record["attempts"][-1]["head"]
+    if len(set(heads.values())) > 1:
+        told = ", ".join(f"fold {fold} from {head}" for fold, head in heads.items())
+        raise PodiumError(
+            f"MEMBER: the fold models of {name} began with other fresh weights, for the guard restarted some (seeds: "
+            f"{told}): they cannot be averaged; lower training.schedule.rate"
+        )
+    return {fold: artifacts.model(name, fold) for fold in folds}
+
+
+def average_models(folders: Sequence[Path], target: Path) -> None:
+    """Writes `target`, the model with the mean of the weights of the fold models in `folders`, tensor by tensor.
+
+    Raises: PodiumError where their files do not hold the same tensors.
+    """
+    first = folders[0]
+    shutil.copytree(first, target)
+    for file in sorted(first.rglob("*.safetensors")):
+        mean: dict[str, Tensor] = {}
+        for count, folder in enumerate(folders, start=1):
+            other = folder / file.relative_to(first)
+            tensors = _tensors(other)
+            if mean and {name: each.shape for name, each in tensors.items()} != {n: e.shape for n, e in mean.items()}:
+                raise PodiumError(f"{other}: expected the tensors of {file}, found others")
+            mean = add({name: each.float() for name, each in tensors.items()}, mean, count)
+        with safe_open(file, "pt") as stream:
+            about = stream.metadata()
+        mean = {name: mean[name].to(each.dtype).contiguous() for name, each in _tensors(file).items()}
+        (target / file.relative_to(first)).unlink()  # it may be a link into DVC's cache
+        save_file(mean, target / file.relative_to(first), about)
+        if file.name == HEAD:
+            saved = read_json(first / MEMBER)
+            saved["facts"]["head"] = checksum(mean)
+            (target / MEMBER).unlink()
+            write_json(target / MEMBER, saved)
+    read_member(target)
+
+
+def greedy(
+    answers: Callable[[tuple[int, ...]], np.ndarray], count: int, labels: np.ndarray, groups: np.ndarray, family: Family
+) -> np.ndarray:
+    """Returns the losses (rows,) of greedy soups: those of each half of the groups by what the other half has chosen.
+
+    The best of `count` models takes in the others, the better ones first, where the average's loss does not rise
+    (Wortsman et al. 2022); `answers` gives what the average of some of them says of all rows, (rows, outputs).
+    """
+    half = np.random.default_rng(0).permutation(int(groups.max()) + 1)[groups] % 2 == 0
+    losses = np.empty(len(labels))
+    for chosen_by in (half, ~half):
+
+        def loss(of: tuple[int, ...], by: np.ndarray = chosen_by) -> float:
+            return float(family.losses(labels[by], answers(of)[by]).mean())
+
+        order = sorted(range(count), key=lambda each: loss((each,)))
+        soup: tuple[int, ...] = (order[0],)
+        for each in order[1:]:
+            if loss((*soup, each)) <= loss(soup):
+                soup = (*soup, each)
+        losses[~chosen_by] = family.losses(labels[~chosen_by], answers(soup)[~chosen_by])
+    return losses
+
+
+def table(found: Comparison) -> str:
+    """Returns a line per way to answer, for the terminal."""
+    lines = [("", "passes", "loss", "more than the mean", "error")]
+    for each in found.lines:
+        more = each.losses.mean() - found.mean.losses.mean()
+        apart = ("", "") if each is found.mean else (f"{more:+.4f}", f"{found.error(each):.4f}")
+        lines.append((each.name, f"{each.passes:g}", f"{each.losses.mean():.4f}", *apart))
+    return "\n".join(f"{name:<25}" + "".join(f"{value:>20}" for value in values) for name, *values in lines)
+
+
+def _tensors(file: Path) -> dict[str, Tensor]:
+    with safe_open(file, "pt") as stream:
+        return {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118

@@ -1,0 +1,127 @@
+"""`make repro JOBS=2` with small stages: side by side, failing, nothing stale, ended by Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from clones import sh
+from support import ROOT
+
+DVC_YAML = """
+stages:
+  demo: {cmd: python stage.py demo, outs: [out/demo]}
+  prepare: {cmd: python stage.py prepare, deps: [out/demo], outs: [out/prepare]}
+  folds: {cmd: python stage.py folds, deps: [out/demo], outs: [out/folds]}
+  left: {cmd: python stage.py left right, deps: [out/prepare, stage.py], outs: [out/left]}
+  right: {cmd: python stage.py right left, deps: [out/folds], params: [threads], outs: [out/right]}
+  faulty: {cmd: python stage.py faulty, deps: [out/folds, fault], outs: [out/faulty]}
+  last: {cmd: python stage.py last, deps: [out/left, out/right], outs: [out/last]}
+  after: {cmd: python stage.py after, deps: [out/faulty], outs: [out/after]}
+"""
+STAGE = """
+import sys, time
+from pathlib import Path
+from pipeline.errors import PodiumError
+from pipeline.stage import stage
+name, *others = sys.argv[1:]
+with stage(name):
+    Path(f"work/{name}-begun").touch()
+    deadline = time.monotonic() + 60
+    while not all(Path(f"work/{other}-begun").exists() for other in others):  # it runs only beside the others
+        time.sleep(0.05)
+        if time.monotonic() > deadline:
+            raise PodiumError("alone")
+    if name == "faulty" and Path("fault").read_text():
+        raise PodiumError("fault: expected nothing, found something")
+    Path("out").mkdir(exist_ok=True)
+    Path(f"out/{name}").write_text(name)
+    print(f"{name} has written", flush=True)
+    if Path("slow").exists():
+        Path(f"work/{name}-slow").touch()
+        time.sleep(120)
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose stages are small; two of them can only end while the other one runs."""
+    target = tmp_path_factory.mktemp("jobs")
+    for name in (
+        "pipeline",
+        ".dvc/config",
+        ".dvc/.gitignore",
+        ".dvcignore",
+        ".gitignore",
+        "params.yaml",
+        "requirements.lock",
+    ):
+        (target / name).parent.mkdir(exist_ok=True)
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, target / name)
+    (target / ".venv").symlink_to(ROOT / ".venv")
+    (target / "work").mkdir()
+    (target / "dvc.yaml").write_text(DVC_YAML)
+    (target / "stage.py").write_text(STAGE)
+    (target / "fault").write_text("something")
+    with (target / ".gitignore").open("a") as ignored:
+        ignored.write("/out/\n")
+    sh("git init -q && git add -A && git -c user.name=x -c user.email=x@x commit -qm one", target)
+    return target
+
+
+def repro(project: Path, jobs: str = "2") -> subprocess.Popen[str]:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "PYTHONPATH": "", "DVC_NO_ANALYTICS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline.repro", "", "", "", jobs], cwd=project, env=environment,
+        start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_stages_run_side_by_side_and_a_failing_one_stops_only_what_follows_from_it(project: Path) -> None:
+    process = repro(project)
+    out, errors = process.communicate(timeout=120)
+    assert process.returncode == 2, errors
+    assert errors == "error: faulty: fault: expected nothing, found something\nnot run: after\n", out
+    assert {"left: left has written", "right: right has written"} <= set(out.splitlines())
+    made = {file.name for file in (project / "out").iterdir()}
+    assert made == {"demo", "prepare", "folds", "left", "right", "last"}
+    (project / "fault").write_text("")
+    text = sh("dvc repro", project)  # what was built side by side is done, as DVC sees it
+    assert {line.split("'")[1] for line in text.splitlines() if line.startswith("Running")} == {"faulty", "after"}
+    call = "print(build_side_by_side(2, load_params()), 'ray' in sys.modules)"
+    script = f"import sys; from pipeline.config import load_params; from pipeline.jobs.build import *; {call}"
+    assert sh(f'python -c "{script}"', project) == "({}, []) False\n"
+
+
+@pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.slow
+def test_a_build_that_is_stopped_or_killed_leaves_no_process(project: Path, ended_by: signal.Signals) -> None:
+    for made in (project / ".dvc" / "cache", project / "work", project / "out"):
+        shutil.rmtree(made, ignore_errors=True)
+    (project / "dvc.lock").unlink(missing_ok=True)
+    (project / "work").mkdir()
+    (project / "slow").touch()
+    process = repro(project)
+    while not (project / "work" / "demo-slow").exists() and process.poll() is None:
+        time.sleep(0.1)
+    started = psutil.Process(process.pid).children(recursive=True)
+    assert any("raylet" in each.name() for each in started)
+    assert any("stage.py" in each.cmdline() for each in started)
+    listening = [each for one in started for each in one.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
+    assert {each.laddr.ip.removeprefix("::ffff:") for each in listening} == {"127.0.0.1"}
+    os.kill(process.pid, ended_by) if ended_by == signal.SIGKILL else os.killpg(process.pid, ended_by)
+    _, errors = process.communicate(timeout=60)
+    if ended_by == signal.SIGINT:
+        assert process.returncode == 130, errors
+        assert errors == "stopped; run `make repro` again: it goes on where it was\n"
+    assert not psutil.wait_procs(started, timeout=10 if ended_by == signal.SIGINT else 90)[
+        1
+    ]  # Ray's agents look round rarely

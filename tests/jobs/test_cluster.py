@@ -1,0 +1,211 @@
+"""`RAY_ADDRESS=... make repro`: what is refused before anything is placed, and two machines with a clone each."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from clones import sh
+from support import ROOT
+
+from pipeline.config import load_params
+from pipeline.errors import PodiumError
+from pipeline.jobs.cluster import check_here, cluster
+from pipeline.ledger.history import dvc_repository
+
+DVC_YAML = """
+stages:
+  demo: {cmd: python stage.py out/demo, outs: [out/demo]}
+  prepare: {cmd: python stage.py out/prepare, deps: [out/demo], outs: [out/prepare]}
+  folds: {cmd: python stage.py out/folds, deps: [out/demo], outs: [out/folds]}
+  start:
+    foreach: [a, b]
+    do: {cmd: "python stage.py out/start/${item}", deps: [out/prepare, stage.py], outs: ["out/start/${item}"]}
+  pretrain:
+    foreach: [a]
+    do:
+      cmd: python stage.py out/pretrained/${item} metrics/${item}.json
+      deps: [out/folds]
+      outs: ["out/pretrained/${item}"]
+      metrics: ["metrics/${item}.json": {cache: false}]
+  finetune:
+    matrix: {model: [a, b], fold: [0, 1]}
+    cmd: python stage.py out/fold/${item.model}${item.fold}
+    deps: ["out/start/${item.model}", out/folds]
+    outs: ["out/fold/${item.model}${item.fold}"]
+  oof: {cmd: python stage.py out/oof, deps: [out/fold, metrics/a.json], outs: [out/oof]}
+"""
+STAGE = """
+import os, sys, time
+from pathlib import Path
+kept = Path("work") / sys.argv[1].replace("/", "-")
+kept.parent.mkdir(exist_ok=True)
+began = int(kept.read_text()) if kept.exists() else 0
+print(f"{sys.argv[1]} begins at {began} in {Path.cwd().name}", flush=True)
+for step in range(began, 60 if "fold/" in sys.argv[1] else 1):
+    time.sleep(0.05)
+    kept.write_text(str(step))
+for file in map(Path, sys.argv[1:]):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text('{"file": "%s"}' % file)
+"""
+NODES = """
+import os, sys
+os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+from ray.cluster_utils import Cluster
+def about(clone): return {"num_cpus": 1, "object_store_memory": 80 * 2**20, "env_vars": {"PODIUM_CLONE": clone}}
+nodes = Cluster(initialize_head=True, head_node_args=about(sys.argv[1]) | {"include_dashboard": False})
+nodes.add_node(**about(sys.argv[2]))
+print(nodes.address, flush=True)
+sys.stdin.read()
+nodes.shutdown()
+"""
+COMMIT = "git add -A && git -c user.name=x -c user.email=x@x commit -qm one"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A committed project of small stages with a folder as DVC's remote; the working directory is there."""
+    target = tmp_path / "head"
+    for name in (
+        "pipeline",
+        ".dvc/config",
+        ".dvc/.gitignore",
+        ".dvcignore",
+        ".gitignore",
+        "params.yaml",
+        "requirements.lock",
+    ):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, target / name)
+    (target / "dvc.yaml").write_text(DVC_YAML)
+    (target / "stage.py").write_text(STAGE)
+    with (target / ".gitignore").open("a") as ignored:
+        ignored.write("/out/\n")
+    (target / ".venv").symlink_to(ROOT / ".venv")
+    (target / "params.yaml").write_text((target / "params.yaml").read_text().replace("threads: 2", "threads: 1"))
+    sh(f"git init -q && dvc remote add -q --default here {tmp_path / 'remote'} && {COMMIT}", target)
+    monkeypatch.chdir(target)
+    return target
+
+
+def test_a_clean_tree_with_a_remote_gives_its_commit(project: Path) -> None:
+    with dvc_repository() as repository:
+        assert check_here(repository) == sh("git rev-parse HEAD", project).strip()
+
+
+def test_without_a_remote_it_is_refused(project: Path) -> None:
+    sh("dvc remote remove -q here", project)
+    with (
+        dvc_repository() as repository,
+        pytest.raises(PodiumError, match=r"^dvc: results .* `dvc remote add --default"),
+    ):
+        check_here(repository)
+
+
+def test_what_is_not_committed_is_refused_but_for_what_a_build_writes(project: Path) -> None:
+    (project / "metrics").mkdir()
+    for name in ("metrics/cv.json", "dvc.lock"):
+        (project / name).write_text("{}")
+    with dvc_repository() as repository:
+        assert check_here(repository)
+        (project / "pipeline" / "new.py").write_text("X = 1\n")
+        with pytest.raises(PodiumError, match=r"^pipeline/new.py: not committed; .*`git commit` first$"):
+            check_here(repository)
+
+
+@pytest.mark.parametrize("address", ["ray://10.0.0.1:10001", "somewhere", "host:port"])
+def test_an_address_that_is_none_is_one_line(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(PodiumError, match=r"^RAY_ADDRESS: expected host:port .*, found"), cluster("", load_params()):
+        pass
+
+
+def test_an_address_where_nobody_listens_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{closed.getsockname()[1]}")
+        with pytest.raises(PodiumError, match=r"^RAY_ADDRESS: 127.0.0.1:\d+: .*refused"), cluster("", load_params()):
+            pass
+
+
+@pytest.fixture
+def other(project: Path) -> Path:
+    """The clone of the other machine."""
+    target = project.parent / "other"
+    sh(f"git clone -q . {target}", project)
+    (target / ".venv").symlink_to(ROOT / ".venv")
+    return target
+
+
+@pytest.fixture
+def address(project: Path, other: Path) -> Iterator[str]:
+    """Of a Ray of two machines, the first of them the driver's; each has its clone."""
+    with subprocess.Popen(
+        [sys.executable, "-c", NODES, str(project), str(other)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as nodes:
+        assert nodes.stdin and nodes.stdout
+        yield nodes.stdout.readline().strip()
+        nodes.stdin.close()
+
+
+def repro(project: Path, address: str) -> subprocess.Popen[str]:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "PYTHONPATH": "", "RAY_ADDRESS": address, "RAY_AUTH_MODE": "disabled"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline.repro"], cwd=project, env=environment | {"DVC_NO_ANALYTICS": "1"},
+        start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def at_work(folder: Path, process: subprocess.Popen[str]) -> psutil.Process:
+    """The process of a fold in a clone, once it has got somewhere."""
+    while process.poll() is None:
+        for each in psutil.process_iter(["cmdline", "cwd"]):
+            if each.info["cwd"] == str(folder) and "stage.py out/fold" in " ".join(each.info["cmdline"] or []):
+                time.sleep(1.0)
+                return each
+        time.sleep(0.05)
+    raise AssertionError(process.communicate())
+
+
+@pytest.mark.slow
+def test_a_worker_and_the_driver_are_killed_and_nothing_runs_twice(project: Path, other: Path, address: str) -> None:
+    process = repro(project, address)
+    fold = at_work(other, process)
+    work = fold.parent()
+    assert work is not None and "pipeline.jobs.work" in work.cmdline()
+    work.parent().kill()  # the Ray worker
+    psutil.wait_procs([fold, work], timeout=30)
+    assert not fold.is_running() and not work.is_running()
+    assert process.stdout  # the fold is placed on its machine again, and goes on from its checkpoint
+    assert any("begins at" in line and "begins at 0 " not in line and "in other" in line for line in process.stdout)
+    os.killpg(process.pid, signal.SIGKILL)  # the driver
+    process.communicate()
+    process = repro(project, address)
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, out + errors
+    assert "Running stage" not in out  # `dvc repro` at the end finds all done
+    assert not {"demo", "prepare", "folds"} & {line.split(":")[0] for line in out.splitlines() if "begins at" in line}
+    for file in (project / "out").rglob("*"):
+        assert file.is_dir() or json.loads(file.read_text()) == {"file": str(file.relative_to(project))}
+    assert (project / "metrics" / "a.json").is_file()
+    (project / "stage.py").write_text(STAGE + "\n")
+    sh(COMMIT, project)
+    process = repro(project, address)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "other: expected commit " in errors and errors.count("\n") == 1, errors
