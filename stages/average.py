@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.artifacts import Artifacts
 from pipeline.config import load_params
-from pipeline.members.average import compare, table
+from pipeline.experiments.average import compare, table
 from pipeline.stage import options, stage
 
 

@@ -8,8 +8,8 @@ from threadpoolctl import threadpool_limits
 from pipeline.artifacts import Artifacts
 from pipeline.config import load_params
 from pipeline.errors import PodiumError
-from pipeline.members.profile import profile_member
-from pipeline.members.tries import build_needed
+from pipeline.experiments.profile import profile_member
+from pipeline.experiments.tries import build_needed
 from pipeline.stage import options, stage
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ from threadpoolctl import threadpool_limits
 from pipeline.artifacts import Artifacts
 from pipeline.config import load_params
 from pipeline.errors import PodiumError
+from pipeline.experiments.rates import climb, ladder_of, suggestion, table
+from pipeline.experiments.tries import build_needed
 from pipeline.files import write_text
-from pipeline.members.rates import climb, ladder_of, suggestion, table
-from pipeline.members.tries import build_needed
 from pipeline.report.rate_plot import rate_plot
 from pipeline.stage import options, stage
 

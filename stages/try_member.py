@@ -11,8 +11,8 @@ from threadpoolctl import threadpool_limits
 from pipeline.artifacts import Artifacts
 from pipeline.config import load_params
 from pipeline.errors import PodiumError
+from pipeline.experiments.tries import build_needed, changed_settings, keep, kept, try_member
 from pipeline.ledger.git import git
-from pipeline.members.tries import build_needed, changed_settings, keep, kept, try_member
 from pipeline.stage import options, stage
 from pipeline.validation import parse_yaml, read_yaml
 

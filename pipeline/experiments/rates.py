@@ -20,7 +20,7 @@ import numpy as np
 from pipeline.artifacts import Artifacts
 from pipeline.config import Params
 from pipeline.errors import DivergedError, PodiumError
-from pipeline.members.tries import check_member, look_at
+from pipeline.experiments.tries import check_member, look_at
 from pipeline.settings.finetuning import NetworkSettings
 
 FACTORS = (0.1, 0.32, 1.0, 3.2, 10.0)

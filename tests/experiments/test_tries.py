@@ -15,9 +15,9 @@ from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition, Label
 from pipeline.config import Params
 from pipeline.errors import PodiumError
+from pipeline.experiments.tries import Try, changed_settings, keep, kept, try_member
 from pipeline.files import read_json
 from pipeline.members.start import resolve
-from pipeline.members.tries import Try, changed_settings, keep, kept, try_member
 from pipeline.validation import validated
 
 TRAINING = {"schedule": {"rate": 1.0e-3}, "batches": {"rows_per_step": 8, "tokens_per_batch": 1024}}

@@ -23,9 +23,9 @@ from pipeline.competitions.family import Categorical, average
 from pipeline.competitions.task import Competition
 from pipeline.config import Params
 from pipeline.errors import PodiumError
+from pipeline.experiments.average import average_models, averageable, compare, greedy, table
 from pipeline.files import read_json, write_json
 from pipeline.inference.predict import predict_member
-from pipeline.members.average import average_models, averageable, compare, greedy, table
 from pipeline.settings.tabular import Tabular
 from pipeline.settings.techniques import Deni
 from pipeline.validation import validated

@@ -29,9 +29,9 @@ from pipeline.config import Params
 from pipeline.data.folds import group_keys
 from pipeline.ensemble.uncertainty import cluster_error
 from pipeline.errors import PodiumError
+from pipeline.experiments.tries import check_member
 from pipeline.files import read_json, write_json
 from pipeline.inference.predict import predict_member
-from pipeline.members.tries import check_member
 from pipeline.models.network import checksum
 from pipeline.models.saved import read_member
 from pipeline.models.saved_network import HEAD

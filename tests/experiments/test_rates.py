@@ -20,8 +20,8 @@ from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.config import Params
 from pipeline.errors import PodiumError
-from pipeline.members.rates import FACTORS, Rung, climb, ladder_of, suggestion, table
-from pipeline.members.tries import try_member
+from pipeline.experiments.rates import FACTORS, Rung, climb, ladder_of, suggestion, table
+from pipeline.experiments.tries import try_member
 from pipeline.report.rate_plot import rate_plot
 from pipeline.validation import validated
 

@@ -14,9 +14,9 @@ from torch.profiler import ProfilerActivity, profile
 from pipeline.artifacts import Artifacts
 from pipeline.config import Params
 from pipeline.data.folds import Split
+from pipeline.experiments.tries import opened
 from pipeline.members.context import Start
 from pipeline.members.fold import quick_look
-from pipeline.members.tries import opened
 from pipeline.training.clock import SPENT
 
 PARTS = {
