@@ -45,7 +45,7 @@ def sleeping(jobs: int) -> dict[str, Any]:
         script = f"from pipeline.config import load_params; from pipeline.jobs.build import build_side_by_side; {call}"
         used = run([sys.executable, "-c", script] if jobs > 1 else ["dvc", "repro"], place)
     ideal = SLEEPING * SECONDS / jobs
-    return {"seconds": used.seconds, "cpu_seconds": used.cpu_seconds, "of_ideal": round(ideal / used.seconds, 3)}
+    return {"seconds": used.seconds, "of_ideal": round(ideal / used.seconds, 3)}
 
 
 def built(place: Path, jobs: int, rows: int | None, members: list[str], until: str | None) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def built(place: Path, jobs: int, rows: int | None, members: list[str], until: s
     for member in cv["members"].values():
         del member["seconds"]
     digest.update(json.dumps(cv).encode())
-    return {"seconds": used.seconds, "cpu_seconds": used.cpu_seconds, "made": digest.hexdigest()[:16]}
+    return {"seconds": used.seconds, "made": digest.hexdigest()[:16]}
 
 
 def main(only: str | None, rows: int | None, members: list[str], until: str | None, output: Path) -> None:
