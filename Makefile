@@ -130,6 +130,7 @@ bench: setup ## measure speed and honesty; says at its end what it leaves out
 	@echo "left out; each is run by its command, in the environment $(VENV):"
 	@echo "  python -m benchmarks.build.outcomes                         needs ../shared/data"
 	@echo "  python -m benchmarks.build.early --run FOLDER               a finished demo in FOLDER"
+	@echo "  python -m benchmarks.build.jobs                             the demo twice; wants a quiet machine"
 	@echo "  python -m benchmarks.speed.prefix                           needs ../shared/data/science_exam"
 	@echo "  python -m benchmarks.build.history [--data FOLDER]          seven submissions played through"
 	@echo "  python -m benchmarks.stack.teachers                         an hour or so; needs ../shared/data/cs224n"

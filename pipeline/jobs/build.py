@@ -25,7 +25,8 @@ from pipeline.settings.finetuning import NetworkSettings
 
 PLACED = 3
 """So often a stage is placed whose place dies under it."""
-THREADS = ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "POLARS_MAX_THREADS")
+THREADS = "OMP_NUM_THREADS"
+"""What Ray sets in its workers."""
 TRAINS = ("pretrain", "finetune", "distil", "refit")
 """Stages that need a card where there is one, if what they train is a network."""
 RESOLVES = ("start", "start_pretrain")
@@ -137,11 +138,11 @@ class Build:
     def environment(self, name: str) -> dict[str, str | None]:
         """Returns what the process of a stage is told; None is a variable that is not set.
 
-        Libraries that hear nothing of threads would take all cores, or what Ray sets. A stage that needs no card for
-        itself sees those that it would see without Ray.
+        It is what `dvc repro` would run the stage in: params.yaml's `threads` alone decide of bits, not Ray's count of
+        cores. A stage that needs no card for itself sees those that it would see without Ray.
         """
-        threads = dict.fromkeys(THREADS, str(self.params.threads))
-        return threads | {CARDS: CHOSEN if self.cards_for(name) else os.environ.get(CARDS)}
+        cards = CHOSEN if self.cards_for(name) else os.environ.get(CARDS)
+        return {THREADS: os.environ.get(THREADS), CARDS: cards}
 
     def cards_for(self, name: str) -> float:
         """Returns how much of a card a stage asks for: all of one to train a network, where there are any."""
