@@ -1,6 +1,6 @@
 """What do the guard and the start at the prior do where classes are rare, many, or even?
 
-python -m benchmarks.stability.unbalanced                   # all sets and rates, twelve seeds: two hours on one core
+python -m benchmarks.stability.unbalanced                   # all sets and rates, twelve seeds: an hour on two cores
 python -m benchmarks.stability.unbalanced --quick           # one seed of the sets with two classes at the middle rate
 python -m benchmarks.stability.unbalanced --seeds 3 --rates 1.0e-3
 
@@ -17,6 +17,10 @@ import contextlib
 import io
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -186,8 +190,17 @@ def build_base(folder: Path) -> None:
     build_scratch(validated(Scratch, BACKBONE, "BACKBONE"), texts, folder)
 
 
+def measured(task: tuple[Texts, float, int, int, bool], base: Path) -> dict[str, Any]:
+    """Returns one run and its result, in a process of the pool; what training prints is dropped."""
+    texts, rate, seed, attempts, prior_start = task
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        found = run(texts, rate, seed, attempts, prior_start, base)
+    told = {"set": texts.name, "rate": rate, "seed": seed, "prior_start": prior_start, "guard": attempts > 0}
+    return told | found
+
+
 def main() -> None:
-    """Makes all runs, prints the table, and writes the result after every seed."""
+    """Makes all runs, a process per core, prints the table, and writes the result after every seed."""
     parser = command_line(__doc__)
     parser.add_argument("--quick", action="store_true", help="one seed of the sets with two classes, at 1.0e-3")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="runs of each kind")
@@ -196,19 +209,14 @@ def main() -> None:
     sets = [each for each in SETS if len(each.shares) == 2] if asked.quick else SETS
     rates, seeds = ((1.0e-3,), 1) if asked.quick else (asked.rates, asked.seeds)
     runs: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         base = Path(folder)
-        build_base(base)
+        texts = [text for each in SETS for row in rows_of(each, 1_000, 0)[0]["text"] for text in row]
+        build_scratch(validated(Scratch, BACKBONE, "BACKBONE"), texts, base)
         for seed in range(seeds):
-            for each in sets:
-                for rate in rates:
-                    for prior_start in (True, False) if seed < RANDOM_STARTS else (True,):
-                        for attempts in (0, ATTEMPTS):
-                            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                                found = run(each, rate, seed, attempts, prior_start, base)
-                            here = {"set": each.name, "rate": rate, "seed": seed}
-                            ways = {"prior_start": prior_start, "guard": attempts > 0}
-                            runs.append(here | ways | found)
+            starts = (True, False) if seed < RANDOM_STARTS else (True,)
+            tasks = product(sets, rates, (seed,), (0, ATTEMPTS), starts)
+            runs += pool.map(partial(measured, base=base), tasks)
             lines = []
             for each in sets:
                 for rate in rates:
