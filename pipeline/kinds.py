@@ -16,7 +16,7 @@ from pipeline.errors import PodiumError, nearest
 from pipeline.section import from_json
 
 if TYPE_CHECKING:
-    from pipeline.data.folds import Split
+    from pipeline.data.split import Split
     from pipeline.members.context import Run, Start
     from pipeline.settings.member import MemberSettings
 

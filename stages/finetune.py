@@ -9,7 +9,7 @@ import argparse
 from threadpoolctl import threadpool_limits
 
 from pipeline.artifacts import Artifacts
-from pipeline.data.folds import split_rows
+from pipeline.data.split import split_rows
 from pipeline.members.context import read_start
 from pipeline.members.fold import quick_look, train_fold
 from pipeline.stage import stage

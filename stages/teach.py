@@ -6,7 +6,7 @@ python -u -m stages.teach --student small --teacher large --fold 0
 from threadpoolctl import threadpool_limits
 
 from pipeline.artifacts import Artifacts
-from pipeline.data.folds import split_rows
+from pipeline.data.split import split_rows
 from pipeline.members.context import read_start
 from pipeline.members.teach import teach
 from pipeline.stage import options, stage

@@ -30,8 +30,8 @@ from pipeline.artifacts import FACTS, POINTER, Artifacts
 from pipeline.competitions.registry import load_competition
 from pipeline.competitions.task import Competition
 from pipeline.config import member_settings
-from pipeline.data.folds import split_rows
 from pipeline.data.near_duplicates import near_duplicates
+from pipeline.data.split import split_rows
 from pipeline.files import read_json, sha256_file, write_json, write_parquet
 from pipeline.ingest.prepare import read_train
 from pipeline.members.context import FromElsewhere, Start

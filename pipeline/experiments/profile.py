@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from pipeline.artifacts import Artifacts
 from pipeline.config import Params
-from pipeline.data.folds import Split
+from pipeline.data.split import Split
 from pipeline.experiments.tries import opened
 from pipeline.members.context import Start
 from pipeline.members.fold import quick_look

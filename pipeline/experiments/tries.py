@@ -21,7 +21,7 @@ import numpy as np
 
 from pipeline.artifacts import Artifacts
 from pipeline.config import Params
-from pipeline.data.folds import Split, split_rows
+from pipeline.data.split import Split, split_rows
 from pipeline.errors import PodiumError, nearest
 from pipeline.files import write_json, write_text
 from pipeline.members.context import Start, read_start

@@ -8,8 +8,8 @@ from pathlib import Path
 import polars as pl
 
 from pipeline.competitions.task import WRITTEN, Competition, Task
-from pipeline.data.folds import Beside
 from pipeline.data.rows import condensed, joined
+from pipeline.data.split import Beside
 from pipeline.errors import PodiumError
 from pipeline.ingest.prepare import content_hash, read_train
 from pipeline.members.context import Source, Start

@@ -9,8 +9,8 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
-from pipeline.data.folds import Split
 from pipeline.data.prompt import prompt_of
+from pipeline.data.split import Split
 from pipeline.members.context import Run, Start
 from pipeline.members.finetune import open_run, train_network
 from pipeline.models.backbones.language_head import language_head

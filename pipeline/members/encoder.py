@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.data.folds import Split
+from pipeline.data.split import Split
 from pipeline.errors import PodiumError
 from pipeline.members.context import Run, Start
 from pipeline.members.finetune import open_run, train_network

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from pipeline.competitions.task import Competition
-from pipeline.data.folds import Split
+from pipeline.data.split import Split
 from pipeline.errors import PodiumError, nearest
 from pipeline.members.context import Run, Start
 from pipeline.models.external import save_external

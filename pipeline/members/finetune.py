@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from pipeline.competitions.family import Categorical
 from pipeline.competitions.task import Competition
-from pipeline.data.folds import Split, group_keys
+from pipeline.data.folds import group_keys
 from pipeline.data.rows import swapped
+from pipeline.data.split import Split
 from pipeline.data.text import Encoded
 from pipeline.inference.network_member import encoded_rows
 from pipeline.members.context import Run, Start

@@ -20,9 +20,10 @@ import polars as pl
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.decision import PLAIN
 from pipeline.competitions.task import Competition
-from pipeline.data.folds import Split, group_keys
+from pipeline.data.folds import group_keys
 from pipeline.data.lessons import learned_hash
 from pipeline.data.rows import swapped
+from pipeline.data.split import Split
 from pipeline.ensemble.scoring import Answers, score
 from pipeline.errors import DivergedError
 from pipeline.files import atomic_folder, remove_partials, sha256_file, write_json, write_parquet

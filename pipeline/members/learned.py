@@ -12,7 +12,7 @@ import polars as pl
 
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.family import Categorical, Family, Gaussian, Ordinal
-from pipeline.data.folds import Extra, Lessons
+from pipeline.data.split import Extra, Lessons
 from pipeline.errors import PodiumError
 from pipeline.files import sha256_file
 from pipeline.members.context import Start

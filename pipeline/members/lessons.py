@@ -12,8 +12,8 @@ import polars as pl
 
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.family import Gaussian
-from pipeline.data.folds import Lessons
 from pipeline.data.lessons import check_lesson, learned_hash
+from pipeline.data.split import Lessons
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, sha256_file
 from pipeline.members.context import Start

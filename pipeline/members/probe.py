@@ -17,7 +17,8 @@ import polars as pl
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.config import Stack, member_settings
-from pipeline.data.folds import group_keys, split_rows
+from pipeline.data.folds import group_keys
+from pipeline.data.split import split_rows
 from pipeline.ensemble.nested import compare_candidates
 from pipeline.ensemble.oof import collect
 from pipeline.ensemble.table import read_oof

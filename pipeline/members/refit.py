@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.artifacts import Artifacts
-from pipeline.data.folds import Split
+from pipeline.data.split import Split
 from pipeline.files import atomic_folder, remove_partials, sha256_file, write_parquet
 from pipeline.inference.predict import predict_member
 from pipeline.kinds import KINDS

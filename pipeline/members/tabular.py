@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.competitions.task import Task
-from pipeline.data.folds import Extra, Split
+from pipeline.data.split import Extra, Split
 from pipeline.members.context import Run, Start
 from pipeline.models.tabular.model import fit_tabular
 from pipeline.settings.tabular import Tabular

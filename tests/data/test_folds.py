@@ -18,16 +18,9 @@ from support import ROOT, preference_rows, run_module, write_artifacts
 from pipeline.artifacts import HOLDOUT, Artifacts
 from pipeline.competitions.registry import load_competition
 from pipeline.competitions.task import Competition, Label
-from pipeline.data.folds import (
-    Parts,
-    assign_folds,
-    assign_times,
-    check_stack_parts,
-    group_keys,
-    group_words,
-    split_rows,
-)
+from pipeline.data.folds import Parts, assign_folds, assign_times, check_stack_parts, group_keys, group_words
 from pipeline.data.shared_lines import share_in_common
+from pipeline.data.split import split_rows
 from pipeline.errors import PodiumError
 from pipeline.ingest.prepare import prepare
 from pipeline.validation import parse_yaml

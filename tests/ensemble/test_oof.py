@@ -16,7 +16,7 @@ from support import CLASSES, geometric_mean, preference_rows, write_artifacts, w
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.metrics import METRICS
 from pipeline.competitions.task import Competition
-from pipeline.data.folds import split_rows
+from pipeline.data.split import split_rows
 from pipeline.ensemble.build_ladder import build_ladder, calibrate
 from pipeline.ensemble.ladder import PRIOR, load_ladder, save_ladder
 from pipeline.ensemble.nested import compare_candidates

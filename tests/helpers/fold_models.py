@@ -10,7 +10,7 @@ from networks import start_of
 
 from pipeline.artifacts import HOLDOUT, Artifacts
 from pipeline.competitions.task import Competition
-from pipeline.data.folds import split_rows
+from pipeline.data.split import split_rows
 from pipeline.members.fold import train_fold
 from pipeline.settings.finetuning import NetworkSettings
 

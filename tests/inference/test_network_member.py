@@ -19,8 +19,8 @@ from support import ROOT, preference_rows
 from pipeline.artifacts import POINTER, Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.config import Params, load_params
-from pipeline.data.folds import split_rows
 from pipeline.data.rows import swapped
+from pipeline.data.split import split_rows
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, write_json
 from pipeline.inference import open_network

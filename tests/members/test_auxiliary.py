@@ -19,7 +19,7 @@ from pipeline.artifacts import Artifacts
 from pipeline.competitions.registry import load_competition
 from pipeline.competitions.task import Competition
 from pipeline.config import load_params
-from pipeline.data.folds import split_rows
+from pipeline.data.split import split_rows
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, sha256_file
 from pipeline.members.auxiliary import auxiliary_rows, source_of

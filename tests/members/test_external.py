@@ -10,7 +10,7 @@ from support import preference_rows, write_artifacts, write_external
 
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
-from pipeline.data.folds import Split
+from pipeline.data.split import Split
 from pipeline.errors import PodiumError
 from pipeline.inference.predict import predict_member
 from pipeline.members import external

@@ -17,7 +17,7 @@ from support import preference_rows
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.config import member_settings
-from pipeline.data.folds import split_rows
+from pipeline.data.split import split_rows
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, sha256_file, write_json, write_parquet
 from pipeline.members.context import FromElsewhere, Start

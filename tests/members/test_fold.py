@@ -13,7 +13,7 @@ from support import preference_rows, write_artifacts, write_external
 
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
-from pipeline.data.folds import Split, split_rows
+from pipeline.data.split import Split, split_rows
 from pipeline.files import read_json, write_json
 from pipeline.members import fold as folds
 from pipeline.members.context import Start

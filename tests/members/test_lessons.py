@@ -18,8 +18,8 @@ from support import preference_rows
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.config import member_settings
-from pipeline.data.folds import Lessons, split_rows
 from pipeline.data.lessons import learned_hash
+from pipeline.data.split import Lessons, split_rows
 from pipeline.ensemble.oof import collect
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, write_json

@@ -15,7 +15,7 @@ from support import write_artifacts
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition, Label
 from pipeline.config import member_settings
-from pipeline.data.folds import Lessons, split_rows
+from pipeline.data.split import Lessons, split_rows
 from pipeline.files import write_json
 from pipeline.members import fold as folds
 from pipeline.members.context import Start

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition, Label
-from pipeline.data.folds import Split
 from pipeline.data.rows import swapped
+from pipeline.data.split import Split
 from pipeline.inference.predict import predict_member
 from pipeline.kinds import KINDS
 from pipeline.members import finetune

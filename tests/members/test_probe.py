@@ -12,7 +12,7 @@ from support import preference_rows, probabilities, write_artifacts
 from pipeline.artifacts import HOLDOUT, Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.config import Stack
-from pipeline.data.folds import Split, split_rows
+from pipeline.data.split import Split, split_rows
 from pipeline.members import probe
 
 FOLDS = [0, 1, 2]

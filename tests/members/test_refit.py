@@ -11,7 +11,7 @@ from support import preference_rows, write_artifacts
 
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
-from pipeline.data.folds import Split
+from pipeline.data.split import Split
 from pipeline.files import read_json, sha256_file, write_json
 from pipeline.inference.predict import predict_member
 from pipeline.members import tabular

@@ -16,7 +16,7 @@ from networks import decoder, encoder, ready
 
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition, Label
-from pipeline.data.folds import split_rows
+from pipeline.data.split import split_rows
 from pipeline.files import write_json
 from pipeline.inference.passes import combined, passes_of
 from pipeline.inference.predict import open_member, predict_member

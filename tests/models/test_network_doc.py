@@ -12,7 +12,7 @@ from support import ROOT, preference_rows, write_artifacts
 
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
-from pipeline.data.folds import Split
+from pipeline.data.split import Split
 from pipeline.errors import PodiumError
 from pipeline.inference.predict import predict_member
 from pipeline.members.context import Run, Start

@@ -18,7 +18,8 @@ from torch.nn.functional import cross_entropy
 
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
-from pipeline.data.folds import Split, group_keys, split_rows
+from pipeline.data.folds import group_keys
+from pipeline.data.split import Split, split_rows
 from pipeline.errors import PodiumError
 from pipeline.files import read_json
 from pipeline.inference.network_member import encoded_rows

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
-from pipeline.data.folds import split_rows
+from pipeline.data.split import split_rows
 from pipeline.data.text import Encoded
 from pipeline.errors import PodiumError
 from pipeline.members.fold import train_fold

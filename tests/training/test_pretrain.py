@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoModelForCausalLM
 
 from pipeline.artifacts import FACTS, Artifacts
 from pipeline.competitions.task import Competition
-from pipeline.data.folds import Split
+from pipeline.data.split import Split
 from pipeline.files import read_json, write_json
 from pipeline.inference.predict import predict_member
 from pipeline.members.fold import train_fold

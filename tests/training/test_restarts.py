@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
-from pipeline.data.folds import split_rows
+from pipeline.data.split import split_rows
 from pipeline.errors import PodiumError
 from pipeline.evaluation.collapse import most_attempts, share_of_updates, stopped_attempts
 from pipeline.files import read_json

@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from pipeline.competitions.family import Family
-from pipeline.data.folds import Beside
+from pipeline.data.split import Beside
 from pipeline.models.network import Network, network_on
 from pipeline.settings.auxiliary import Auxiliary
 from pipeline.settings.decoder import Decoder

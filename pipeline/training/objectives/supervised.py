@@ -11,7 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 
 from pipeline.competitions.family import Categorical, Family, Gaussian
 from pipeline.data.batches import epoch_steps, inference_batches
-from pipeline.data.folds import Lessons
+from pipeline.data.split import Lessons
 from pipeline.data.text import Encoded
 from pipeline.inference.forward import batch_tensors
 from pipeline.models.transfer import sent

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.family import Categorical
 from pipeline.competitions.task import Competition
-from pipeline.data.folds import Split
+from pipeline.data.split import Split
 from pipeline.errors import PodiumError
 from pipeline.inference.predict import predict_member
 from pipeline.kinds import KINDS
