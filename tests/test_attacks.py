@@ -146,7 +146,7 @@ def test_commands_hold_names_and_numbers_alone() -> None:
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     commands = [(stage.get("do") or stage)["cmd"] for stage in stages.values()]
     filled = {each for command in commands for each in re.findall(r"\$\{([^}]*)\}", command)}
-    assert filled == {"key", "item.model", "item.fold"}  # all of them keys of members and backbones, or folds.ids
+    assert filled == {"key", "item.model", "item.student", "item.fold"}  # keys of members and backbones, or folds.ids
 
 
 def test_no_text_of_the_competition_is_html_on_the_page(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.config import Params
 from pipeline.errors import PodiumError
-from pipeline.members import profile
+from pipeline.experiments import profile
 from pipeline.training.clock import SPENT, timed, uncounted
 from pipeline.validation import validated
 

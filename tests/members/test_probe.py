@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,7 +15,10 @@ from pipeline.artifacts import HOLDOUT, Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.config import Stack
 from pipeline.data.split import Split, split_rows
+from pipeline.errors import PodiumError
+from pipeline.members import fold as folds
 from pipeline.members import probe
+from pipeline.members.context import Run, Start
 
 FOLDS = [0, 1, 2]
 STACK = Stack(candidates=("mean", "weights"), seed=3)
@@ -46,12 +51,25 @@ def test_clean_code_gains_nothing_and_says_the_same_twice(artifacts: Path, lmsys
 def test_training_rows_that_hold_the_fold_are_caught(
     artifacts: Path, lmsys: Competition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    whole = folds.train_model
+
+    def leaky(split: Split, start: Start, folder: Path, run: Run) -> Any:
+        return whole(replace(split, train=pl.concat([split.train, split.fold])), start, folder, run)
+
+    monkeypatch.setattr(folds, "train_model", leaky)
+    assert run(artifacts, tmp_path, lmsys)["leak"] is True
+
+
+def test_a_receipt_that_names_other_rows_is_refused(
+    artifacts: Path, lmsys: Competition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def leaky(rows: pl.DataFrame, folds: pl.DataFrame, fold: int) -> Split:
         clean = split_rows(rows, folds, fold)
         return Split(pl.concat([clean.train, clean.fold]), clean.fold, clean.holdout)
 
     monkeypatch.setattr(probe, "split_rows", leaky)
-    assert run(artifacts, tmp_path, lmsys)["leak"] is True
+    with pytest.raises(PodiumError, match="stale, made from other rows"):
+        run(artifacts, tmp_path, lmsys)
 
 
 def test_labels_change_places_within_folds_and_prompts_stay_whole(artifacts: Path, lmsys: Competition) -> None:

@@ -59,7 +59,7 @@ def test_a_masked_model_is_asked_for_15_percent_and_never_for_special_tokens(
     special = learned.tokenizer.all_special_ids
     asked = guessable = hidden = kept = 0
     for number, sequence in enumerate(learned.sequences):
-        (ids, mask, place), targets, units, _ = learned.batch(np.array([number]), 5)
+        (ids, mask, place), targets, units, *_ = learned.batch(np.array([number]), 5)
         places = place[0].nonzero().ravel().numpy()
         assert units == len(targets) == len(places)
         assert not np.isin(sequence[places], special).any()
