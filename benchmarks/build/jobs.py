@@ -5,8 +5,8 @@ python -m benchmarks.build.jobs --only sleeping                  # 5 minutes
 python -m benchmarks.build.jobs --rows 500 --members siamese judge --until finetune      # a part of the demo
 
 Writes benchmarks/results/jobs.json. Sleeping stages take no core: they show what placing, DVC's part and Ray cost. The
-demo is built in two fresh clones of the committed state, one after the other; equal means every file of artifacts/, and
-metrics/cv.json without its seconds.
+demo is built in two fresh clones of the committed state, one after the other; equal means every file of fold models,
+pretrained backbones, out-of-fold predictions and stack, and metrics/cv.json without its seconds.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from benchmarks.process import clone, run
 from benchmarks.result import ROOT, command_line, write
 
 SLEEPING, SECONDS, PLACES = 32, 4.0, (1, 2, 4, 8)
+COMPARED = ("members", "pretrained", "oof", "stack")
 
 
 def sleeping(jobs: int) -> dict[str, Any]:
@@ -62,8 +63,9 @@ def built(place: Path, jobs: int, rows: int | None, members: list[str], until: s
         (place / "dvc.yaml").write_text(yaml.safe_dump({"stages": graph["stages"]}, sort_keys=False))
     used = run([sys.executable, "-m", "pipeline.repro", "", "", "", str(jobs)], place)
     digest = sha256()
-    for file in sorted(each for each in (place / "artifacts").rglob("*") if each.is_file()):
-        if "tokens" not in file.parts and file.name != "adapter_config.json":  # peft lists a set in any order
+    files = (each for name in COMPARED for each in (place / "artifacts" / name).rglob("*") if each.is_file())
+    for file in sorted(files):
+        if file.name != "adapter_config.json":  # peft lists a set in any order
             digest.update(f"{file.relative_to(place)}".encode() + file.read_bytes())
     scores = place / "metrics" / "cv.json"
     cv = json.loads(scores.read_text()) if scores.is_file() else {"members": {}}
@@ -73,14 +75,17 @@ def built(place: Path, jobs: int, rows: int | None, members: list[str], until: s
     return {"seconds": used.seconds, "made": digest.hexdigest()[:16]}
 
 
-def main(only: str | None, rows: int | None, members: list[str], until: str | None, output: Path) -> None:
+def main(
+    only: str | None, rows: int | None, members: list[str], until: str | None, keep: Path | None, output: Path
+) -> None:
     before = output / "jobs.json"
     table = json.loads(before.read_text()) if only and before.exists() else {}
     if only != "demo":
         table["sleeping"] = {"stages": SLEEPING, "seconds": SECONDS} | {str(jobs): sleeping(jobs) for jobs in PLACES}
     if only != "sleeping":
         with tempfile.TemporaryDirectory() as folder:
-            found = {jobs: built(Path(folder) / str(jobs), jobs, rows, members, until) for jobs in (1, 2)}
+            place = keep or Path(folder)
+            found = {jobs: built(place / str(jobs), jobs, rows, members, until) for jobs in (1, 2)}
         table["demo"] = {
             "rows": rows,
             "members": members,
@@ -100,5 +105,6 @@ if __name__ == "__main__":
     parser.add_argument("--rows", type=int, help="of the demo's training data, in place of params.yaml's")
     parser.add_argument("--members", nargs="*", default=[], help="these of the demo's members alone")
     parser.add_argument("--until", help="the last stage of dvc.yaml that is built")
-    arguments = parser.parse_args()
-    main(arguments.only, arguments.rows, arguments.members, arguments.until, arguments.output)
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="the builds of the demo stay there, in 1 and 2")
+    given = parser.parse_args()
+    main(given.only, given.rows, given.members, given.until, given.keep, given.output)
