@@ -40,6 +40,7 @@ from pipeline.settings.backbones import NoBackbone
 from pipeline.settings.external import External
 from pipeline.settings.finetuning import NetworkSettings
 from pipeline.stage import stage
+from pipeline.validation import read_yaml
 
 GLANCE = 200
 """Rows of each file that are looked at before `prepare` reads them all."""
@@ -50,6 +51,8 @@ EARLY = ("demo", "prepare", "folds")
 SANE_SECONDS = (300, 12 * 3600)
 """Below it a kernel hardly opens its networks; Kaggle ends every notebook after twelve hours."""
 WHEELS = Path(".venv/wheels")
+SECTIONS = ("students", "extra")
+"""Of params.yaml; they may be empty, but DVC's graph reads them."""
 
 
 @dataclass
@@ -330,12 +333,20 @@ def check_writable(folder: Path) -> None:
                 raise PodiumError(f"{place}: DVC must write there, and cannot: {error.strerror}") from None
 
 
+def check_sections(given: Any) -> None:
+    """Raises PodiumError where params.yaml lacks a section that may be empty."""
+    for section in SECTIONS:
+        if section not in given:
+            raise PodiumError(f'params.yaml: missing key "{section}"; where there is none write `{section}: {{}}`')
+
+
 def run_check() -> None:
     """Prints what was checked.
 
     Raises: PodiumError where params.yaml or the competition's file cannot be read; SystemExit(2) after other errors.
     """
     params = load_params()
+    check_sections(read_yaml(Path("params.yaml")))
     competition = load_competition(params.data.competition)
     plan = Plan(params, competition, Artifacts(), fresh_stages())
     found = look(plan)

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import yaml
 from competition_files import LMSYS
 from support import ROOT, preference_rows, write_artifacts, write_external
 
 from pipeline import check
 from pipeline.artifacts import HOLDOUT, Artifacts
-from pipeline.check import Findings, Plan, check_writable, look
+from pipeline.check import Findings, Plan, check_sections, check_writable, look
 from pipeline.competitions.registry import load_competition
 from pipeline.competitions.task import Competition
 from pipeline.config import Params
@@ -351,3 +352,12 @@ def test_a_students_states_are_as_wide_as_its_teachers(place: Path) -> None:
     assert found(refitted).warnings == [
         "params.yaml: refit: small: students are not trained on every row; their fold models answer alone"
     ]
+
+
+@pytest.mark.parametrize("section", ["students", "extra"])
+def test_a_section_that_dvcs_graph_reads_is_asked_for(section: str) -> None:
+    whole = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    check_sections(whole)
+    del whole[section]
+    with pytest.raises(PodiumError, match=rf'params.yaml: missing key "{section}"; where there is none write'):
+        check_sections(whole)
