@@ -20,6 +20,7 @@ from pipeline.competitions.task import Competition
 from pipeline.errors import PodiumError
 from pipeline.ingest.prepare import read_test, read_train
 from pipeline.members.external import read_predictions
+from pipeline.members.made import WRITTEN, check_form_of_answers, judged
 from pipeline.settings.extra import ExtraRows
 
 TEST = -2
@@ -35,8 +36,8 @@ class Prepared:
     rows: pl.DataFrame
     """See Artifacts.extra."""
     told: dict[str, Any]
-    """`rows`, `dropped` (near duplicates, by `holdout` and `test`), `apart` (by fold), and `answers` where an output is
-    a position: their counts, and `p` of all being equally likely."""
+    """`rows`, `dropped` (near duplicates, by `holdout` and `test`), `apart` (by fold), `answers` where an output is a
+    position: their counts, and `p` of all being equally likely; and `made` where a model has written them."""
 
 
 def check_form(name: str, source: ExtraRows, competition: Competition) -> Competition:
@@ -77,8 +78,12 @@ def prepare_extra(
 
     its = check_form(name, source, competition)
     file = Path(source.path) / its.train
-    rows = _read(file, source, its, competition)
-    fields = competition.kind.fields
+    fields, made = competition.kind.fields, None
+    if source.made:
+        its = replace(its, ignored=(*its.ignored, *WRITTEN))
+        rows, made = judged(file, _read(file, source, its, competition), its)
+    else:
+        rows = _read(file, source, its, competition)
     scored = pl.concat([train.select(fields), test.select(fields)])
     parts = [*folds.to_list(), *[TEST] * len(test)]
     near = near_duplicates(rows.select(fields), scored, parts, competition.kind)
@@ -88,8 +93,16 @@ def prepare_extra(
     rows = rows.with_columns(pl.Series("apart", apart, dtype=pl.List(pl.Int8))).filter(kept)
     if not len(rows):
         raise PodiumError(f"{file}: every row is nearly one of the holdout or the test file")
+    if made:
+        made["form"] = check_form_of_answers(file, rows, train.filter(folds != HOLDOUT), competition)
     by_fold = {str(fold): int(rows["apart"].list.contains(fold).sum()) for fold in sorted(set(folds) - {HOLDOUT})}
-    told = {"rows": len(rows), "dropped": dropped, "apart": by_fold, "answers": _positions(rows, competition)}
+    told = {
+        "rows": len(rows),
+        "dropped": dropped,
+        "apart": by_fold,
+        "answers": _positions(rows, competition),
+        "made": made,
+    }
     ids = pl.concat_str(pl.lit(f"{name}:"), pl.col("id")).alias("id")
     return Prepared(rows.with_columns(ids), told)
 
@@ -129,6 +142,12 @@ def sentence(name: str, told: dict[str, Any]) -> str:
         f"{name}: {told['rows']} rows; near duplicates: {dropped['holdout']} of the holdout and {dropped['test']} of "
         f"the test file dropped, {', '.join(f'{n} kept from fold {fold}' for fold, n in apart.items())}"
     )
+    if made := told["made"]:
+        by = ", ".join(f"{who} {count}" for who, count in made["by"].items())
+        line += f"; made by {by}, {made['refused']} refused by the judge, {made['repeated']} repeated"
+        if made["form"]:
+            gains = (f"{gain.mean:.3f} ± {gain.error:.3f}" for gain in made["form"].values())
+            line += "; lengths and positions alone gain {} nats, on the own rows {}".format(*gains)
     if answers is None:
         return line
     counted = ", ".join(f"{output} {n}" for output, n in answers["counts"].items())

@@ -21,6 +21,9 @@ class ExtraRows:
     labels: Literal["given", "soft", "none"] = "given"
     """`given`: as in a training file; `soft`: a column per output, as in a submission of means; `none`: what the
     teachers of a student say of each row, fold by fold."""
+    made: bool = False
+    """Whether a model has written the rows: their file says by whom, and what a judge thinks of each
+    (pipeline/members/made.py)."""
     weight: Annotated[float, Limits(gt=0)] = 1.0
     """What the loss of a row counts; that of the fold's own rows is 1."""
     confidence: Annotated[float, Limits(ge=0, lt=1)] = 0.0
@@ -28,5 +31,7 @@ class ExtraRows:
     and ordered scores, where |2 p - 1| is no larger on average."""
 
     def __post_init__(self) -> None:
+        if self.made and self.labels != "given":
+            raise ValueError(f"made rows have answers of their own: labels is given, found {self.labels}")
         if self.confidence and self.labels != "none":
             raise ValueError("confidence is of what teachers say: leave it out unless labels is none")
