@@ -15,7 +15,6 @@ from pipeline.members.context import Run, Start
 from pipeline.members.finetune import open_run, train_network
 from pipeline.models.backbones.language_head import language_head
 from pipeline.models.backbones.loading import load_backbone
-from pipeline.models.deberta.dropout import use_fast_dropout
 from pipeline.models.network import decoder_network
 from pipeline.models.saved_network import save_decoder
 from pipeline.settings.decoder import Decoder
@@ -62,7 +61,6 @@ def with_adapters(base: Any, settings: Decoder) -> PeftModel:
         base.enable_input_require_grads()
     lora, rate = settings.lora, settings.training.dropout
     dropout, alpha = lora.dropout if rate is None else rate, cast(int, lora.alpha)  # peft divides it by the rank
-    config = LoraConfig(r=lora.rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear")
-    adapted = get_peft_model(base, config)
-    use_fast_dropout(adapted)  # a sixth of a small decoder's training on a CPU was torch's own
-    return adapted
+    return get_peft_model(
+        base, LoraConfig(r=lora.rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear")
+    )

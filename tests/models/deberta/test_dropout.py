@@ -8,10 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import decoder, lay_backbone, scratch
+from networks import lay_backbone, scratch
 from torch import nn
 
-from pipeline.members.decoder import adapted_base
 from pipeline.models.backbones.loading import load_backbone
 from pipeline.models.deberta.dropout import LEVELS, FastDropout, noise_like, use_fast_dropout
 
@@ -74,8 +73,3 @@ def test_backbones_have_it_where_params_say_so(tmp_path: Path, attention: str, e
     lay_backbone(tmp_path, "bert", scratch("deberta-v3"))
     network = load_backbone(tmp_path / "backbones" / "bert", "fp32", "cpu", attention=attention)
     assert {type(each) for each in network.modules() if isinstance(each, nn.Dropout)} == {expected}
-
-
-def test_adapters_have_it(backbones: Path) -> None:
-    adapted = adapted_base(backbones / "backbones" / "llama", decoder({"dropout": 0.1}, lora={"rank": 4}), "cpu")
-    assert {type(each) for each in adapted.modules() if isinstance(each, nn.Dropout)} == {FastDropout}
