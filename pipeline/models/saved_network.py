@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pipeline.competitions.task import Competition
 from pipeline.errors import PodiumError, ran_out
+from pipeline.files import read_json, write_json
 from pipeline.models.backbones.loading import DTYPES, fresh_backbone
 from pipeline.models.network import checksum, decoder_network, encoder_network
 from pipeline.models.saved import SavedMember, save_member
@@ -74,6 +75,9 @@ def save_decoder(
 ) -> None:
     """Writes adapters and head; the base stays with the backbone, whose content hash is `backbone`."""
     network.backbone.save_pretrained(str(folder / ADAPTER))
+    config = folder / ADAPTER / "adapter_config.json"  # peft writes a set in any order, and another one each time
+    about = read_json(config)
+    write_json(config, about | {"target_modules": sorted(about["target_modules"])})
     head = {name: each.detach().cpu().contiguous() for name, each in network.head.state_dict().items()}
     save_file(head, folder / HEAD)
     save_voters(voters, None, folder)

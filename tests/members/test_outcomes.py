@@ -16,6 +16,7 @@ from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition, Label
 from pipeline.data.rows import swapped
 from pipeline.data.split import Split
+from pipeline.files import read_json
 from pipeline.inference.predict import predict_member
 from pipeline.kinds import KINDS
 from pipeline.members import finetune
@@ -162,6 +163,9 @@ def test_it_is_learned_kept_and_answered(name: str, form: str, trained: Any) -> 
     def answers(asked: pl.DataFrame) -> np.ndarray:
         return predict_member(folder, artifacts, asked, competition)
 
+    if form != "encoder":  # the same file whoever writes it
+        modules = read_json(folder / "adapter" / "adapter_config.json")["target_modules"]
+        assert modules == sorted(modules)
     found, labels = answers(rows), rows["label"].to_numpy()
     assert found.shape == (ROWS, len(competition.outputs)) and np.isfinite(found).all()
     assert np.ptp(found, axis=0).min() > 0
