@@ -175,8 +175,14 @@ def at_work(folder: Path, process: subprocess.Popen[str]) -> psutil.Process:
     """The process of a fold in a clone, once it has got somewhere."""
     while process.poll() is None:
         for each in psutil.process_iter(["cmdline", "cwd"]):
-            if each.info["cwd"] == str(folder) and "stage.py out/fold" in " ".join(each.info["cmdline"] or []):
-                time.sleep(1.0)
+            command = each.info["cmdline"] or []
+            if each.info["cwd"] != str(folder) or "stage.py" not in command:
+                continue
+            asked = command[command.index("stage.py") + 1]
+            if asked.startswith("out/fold"):
+                kept = folder / "work" / asked.replace("/", "-")
+                while each.is_running() and not (kept.is_file() and int(kept.read_text() or 0)):
+                    time.sleep(0.02)
                 return each
         time.sleep(0.05)
     raise AssertionError(process.communicate())
