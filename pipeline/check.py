@@ -27,6 +27,7 @@ from pipeline.config import Params, load_params
 from pipeline.data.folds import check_stack_parts, part_rows
 from pipeline.errors import PodiumError
 from pipeline.ingest.prepare import glance, ids_of
+from pipeline.jobs.graph import stale
 from pipeline.kinds import KINDS
 from pipeline.ledger.history import dvc_repository
 from pipeline.machines import CARDS, MACHINES
@@ -317,7 +318,7 @@ def fresh_stages() -> frozenset[str]:
     with dvc_repository() as repository:
         for folder in (Path(repository.cache.local.path), Path(repository.tmp_dir)):
             check_writable(folder)
-        return frozenset(EARLY) - set(repository.status(targets=list(EARLY)))
+        return frozenset(EARLY) - stale(repository, EARLY)
 
 
 def check_writable(folder: Path) -> None:

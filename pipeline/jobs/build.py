@@ -15,7 +15,7 @@ from typing import Any
 import pipeline.jobs.places
 from pipeline.config import Params
 from pipeline.jobs.cluster import ADDRESS, check_here, cluster
-from pipeline.jobs.graph import Graph, graph_of, perhaps_stale, side_by_side
+from pipeline.jobs.graph import Graph, graph_of, perhaps_stale, side_by_side, stale
 from pipeline.jobs.places import CARDS, CHOSEN, Places, local_ray, run_stage
 from pipeline.jobs.show import Run, Show, shown
 from pipeline.jobs.travel import entries_of, push, restore
@@ -108,7 +108,7 @@ class Build:
         """Places every stage that is stale and waits for none; those that are not stale are done."""
         held = self.waiting | set(self.running.values()) | set(self.failed)
         while ready := [name for name in self.graph if name in self.waiting and not self.graph[name] & held]:
-            changed = self.repository.status(ready)
+            changed = stale(self.repository, ready)
             for name in ready:
                 self.waiting.discard(name)
                 if name in changed:
