@@ -32,6 +32,7 @@ from pipeline.errors import PodiumError
 from pipeline.experiments.tries import check_member
 from pipeline.files import read_json, write_json
 from pipeline.inference.predict import predict_member
+from pipeline.models.candidates import Candidates
 from pipeline.models.network import checksum
 from pipeline.models.saved import read_member
 from pipeline.models.saved_network import HEAD
@@ -104,6 +105,8 @@ def compare(name: str, params: Params, artifacts: Artifacts) -> Comparison:
             if chosen not in known:
                 target = Path(folder) / "-".join(map(str, chosen))
                 average_models([list(folders.values())[place] for place in chosen], target)
+                if competition.candidates:  # it has seen those of all
+                    Candidates.of(learned, competition).save(target)
                 known[chosen] = predict_member(target, artifacts, held, competition, artifacts.tokens)
                 shutil.rmtree(target)
             return known[chosen]
