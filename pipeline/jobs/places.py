@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import platform
 import secrets
@@ -48,7 +49,9 @@ class Places:
     cards: bool
     """There are GPUs."""
     cores: float = 1.0
-    """What a stage takes of what Ray counts as cores."""
+    """What a stage takes of what Ray counts as cores, for each device that it trains on."""
+    most: float = math.inf
+    """Of them, on one machine."""
     memory: int = 0
     """Bytes, 0 where Ray does not count them."""
     home: str = ""
@@ -108,7 +111,7 @@ def local_ray(jobs: int) -> Iterator[Places]:
             logging_level=logging.CRITICAL,
             _temp_dir=folder,
         )
-        yield Places(cards=ray.cluster_resources().get("GPU", 0) > 0)
+        yield Places(cards=ray.cluster_resources().get("GPU", 0) > 0, most=jobs)
     finally:
         started = psutil.Process().children(recursive=True)
         ray.shutdown()
