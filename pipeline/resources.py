@@ -94,7 +94,7 @@ def memory() -> tuple[str, int]:
 def cards() -> int:
     """Returns how many GPUs a stage sees here: those of CUDA_VISIBLE_DEVICES, where it is set."""
     count, visible = len(_card_sizes()), os.environ.get("CUDA_VISIBLE_DEVICES")
-    return count if visible is None else min(count, sum(map(bool, visible.split(","))))
+    return count if visible is None else min(count, sum(each.strip() not in ("", "-1") for each in visible.split(",")))
 
 
 def _card_sizes() -> list[int]:

@@ -157,7 +157,7 @@ def _cards(devices: int, label: str) -> list[str]:
     if count and count < devices:
         raise PodiumError(f"{label}: training.devices: expected at most the {count} of this machine, found {devices}")
     names = os.environ.get(CARDS) or ",".join(map(str, range(count)))
-    return names.split(",") if count else []
+    return [each.strip() for each in names.split(",")] if count else []
 
 
 def _answer(label: str, ranks: list[tuple[BaseProcess, Connection]]) -> Any:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -20,7 +21,8 @@ from support import ROOT
 
 from pipeline.config import load_params
 from pipeline.errors import PodiumError
-from pipeline.jobs.cluster import check_here, cluster
+from pipeline.jobs.cluster import check_here, check_machines, cluster
+from pipeline.jobs.places import Places
 from pipeline.ledger.history import dvc_repository
 
 DVC_YAML = """
@@ -129,6 +131,15 @@ def test_an_address_that_is_none_is_one_line(monkeypatch: pytest.MonkeyPatch, ad
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(PodiumError, match=r"^RAY_ADDRESS: expected host:port .*, found"), cluster("", load_params()):
         pass
+
+
+@pytest.mark.parametrize(("devices", "cards"), [(3, True), (5, False)])
+def test_a_fold_that_no_machine_has_the_devices_for_is_refused(devices: int, cards: bool) -> None:
+    alive = {"Alive": True, "NodeManagerHostname": "box"}
+    nodes = [alive | {"Resources": {"CPU": 8.0, "GPU": 2.0}}, alive | {"Resources": {"CPU": 4.0, "GPU": 4.0}}]
+    told = rf"params.yaml: devices: {devices}: no machine of the cluster offers so many GPUs, or {2 * devices} cores"
+    with pytest.raises(PodiumError, match=told):
+        check_machines(SimpleNamespace(nodes=lambda: nodes), "", Places(cards, cores=2), devices)
 
 
 def test_an_address_where_nobody_listens_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

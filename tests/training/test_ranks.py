@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
-from networks import encoder, training_settings
+from networks import decoder, encoder, pretrain_settings, ready, start_of, training_settings
+from support import ROOT, preference_rows, run_module
 from torch import distributed
-from two_ranks import CASES, STEPS, Measured, join, measured, second
+from two_ranks import CASES, STEPS, Measured, failing, join, measured, second
 
 from pipeline.competitions.task import Competition
-from pipeline.errors import PodiumError
-from pipeline.training.ranks import Share
+from pipeline.errors import DivergedError, PodiumError
+from pipeline.files import read_json, sha256_file, write_json
+from pipeline.training import ranks as module
+from pipeline.training.pretrain import PretrainStart
+from pipeline.training.ranks import Share, on_devices
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +119,112 @@ def test_what_several_devices_cannot_is_one_line() -> None:
     with pytest.raises(PodiumError, match="devices"):
         training_settings(devices=0)
     assert encoder({"devices": 2}).devices == 2 and encoder().devices == 1
+
+
+def test_each_rank_has_a_gpu_of_those_that_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.delenv(module.CARDS, raising=False)
+    assert module._cards(2, "x")[:2] == ["0", "1"]
+    monkeypatch.setenv(module.CARDS, "5,1,7")
+    assert module._cards(3, "x") == ["5", "1", "7"]
+    with pytest.raises(PodiumError, match=r"x: training.devices: expected at most the 3 of this machine, found 4"):
+        on_devices(4, 1, "x", failing, "nothing")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("way", "kind", "expected"),
+    [
+        ("diverged", DivergedError, r"^the loss is not finite$"),
+        ("disk", PodiumError, r"^the disk is full: .*No space left on device.*$"),
+        ("defect", RuntimeError, r"(?s)^x: process 2 of 2:\nTraceback .*ValueError: broken\n$"),
+        (
+            "killed",
+            PodiumError,
+            r"^x: process 2 of 2 was ended by SIGKILL, and the others with it; run it again: .*$",
+        ),
+        ("left", PodiumError, r"^x: process 2 of 2 was ended with exit code 3, and the others with it; .*$"),
+    ],
+)
+def test_what_ends_one_rank_ends_all_and_is_told(way: str, kind: type[Exception], expected: str) -> None:
+    with pytest.raises(kind, match=expected):
+        on_devices(2, 1, "x", failing, way)
+    assert not psutil.Process().children()
+
+
+ALWAYS = {"PODIUM_CHECKPOINT_SECONDS": "0", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture
+def root(tmp_path: Path, backbones: Path, lmsys: Competition) -> Path:
+    """A folder in which members of two devices can be trained, and a backbone on one and on two."""
+    artifacts = ready(tmp_path, preference_rows(60), lmsys, np.repeat([0, 1, -1], [12, 40, 8]), backbones)
+    training: dict[str, Any] = {"epochs": 4, "batches": {"rows_per_step": 4, "tokens_per_batch": 512}, "devices": 2}
+    training |= {"dropout": 0.1, "ema": 0.1, "inner": 0.2, "evaluations_per_epoch": 3}
+    start_of("siamese", encoder(training), lmsys, artifacts)
+    start_of("judge", decoder(training | {"swap": True}, "nf4", lora={"rank": 4}), lmsys, artifacts)
+    for devices in (1, 2):
+        settings = pretrain_settings(epochs=2, head_steps=5, devices=devices)
+        start = PretrainStart("pretrain bert", settings)
+        write_json(tmp_path / f"{devices}.json", asdict(start))
+    return tmp_path
+
+
+def begun(root: Path, member: str) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
+    """The stage of a member, once it has written a checkpoint, and its ranks."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stages.finetune", "--member", member, "--fold", "0"], cwd=root,
+        env=os.environ | ALWAYS, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    while process.poll() is None and not list((root / "work/checkpoints").glob("*/run0-attempt0-state.safetensors")):
+        time.sleep(0.01)
+    children = psutil.Process(process.pid).children()
+    return process, [each for each in children if "spawn_main" in " ".join(each.cmdline())]
+
+
+def hashes(root: Path) -> dict[str, str]:
+    folders = [root / "artifacts" / part for part in ("members", "oof", "receipts")]
+    found = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
+    return {str(file.relative_to(root)): sha256_file(file) for file in found}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("member", ["siamese", "judge"])
+def test_a_fold_whose_ranks_are_killed_ends_with_the_bits_of_one_left_alone(member: str, root: Path) -> None:
+    stage = ["stages.finetune", "--member", member, "--fold", "0"]
+    process, ranks = begun(root, member)
+    assert len(ranks) == 2
+    ranks[1].kill()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert errors.splitlines()[-1].startswith(f"error: {member} fold 0: process 2 of 2 was ended by SIGKILL, and the")
+    process, ranks = begun(root, member)
+    process.kill()
+    assert not psutil.wait_procs(ranks, timeout=30)[1]
+    process, ranks = begun(root, member)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "stopped; run `make repro` again: it goes on where it was"
+    assert not psutil.wait_procs(ranks, timeout=30)[1]
+    done = run_module(*stage, cwd=root, **ALWAYS)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("goes on after step") == 1  # one of both says it
+    resumed = hashes(root)
+    done = run_module(*stage, cwd=root, **ALWAYS)
+    assert done.returncode == 0 and "goes on after step" not in done.stdout
+    assert hashes(root) == resumed
+
+
+@pytest.mark.slow
+def test_a_backbone_is_pretrained_on_two_devices_as_on_one(root: Path) -> None:
+    told = []
+    for devices in (1, 2):
+        (root / "artifacts" / "start_pretrain").mkdir(exist_ok=True)
+        (root / f"{devices}.json").rename(root / "artifacts" / "start_pretrain" / "bert.json")
+        done = run_module("stages.pretrain", "--backbone", "bert", cwd=root, **ALWAYS)
+        assert done.returncode == 0, done.stderr
+        told.append(read_json(root / "metrics" / "pretrain" / "bert.json"))
+    one, two = told
+    assert one["perplexity_before"] == two["perplexity_before"] > one["perplexity_after"]
+    assert two["perplexity_after"] == pytest.approx(one["perplexity_after"], rel=0.05)  # other draws of dropout
