@@ -31,21 +31,21 @@ stages:
   prepare: {cmd: python stage.py out/prepare, deps: [out/demo], outs: [out/prepare]}
   folds: {cmd: python stage.py out/folds, deps: [out/demo], outs: [out/folds]}
   start:
-    foreach: [a, b]
+    foreach: [words, siamese]
     do: {cmd: "python stage.py out/start/${item}", deps: [out/prepare, stage.py], outs: ["out/start/${item}"]}
   pretrain:
-    foreach: [a]
+    foreach: [bert]
     do:
       cmd: python stage.py out/pretrained/${item} metrics/${item}.json
       deps: [out/folds]
       outs: ["out/pretrained/${item}"]
       metrics: ["metrics/${item}.json": {cache: false}]
   finetune:
-    matrix: {model: [a, b], fold: [0, 1]}
+    matrix: {model: [words, siamese], fold: [0, 1]}
     cmd: python stage.py out/fold/${item.model}${item.fold}
     deps: ["out/start/${item.model}", out/folds]
     outs: ["out/fold/${item.model}${item.fold}"]
-  oof: {cmd: python stage.py out/oof, deps: [out/fold, metrics/a.json], outs: [out/oof]}
+  oof: {cmd: python stage.py out/oof, deps: [out/fold, metrics/bert.json], outs: [out/oof]}
 """
 STAGE = """
 import os, sys, time
@@ -219,7 +219,7 @@ def test_a_worker_and_the_driver_are_killed_and_nothing_runs_twice(project: Path
     assert not {"demo", "prepare", "folds"} & {line.split(":")[0] for line in out.splitlines() if "begins at" in line}
     for file in (project / "out").rglob("*"):
         assert file.is_dir() or json.loads(file.read_text()) == {"file": str(file.relative_to(project))}
-    assert (project / "metrics" / "a.json").is_file()
+    assert (project / "metrics" / "bert.json").is_file()
     (project / "stage.py").write_text(STAGE + "\n")
     sh(COMMIT, project)
     process = repro(project, address)

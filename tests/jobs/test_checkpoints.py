@@ -1,0 +1,124 @@
+"""The newest checkpoint of a run, from clone to clone through DVC's remote."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from dvc_objects.fs.local import LocalFileSystem
+
+from pipeline.jobs.checkpoints import Journeys, run_of, travelling
+from pipeline.training.checkpoint import ROOT
+
+KEY, OTHER = "a" * 16, "b" * 16
+
+
+@pytest.fixture
+def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A folder as DVC's remote; the working directory is a clone beside it."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    monkeypatch.chdir(tmp_path / "one")
+    return SimpleNamespace(fs=LocalFileSystem(), path=str(tmp_path / "remote"))
+
+
+def write(run: str, key: str = KEY, part: str = "run0", text: str = "newest") -> Path:
+    file = ROOT / f"{run}-{key}" / f"{part}-state.safetensors"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    partial.write_text(text)
+    partial.replace(file)
+    return file
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {str(each.relative_to(folder)): each.read_text() for each in folder.rglob("*") if each.is_file()}
+
+
+def test_the_newest_is_what_the_other_clone_gets(remote: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    journeys = Journeys(remote, "siamese-fold1")
+    journeys.bring()
+    assert not Path(remote.path).exists()  # there is nothing yet
+    write("siamese-fold1", text="older")
+    write("siamese-fold10", text="another fold's")
+    journeys.bring()
+    write("siamese-fold1")
+    write("siamese-fold1", part="run1")
+    journeys.bring()
+    wanted = {f"siamese-fold1-{KEY}/{part}-state.safetensors": "newest" for part in ("run0", "run1")}
+    assert files(Path(remote.path) / "checkpoints") == wanted
+    assert not list(ROOT.glob(".*"))
+    monkeypatch.chdir("../two")
+    Journeys(remote, "siamese-fold1").fetch()
+    assert files(ROOT) == wanted
+    write("siamese-fold1", text="its own")
+    Journeys(remote, "siamese-fold1").fetch()
+    assert files(ROOT)[f"siamese-fold1-{KEY}/run0-state.safetensors"] == "its own"
+
+
+def test_what_has_not_changed_does_not_travel_again(remote: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    journeys, sent = Journeys(remote, "judge-fold0"), []
+    put = LocalFileSystem.put_file
+    monkeypatch.setattr(LocalFileSystem, "put_file", lambda fs, *given: (sent.append(given), put(fs, *given)))
+    write("judge-fold0")
+    write("judge-fold0", part="run1")
+    journeys.bring()
+    journeys.bring()
+    assert len(sent) == 2
+    write("judge-fold0", part="run1", text="newer")
+    journeys.bring()
+    assert len(sent) == 3
+
+
+def test_one_of_other_settings_goes_when_a_new_one_comes_and_all_at_the_end(remote: Any) -> None:
+    write("judge-fold0", OTHER)
+    Journeys(remote, "judge-fold0").bring()
+    (ROOT / f"judge-fold0-{OTHER}").rename(ROOT / "gone")
+    write("judge-fold0", KEY)
+    write("judge-fold1", KEY)
+    Journeys(remote, "judge-fold1").bring()
+    journeys = Journeys(remote, "judge-fold0")
+    journeys.bring()
+    kept = {f"judge-fold{fold}-{KEY}/run0-state.safetensors" for fold in (0, 1)}
+    assert set(files(Path(remote.path) / "checkpoints")) == kept
+    journeys.end()
+    assert set(files(Path(remote.path) / "checkpoints")) == {f"judge-fold1-{KEY}/run0-state.safetensors"}
+
+
+def test_it_travels_while_the_stage_runs_and_is_forgotten_behind_its_result(
+    remote: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PODIUM_TRAVEL_SECONDS", "0.01")
+    away = threading.Event()
+    put = LocalFileSystem.put_file
+
+    def failing(fs: Any, *given: str) -> None:
+        if not away.is_set():
+            away.set()
+            raise OSError("no route\nto host")
+        put(fs, *given)
+
+    monkeypatch.setattr(LocalFileSystem, "put_file", failing)
+    there = Path(remote.path) / "checkpoints" / f"judge-fold0-{KEY}" / "run0-state.safetensors"
+    with pytest.raises(KeyboardInterrupt), travelling(remote, "finetune@judge-0"):
+        write("judge-fold0")
+        while not there.exists():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+    assert there.exists()  # it was stopped
+    assert capsys.readouterr().out == "DVC's remote: the checkpoint stays here for now: no route to host\n"
+    with travelling(remote, "finetune@judge-0"):
+        pass
+    assert not there.exists()
+    with travelling(remote, "stack"):
+        pass
+
+
+def test_a_stages_run_has_the_name_of_its_checkpoint() -> None:
+    asked = {"finetune@judge-12": "judge-fold12", "distil@a_b-0": "a_b-fold0", "pretrain@bert": "pretrain@bert"}
+    asked |= {"refit@judge": "judge-refit", "stack": None, "start": None, "teach@a-b-0": None}
+    assert {stage: run_of(stage) for stage in asked} == asked
