@@ -175,18 +175,18 @@ class Build:
             try:
                 said: str | dict[str, Any] = ray.get(next(lines))
             except ray.exceptions.RayError as error:  # its worker or machine is gone
-                del self.running[lines]
-                reason = " ".join(str(error).split())[:200]
+                said = {"died": " ".join(str(error).split())[:200]}
+            if isinstance(said, str):
+                self.show.said_by(name, said)
+                continue
+            del self.running[lines]
+            if reason := said.get("died"):
                 if self.placed[name] < PLACED:
                     self.show.tell(name, f"its place died, it is placed again: {reason}")
                     self.start(name, near=self.show.runs[name].node)
                 else:
                     self.failed[name] = f"its place died {PLACED} times: {reason}"
                 continue
-            if isinstance(said, str):
-                self.show.said_by(name, said)
-                continue
-            del self.running[lines]
             last = self.show.ended(name, said["code"])
             if said["code"]:
                 self.failed[name] = last

@@ -59,7 +59,8 @@ class Places:
 
 
 def run_stage(folder: str, request: dict[str, Any]) -> Iterator[str | dict[str, Any]]:
-    """Yields the names of this machine and of its Ray node, what a stage prints, and the answer of pipeline.jobs.work.
+    """Yields the names of this machine and of its Ray node, what a stage prints, and the answer of pipeline.jobs.work,
+    or of what it `died`.
 
     folder: the clone, or empty for this machine's own. It runs in a Ray worker, which may know no pipeline.
     """
@@ -88,7 +89,9 @@ def run_stage(folder: str, request: dict[str, Any]) -> Iterator[str | dict[str, 
         if ended:
             yield json.loads(answer)
             return
-    yield {"code": worker.wait()}
+    code = worker.wait()
+    # A defect of its own ends it with a code; what kills it is the machine's affair, which may be about to go.
+    yield {"code": code} if code > 0 else {"died": f"the process of its stages ended with {code}"}
 
 
 @contextmanager
