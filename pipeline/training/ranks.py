@@ -211,8 +211,10 @@ def _rank(share: Share, threads: int, folder: str, pipe: Connection, call: Calla
             answer = call(*given)
         distributed.destroy_process_group()
     except Exception as error:
-        line = one_line(error)
-        pipe.send((False, traceback.format_exc() if line is None else PodiumError(line)))
+        told: PodiumError | str = traceback.format_exc()
+        if line := one_line(error):
+            told = error if isinstance(error, PodiumError) else PodiumError(line)
+        pipe.send((False, told))
         pipe.recv()  # until this process is ended: the others would fail with it, and say so first
     pipe.send((True, answer))
 

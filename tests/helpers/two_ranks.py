@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import signal
 import sys
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -17,7 +15,6 @@ from learners import grads, learner_of
 from torch import Tensor, distributed
 
 from pipeline.competitions.task import Competition
-from pipeline.errors import DivergedError
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import Device
 from pipeline.training.gradients import Learner, Shown, gradients
@@ -119,23 +116,6 @@ def measured(backbones: Path, competition: Competition, folder: Path) -> Measure
     one = learner(backbones, competition, "encoder")
     shares = [len(each) for each in own_share().of(one.objective.epoch(0)[0])]
     return Measured(first, record, {"last": last, "whole": whole, "resumed": resumed}, shares)
-
-
-def failing(way: str) -> None:
-    """Fails in the second rank, while the first waits for it."""
-    share = own_share()
-    if share.rank == 1:
-        if way == "diverged":
-            raise DivergedError("the loss is not finite")
-        if way == "disk":
-            raise OSError(errno.ENOSPC, "No space left on device")
-        if way == "defect":
-            raise ValueError("broken")
-        if way == "killed":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if way == "left":
-            os._exit(3)
-    share.total(1)
 
 
 def join(rank: int, folder: Path) -> None:

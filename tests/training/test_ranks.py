@@ -17,10 +17,11 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from failing_rank import failing
 from networks import decoder, encoder, pretrain_settings, ready, start_of, training_settings
 from support import ROOT, preference_rows, run_module
 from torch import distributed
-from two_ranks import CASES, STEPS, Measured, failing, join, measured, second
+from two_ranks import CASES, STEPS, Measured, join, measured, second
 
 from pipeline.competitions.task import Competition
 from pipeline.errors import DivergedError, PodiumError
@@ -131,6 +132,10 @@ def test_each_rank_has_a_gpu_of_those_that_are_shown(monkeypatch: pytest.MonkeyP
         on_devices(4, 1, "x", failing, "nothing")
 
 
+def ranks_of(process: int) -> list[psutil.Process]:
+    return [each for each in psutil.Process(process).children() if "spawn_main" in " ".join(each.cmdline())]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("way", "kind", "expected"),
@@ -149,7 +154,7 @@ def test_each_rank_has_a_gpu_of_those_that_are_shown(monkeypatch: pytest.MonkeyP
 def test_what_ends_one_rank_ends_all_and_is_told(way: str, kind: type[Exception], expected: str) -> None:
     with pytest.raises(kind, match=expected):
         on_devices(2, 1, "x", failing, way)
-    assert not psutil.Process().children()
+    assert not ranks_of(os.getpid())
 
 
 ALWAYS = {"PODIUM_CHECKPOINT_SECONDS": "0", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(ROOT)}
@@ -178,8 +183,7 @@ def begun(root: Path, member: str) -> tuple[subprocess.Popen[str], list[psutil.P
     )  # fmt: skip
     while process.poll() is None and not list((root / "work/checkpoints").glob("*/run0-attempt0-state.safetensors")):
         time.sleep(0.01)
-    children = psutil.Process(process.pid).children()
-    return process, [each for each in children if "spawn_main" in " ".join(each.cmdline())]
+    return process, ranks_of(process.pid)
 
 
 def hashes(root: Path) -> dict[str, str]:
