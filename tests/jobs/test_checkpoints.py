@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from dvc_objects.fs.local import LocalFileSystem
+from support import ROOT as CHECKOUT
+from support import preference_rows, run_module
 
+from pipeline.competitions.task import Competition
+from pipeline.files import sha256_file
 from pipeline.jobs.checkpoints import Journeys, run_of, travelling
 from pipeline.training.checkpoint import ROOT
 
@@ -122,3 +131,38 @@ def test_a_stages_run_has_the_name_of_its_checkpoint() -> None:
     asked = {"finetune@judge-12": "judge-fold12", "distil@a_b-0": "a_b-fold0", "pretrain@bert": "pretrain@bert"}
     asked |= {"refit@judge": "judge-refit", "stack": None, "start": None, "teach@a-b-0": None}
     assert {stage: run_of(stage) for stage in asked} == asked
+
+
+@pytest.mark.slow
+def test_a_fold_that_goes_on_in_another_clone_ends_with_the_bits_of_one_left_alone(
+    remote: Any, backbones: Path, lmsys: Competition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from networks import decoder, ready, start_of  # torch is slow to load
+
+    stage, always = ["stages.finetune", "--member", "judge", "--fold", "0"], {"PODIUM_CHECKPOINT_SECONDS": "0"}
+    one, two = Path().absolute(), Path("../two").absolute()
+    artifacts = ready(one, preference_rows(60), lmsys, np.repeat([0, 1, -1], [12, 40, 8]), backbones)
+    training = {"epochs": 4, "batches": {"rows_per_step": 4, "tokens_per_batch": 512}, "dropout": 0.1, "ema": 0.1}
+    start_of("judge", decoder(training, "nf4", lora={"rank": 4}), lmsys, artifacts)
+    for folder in (two, two.parent / "alone"):
+        shutil.copytree(artifacts, folder / artifacts.name)
+    process = subprocess.Popen(
+        [sys.executable, "-m", *stage], env=os.environ | always | {"PYTHONPATH": str(CHECKOUT)},
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    journeys = Journeys(remote, "judge-fold0")
+    while not journeys.sent:
+        journeys.bring()
+    process.kill()
+    process.wait()
+    monkeypatch.chdir(two)
+    Journeys(remote, "judge-fold0").fetch()
+    found = []
+    for folder in (two, two.parent / "alone"):
+        done = run_module(*stage, cwd=folder, **always)
+        assert done.returncode == 0, done.stderr
+        assert ("goes on after step" in done.stdout) == (folder == two)
+        parts = [folder / "artifacts" / part for part in ("members", "oof", "receipts")]
+        made = [file for part in parts for file in part.rglob("*") if file.is_file()]
+        found.append({str(file.relative_to(folder)): sha256_file(file) for file in made})
+    assert found[0] == found[1]
