@@ -101,7 +101,7 @@ def train_model(split: Split, start: Start, folder: Path, run: Run) -> dict[str,
     if devices == 1 or run.quick:
         training = train(split, start, folder, run)
     else:
-        from pipeline.training.ranks import on_devices  # torch is slow to load
+        from pipeline.training.launch import on_devices  # torch is slow to load
 
         training = on_devices(devices, start.threads, run.label, train, split, start, folder, run)
     if start.competition.candidates:

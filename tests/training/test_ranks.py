@@ -26,9 +26,10 @@ from two_ranks import CASES, STEPS, Measured, join, measured, second
 from pipeline.competitions.task import Competition
 from pipeline.errors import DivergedError, PodiumError
 from pipeline.files import read_json, sha256_file, write_json
-from pipeline.training import ranks as module
+from pipeline.training import launch
+from pipeline.training.launch import on_devices
 from pipeline.training.pretrain import PretrainStart
-from pipeline.training.ranks import Share, on_devices
+from pipeline.training.ranks import Share
 
 
 @pytest.fixture(scope="module")
@@ -124,10 +125,10 @@ def test_what_several_devices_cannot_is_one_line() -> None:
 
 def test_each_rank_has_a_gpu_of_those_that_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    monkeypatch.delenv(module.CARDS, raising=False)
-    assert module._cards(2, "x")[:2] == ["0", "1"]
-    monkeypatch.setenv(module.CARDS, "5,1,7")
-    assert module._cards(3, "x") == ["5", "1", "7"]
+    monkeypatch.delenv(launch.CARDS, raising=False)
+    assert launch._cards(2, "x")[:2] == ["0", "1"]
+    monkeypatch.setenv(launch.CARDS, "5,1,7")
+    assert launch._cards(3, "x") == ["5", "1", "7"]
     with pytest.raises(PodiumError, match=r"x: training.devices: expected at most the 3 of this machine, found 4"):
         on_devices(4, 1, "x", failing, "nothing")
 
