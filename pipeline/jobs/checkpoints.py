@@ -54,6 +54,7 @@ class Journeys:
     def there(self) -> list[str]:
         """Returns the folders of the run in the remote."""
         fs, root = self.remote.fs, self._place()
+        fs.fs.invalidate_cache()  # other machines write there, too
         found = fs.ls(root, detail=False) if fs.exists(root) else []
         return [each for each in found if fs.name(each)[:-17] == self.run]
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from dvc_objects.fs.local import LocalFileSystem
+from dvc_objects.fs.memory import MemoryFileSystem
 from support import ROOT as CHECKOUT
 from support import preference_rows, run_module
 
@@ -166,3 +167,16 @@ def test_a_fold_that_goes_on_in_another_clone_ends_with_the_bits_of_one_left_alo
         made = [file for part in parts for file in part.rglob("*") if file.is_file()]
         found.append({str(file.relative_to(folder)): sha256_file(file) for file in made})
     assert found[0] == found[1]
+
+
+def test_a_store_of_objects_will_do(remote: Any) -> None:
+    journeys = Journeys(SimpleNamespace(fs=MemoryFileSystem(global_store=False), path="/bucket/podium"), "judge-fold0")
+    assert journeys.there() == []
+    file = write("judge-fold0")
+    journeys.bring()
+    assert journeys.there() == [f"/bucket/podium/checkpoints/judge-fold0-{KEY}"]
+    shutil.rmtree(ROOT)
+    journeys.fetch()
+    assert file.read_text() == "newest"
+    journeys.end()
+    assert journeys.there() == []
