@@ -177,14 +177,18 @@ def root(tmp_path: Path, backbones: Path, lmsys: Competition) -> Path:
 
 
 def begun(root: Path, member: str) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
-    """The stage of a member, once it has written a checkpoint, and its ranks."""
+    """The stage of a member, once it has written a checkpoint of its own, and its ranks."""
+    began = time.time()
     process = subprocess.Popen(
         [sys.executable, "-m", "stages.finetune", "--member", member, "--fold", "0"], cwd=root,
         env=os.environ | ALWAYS, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
-    while process.poll() is None and not list((root / "work/checkpoints").glob("*/run0-attempt0-state.safetensors")):
+    states = root / "work" / "checkpoints"
+    while process.poll() is None and not any(each.stat().st_mtime > began for each in states.glob("*/*.safetensors")):
         time.sleep(0.01)
-    return process, ranks_of(process.pid)
+    ranks = ranks_of(process.pid)
+    assert len(ranks) == 2
+    return process, ranks
 
 
 def hashes(root: Path) -> dict[str, str]:
@@ -198,7 +202,6 @@ def hashes(root: Path) -> dict[str, str]:
 def test_a_fold_whose_ranks_are_killed_ends_with_the_bits_of_one_left_alone(member: str, root: Path) -> None:
     stage = ["stages.finetune", "--member", member, "--fold", "0"]
     process, ranks = begun(root, member)
-    assert len(ranks) == 2
     ranks[1].kill()
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
