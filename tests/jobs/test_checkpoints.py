@@ -85,18 +85,18 @@ def test_what_has_not_changed_does_not_travel_again(remote: Any, monkeypatch: py
 
 
 def test_one_of_other_settings_goes_when_a_new_one_comes_and_all_at_the_end(remote: Any) -> None:
-    write("judge-fold0", OTHER)
-    Journeys(remote, "judge-fold0").bring()
-    (ROOT / f"judge-fold0-{OTHER}").rename(ROOT / "gone")
-    write("judge-fold0", KEY)
-    write("judge-fold1", KEY)
+    write("judge-fold1", OTHER)
     Journeys(remote, "judge-fold1").bring()
-    journeys = Journeys(remote, "judge-fold0")
+    (ROOT / f"judge-fold1-{OTHER}").rename(ROOT / "gone")
+    write("judge-fold1", KEY)
+    write("judge-fold10", KEY)
+    Journeys(remote, "judge-fold10").bring()
+    journeys = Journeys(remote, "judge-fold1")
     journeys.bring()
-    kept = {f"judge-fold{fold}-{KEY}/run0-state.safetensors" for fold in (0, 1)}
+    kept = {f"judge-fold{fold}-{KEY}/run0-state.safetensors" for fold in (1, 10)}
     assert set(files(Path(remote.path) / "checkpoints")) == kept
     journeys.end()
-    assert set(files(Path(remote.path) / "checkpoints")) == {f"judge-fold1-{KEY}/run0-state.safetensors"}
+    assert set(files(Path(remote.path) / "checkpoints")) == {f"judge-fold10-{KEY}/run0-state.safetensors"}
 
 
 def test_it_travels_while_the_stage_runs_and_is_forgotten_behind_its_result(
