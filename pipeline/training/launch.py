@@ -49,8 +49,8 @@ def on_devices(devices: int, threads: int, label: str, call: Callable[..., T], *
         return call(*given)
     cards, context = _cards(devices, label), get_context("spawn")
     ranks: list[tuple[BaseProcess, Connection]] = []
-    resource_tracker.ensure_running()  # it lets Ctrl-C through again
-    # Ranks inherit that, and live on until their parent, which has Ctrl-C to itself, ends them.
+    resource_tracker.ensure_running()  # what the first process would start; doing so lets Ctrl-C through
+    # Ranks inherit the mask: a Ctrl-C is their parent's alone, which then ends them.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     environment = {key: os.environ.get(key) for key in (CARDS, *LOCAL)}
     with TemporaryDirectory(prefix="podium-") as folder:
@@ -88,7 +88,7 @@ def _cards(devices: int, label: str) -> list[str]:
     """Returns the name of each rank's GPU, as CUDA_VISIBLE_DEVICES has it; none where there is no GPU at all."""
     count = torch.cuda.device_count()
     if count and count < devices:
-        raise PodiumError(f"{label}: training.devices: expected at most the {count} of this machine, found {devices}")
+        raise PodiumError(f"{label}: devices: expected at most {count}, the GPUs of this machine, found {devices}")
     names = os.environ.get(CARDS) or ",".join(map(str, range(count)))
     return [each.strip() for each in names.split(",")] if count else []
 

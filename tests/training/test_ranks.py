@@ -129,7 +129,7 @@ def test_each_rank_has_a_gpu_of_those_that_are_shown(monkeypatch: pytest.MonkeyP
     assert launch._cards(2, "x")[:2] == ["0", "1"]
     monkeypatch.setenv(launch.CARDS, "5,1,7")
     assert launch._cards(3, "x") == ["5", "1", "7"]
-    with pytest.raises(PodiumError, match=r"x: training.devices: expected at most the 3 of this machine, found 4"):
+    with pytest.raises(PodiumError, match=r"x: devices: expected at most 3, the GPUs of this machine, found 4"):
         on_devices(4, 1, "x", failing, "nothing")
 
 
