@@ -44,12 +44,17 @@ class Stop(Exception):
     """Ends a run in the middle."""
 
 
+SEEDS: list[int] = []
+"""Of the noise of an interrupted run's steps, one for each batch."""
+
+
 class Until(Supervised):
     """Rows that end the run when its fourth step begins."""
 
     def batch(self, rows: np.ndarray, step: int) -> Batch:
         if step == 3:
             raise Stop
+        SEEDS.append(torch.initial_seed())
         return super().batch(rows, step)
 
 
@@ -64,6 +69,8 @@ class Measured(NamedTuple):
     """At its end, and at that of a run with dropout: `whole`, or interrupted and `resumed`."""
     shares: list[int]
     """Rows of the first step that this rank has computed."""
+    seeds: list[int]
+    """Of the noise of three steps."""
 
 
 def learner(backbones: Path, competition: Competition, case: str, budget: int = 256, **training: Any) -> Learner:
@@ -105,6 +112,7 @@ def measured(backbones: Path, competition: Competition, folder: Path) -> Measure
     noisy = plain | {"dropout": 0.2, "ema": 0.2}
     _, whole = run_of(learner(backbones, competition, "encoder", **noisy), folder / "whole")
     cut = learner(backbones, competition, "encoder", **noisy)
+    SEEDS.clear()
     try:
         run_of(cut, folder / "cut", Until(**vars(cut.objective)))
         raise AssertionError("it was not interrupted")
@@ -115,7 +123,7 @@ def measured(backbones: Path, competition: Competition, folder: Path) -> Measure
     _, resumed = run_of(learner(backbones, competition, "encoder", **noisy), folder / "cut")
     one = learner(backbones, competition, "encoder")
     shares = [len(each) for each in own_share().of(one.objective.epoch(0)[0])]
-    return Measured(first, record, {"last": last, "whole": whole, "resumed": resumed}, shares)
+    return Measured(first, record, {"last": last, "whole": whole, "resumed": resumed}, shares, SEEDS[:])
 
 
 def join(rank: int, folder: Path) -> None:

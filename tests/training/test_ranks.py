@@ -95,6 +95,7 @@ def test_each_computes_its_share_and_all_end_with_the_same_weights(runs: tuple[M
     last = ranks[0].weights["last"]
     assert max(float((each - alone.weights["last"][key]).abs().max()) for key, each in last.items()) < 1e-4
     # Where there is dropout, each rank draws its own.
+    assert set(ranks[0].seeds) == set(alone.seeds) and not set(ranks[0].seeds) & set(ranks[1].seeds)
     whole = ranks[0].weights["whole"]
     assert max(float((each - alone.weights["whole"][key]).abs().max()) for key, each in whole.items()) > 1e-4
 
