@@ -8,6 +8,7 @@ begins, a warning does not.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -36,7 +37,16 @@ from pipeline.members.extra import check_form
 from pipeline.members.start import check_network
 from pipeline.models.backbones.foresight import foreseen
 from pipeline.package.wheels import find_wheels
-from pipeline.resources import BYTES, disk_needed, free_disk, memory, memory_needed, pretraining_memory
+from pipeline.resources import (
+    BYTES,
+    cards,
+    devices_asked,
+    disk_needed,
+    free_disk,
+    memory,
+    memory_needed,
+    pretraining_memory,
+)
 from pipeline.settings.backbones import NoBackbone
 from pipeline.settings.external import External
 from pipeline.settings.finetuning import NetworkSettings
@@ -237,12 +247,28 @@ def check_memory(plan: Plan, found: Findings) -> str:
     for name, member in plan.params.members.items():
         if isinstance(member, NetworkSettings):
             needed = memory_needed(member, plan.facts.get(member.backbone, {}))
+            needed *= 1 if where == "GPU" else member.devices
             if needed > size:
                 found.warnings.append(
                     f"params.yaml: members.{name}.backbone: {member.backbone} needs about {needed / 1e9:.1f} GB in "
                     f"training, before any batch; the {where} has {size / 1e9:.1f} GB"
                 )
     return f"{size / 1e9:.0f} GB ({where})"
+
+
+def check_devices(plan: Plan, found: Findings) -> str:
+    """Whether this machine has a device for each process of a fold; of a cluster's it is asked when it is joined."""
+    count, cores = cards(), os.cpu_count() or 1
+    for key, devices in devices_asked(plan.params).items():
+        if "RAY_ADDRESS" in os.environ:
+            continue
+        if count and devices > count:
+            found.errors.append(f"{key}: expected at most {count}, the GPUs of this machine, found {devices}")
+        if not count and devices > 1 and devices * plan.params.threads > cores:
+            found.warnings.append(
+                f"{key}: without a GPU {devices} processes of threads {plan.params.threads} share {cores} cores"
+            )
+    return f"GPUs: {count}" if count else "no GPU"
 
 
 def check_machine(plan: Plan, found: Findings) -> str:
@@ -287,6 +313,7 @@ CHECKS: dict[str, Callable[[Plan, Findings], str]] = {
     "folds": check_folds,
     "disk": check_disk,
     "memory": check_memory,
+    "devices": check_devices,
     "machine": check_machine,
     "package": check_package,
 }

@@ -67,6 +67,19 @@ def pretraining_memory(about: Mapping[str, Any]) -> float:
     return float(about.get("parameters") or 0) * ADAM
 
 
+def devices_asked(params: Params) -> dict[str, int]:
+    """Returns on how many devices each network is trained, by the setting that says so."""
+    asked = {}
+    for name, backbone in params.backbones.items():
+        if not isinstance(backbone, NoBackbone) and backbone.pretrain.epochs:
+            asked[f"params.yaml: backbones.{name}.pretrain.devices"] = backbone.pretrain.devices
+    for name, member in params.members.items():
+        if isinstance(member, NetworkSettings):
+            section = "students" if name in params.students else "members"
+            asked[f"params.yaml: {section}.{name}.training.devices"] = member.devices
+    return asked
+
+
 def free_disk(folder: Path = Path()) -> int:
     """Returns the free bytes where `folder` is."""
     return shutil.disk_usage(folder).free
@@ -74,15 +87,26 @@ def free_disk(folder: Path = Path()) -> int:
 
 def memory() -> tuple[str, int]:
     """Returns where networks are trained, "GPU" or "memory", and how many bytes it has."""
-    if shutil.which("nvidia-smi"):
-        query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-        try:
-            said = subprocess.run(query, capture_output=True, text=True, check=False, timeout=10).stdout.split()
-        except (OSError, subprocess.TimeoutExpired):
-            said = []
-        if said and said[0].isdecimal():
-            return "GPU", int(said[0]) * 2**20
-    return "memory", host_memory()
+    sizes = _card_sizes()
+    return ("GPU", sizes[0]) if sizes else ("memory", host_memory())
+
+
+def cards() -> int:
+    """Returns how many GPUs a stage sees here: those of CUDA_VISIBLE_DEVICES, where it is set."""
+    count, visible = len(_card_sizes()), os.environ.get("CUDA_VISIBLE_DEVICES")
+    return count if visible is None else min(count, sum(each.strip() not in ("", "-1") for each in visible.split(",")))
+
+
+def _card_sizes() -> list[int]:
+    """Returns the bytes of memory of each GPU of this machine."""
+    if not shutil.which("nvidia-smi"):
+        return []
+    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(query, capture_output=True, text=True, check=False, timeout=10).stdout.split()
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [int(each) * 2**20 for each in said if each.isdecimal()]
 
 
 def host_memory() -> int:
@@ -95,11 +119,17 @@ def host_memory() -> int:
 
 
 def place_memory(params: Params, facts: Mapping[str, Mapping[str, Any]]) -> float:
-    """Returns about how many bytes of memory a stage takes, a network's weights included where there is no GPU."""
-    if memory()[0] == "GPU":
-        return PLACE
-    networks = [member for member in params.members.values() if isinstance(member, NetworkSettings)]
-    return PLACE + max((memory_needed(member, facts.get(member.backbone, {})) for member in networks), default=0.0)
+    """Returns about how many bytes of memory a stage takes, a network's weights included where there is no GPU.
+
+    A fold over several devices takes that in each of its processes.
+    """
+    on_cards = memory()[0] == "GPU"
+    needed = [PLACE]
+    for member in params.members.values():
+        if isinstance(member, NetworkSettings):
+            weights = 0.0 if on_cards else memory_needed(member, facts.get(member.backbone, {}))
+            needed.append(member.devices * (PLACE + weights))
+    return max(needed)
 
 
 def places(params: Params, facts: Mapping[str, Mapping[str, Any]]) -> int:

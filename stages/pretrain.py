@@ -22,16 +22,19 @@ def main(name: str) -> None:
             write_json(folder / POINTER, read_json(backbone / FACTS))
         write_json(metrics, {"epochs": 0})
         return
+    from pipeline.training.launch import on_devices
     from pipeline.training.pretrain import pretrain, read_pretrain_start  # torch is slow to load
 
     start = read_pretrain_start(file)
+    assert start.settings is not None
     sources = (file, artifacts.train_file, artifacts.folds_file)
     key = hashlib.sha256("".join(map(sha256_file, sources)).encode()).hexdigest()
     with checkpoint(f"pretrain@{name}", key) as state:
         remove_partials(target)
         with atomic_folder(target) as folder:
             rows, competition = artifacts.seen_rows(), artifacts.competition()
-            told = pretrain(backbone, rows, start, competition, folder, state, artifacts.tokens)
+            asked = (backbone, rows, start, competition, folder, state, artifacts.tokens)
+            told = on_devices(start.settings.devices, start.label, pretrain, *asked)
         write_json(metrics, {"epochs": settings["epochs"]} | told)
 
 

@@ -248,6 +248,32 @@ def test_a_disk_and_a_memory_that_are_too_small(place: Path, monkeypatch: pytest
 PRETRAIN = {"epochs": 1, "schedule": {"rate": 5e-5}}
 
 
+def test_a_fold_wants_no_more_devices_than_there_are(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    member = ENCODER | {"training": NETWORK["training"] | {"devices": 4}}
+    scratch = SCRATCH | {"architecture": "deberta-v3", "pretrain": PRETRAIN | {"devices": 3}}
+    asked = params(
+        members={"words": LINEAR, "one": member},
+        backbones={"bert": scratch},
+        students={"small": ENCODER | {"teachers": {"members": ["words"]}}},
+    )
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(check, "cards", lambda: 4)
+    assert found(asked).errors == []
+    monkeypatch.setattr(check, "cards", lambda: 2)
+    assert found(asked).errors == [
+        "params.yaml: backbones.bert.pretrain.devices: expected at most 2, the GPUs of this machine, found 3",
+        "params.yaml: members.one.training.devices: expected at most 2, the GPUs of this machine, found 4",
+    ]
+    monkeypatch.setattr(check, "cards", lambda: 0)
+    monkeypatch.setattr(check.os, "cpu_count", lambda: 3)
+    findings = found(asked)
+    assert findings.errors == []
+    expected = "params.yaml: members.one.training.devices: without a GPU 4 processes of threads 1 share 3 cores"
+    assert findings.warnings == [expected]
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    assert found(asked).warnings == []
+
+
 def test_a_backbone_that_is_too_large_to_be_trained_as_a_whole_is_refused(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

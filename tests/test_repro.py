@@ -20,6 +20,7 @@ from pipeline import resources
 from pipeline.config import load_params
 from pipeline.errors import PodiumError
 from pipeline.repro import jobs_of
+from pipeline.settings.finetuning import NetworkSettings
 
 SLOW = """
 import time
@@ -127,3 +128,24 @@ def test_a_machine_feeds_as_many_stages_as_cores_and_memory_allow(monkeypatch: p
     assert resources.places(replace(params, threads=1), facts) == 15  # 64 GB hold 15 times 2.5 and 1.6 GB
     monkeypatch.setattr(resources, "memory", lambda: ("GPU", 24 * 10**9))
     assert resources.places(replace(params, threads=1), facts) == 16
+    siamese = params.members["siamese"]
+    assert isinstance(siamese, NetworkSettings)
+    siamese = replace(siamese, training=replace(siamese.training, devices=4))
+    wide = replace(params, threads=1, members=params.members | {"siamese": siamese})
+    assert resources.places(wide, facts) == 6  # of four processes each
+    monkeypatch.setattr(resources, "memory", lambda: ("memory", 64 * 10**9))
+    assert resources.places(wide, facts) == 3
+
+
+def test_cards_are_those_that_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\nprintf '16000\\n15000\\n14000\\n'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert resources.cards() == 3 and resources.memory() == ("GPU", 16000 * 2**20)
+    for shown, count in {"2, 0": 2, "": 0, "-1": 0, "1": 1, "0,1,2,3": 3}.items():
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+        assert resources.cards() == count
+    tool.write_text("#!/bin/sh\nexit 9\n")
+    assert resources.cards() == 0 and resources.memory()[0] == "memory"

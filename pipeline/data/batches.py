@@ -22,16 +22,17 @@ def padded(length: int) -> int:
     return -(-length // MULTIPLE) * MULTIPLE
 
 
-def cut_by_budget(rows: np.ndarray, lengths: np.ndarray, views: int, budget: int) -> list[np.ndarray]:
+def cut_by_budget(rows: np.ndarray, lengths: np.ndarray, views: int, budget: int, devices: int = 1) -> list[np.ndarray]:
     """Returns `rows`, in their order, in batches of at most `budget` tokens with their padding, or of one row.
 
-    lengths (all rows,): tokens of a row's longest sequence; views: sequences per row.
+    lengths (all rows,): tokens of a row's longest sequence; views: sequences per row. Where several devices share the
+    rows of each batch evenly, the budget is that of each.
     """
     batches: list[np.ndarray] = []
     begin, longest = 0, 0
     for end in range(len(rows)):
         longest = max(longest, padded(int(lengths[rows[end]])))
-        if end > begin and longest * views * (end - begin + 1) > budget:
+        if end - begin >= devices and longest * views * -(-(end - begin + 1) // devices) > budget:
             batches.append(rows[begin:end])
             begin, longest = end, padded(int(lengths[rows[end]]))
     return [*batches, rows[begin:]] if len(rows) > begin else batches
@@ -43,7 +44,7 @@ def inference_batches(lengths: np.ndarray, views: int, budget: int) -> list[np.n
 
 
 def epoch_steps(
-    lengths: np.ndarray, views: int, rows_per_step: int, budget: int, seeds: Sequence[int]
+    lengths: np.ndarray, views: int, rows_per_step: int, budget: int, seeds: Sequence[int], devices: int = 1
 ) -> list[list[np.ndarray]]:
     """Returns one epoch as steps of batches of row numbers, each row once; `seeds` are the stream's and the epoch's."""
     draw = np.random.default_rng(list(seeds))
@@ -53,7 +54,7 @@ def epoch_steps(
         chunk = order[begin : begin + rows_per_step * STEPS_PER_CHUNK]
         chunk = chunk[np.argsort(lengths[chunk], kind="stable")]
         steps += [chunk[place : place + rows_per_step] for place in range(0, len(chunk), rows_per_step)]
-    return [cut_by_budget(steps[place], lengths, views, budget) for place in draw.permutation(len(steps))]
+    return [cut_by_budget(steps[place], lengths, views, budget, devices) for place in draw.permutation(len(steps))]
 
 
 def pad(sequences: Sequence[np.ndarray], pad_id: int) -> tuple[np.ndarray, np.ndarray]:

@@ -21,6 +21,7 @@ from pipeline.jobs.show import Run, Show, shown
 from pipeline.jobs.travel import entries_of, push, restore
 from pipeline.jobs.work import Request
 from pipeline.ledger.history import dvc_repository
+from pipeline.settings.backbones import NoBackbone
 from pipeline.settings.finetuning import NetworkSettings
 
 PLACED = 3
@@ -38,7 +39,7 @@ CORNER = 0.01
 def build_side_by_side(jobs: int, params: Params) -> tuple[dict[str, str], list[str]]:
     """Runs what is stale on `jobs` places of this machine, or on the cluster at RAY_ADDRESS.
 
-    A stage that trains a network has a card to itself where there are any. Does nothing where fewer than two stages
+    A stage that trains a network has its cards to itself where there are any. Does nothing where fewer than two stages
     could run at a time, and none on another machine. Returns the stages that failed, each with its reason, and those
     that wait for them.
 
@@ -130,7 +131,8 @@ class Build:
             folder, there = "", {"memory": places.memory} | (on(near, soft=True) if near else {})
         elif places.home:
             there = on(places.home, soft=False)
-        task = self.task.options(num_cpus=places.cores, num_gpus=self.cards_for(name), **there)
+        cores = min(places.cores * max(1, self.devices_for(name)), places.most)
+        task = self.task.options(num_cpus=cores, num_gpus=self.cards_for(name), **there)
         self.placed[name] = self.placed.get(name, 0) + 1
         self.show.runs[name] = Run()
         self.running[task.remote(folder, asdict(request))] = name
@@ -145,15 +147,23 @@ class Build:
         return {THREADS: os.environ.get(THREADS), CARDS: cards}
 
     def cards_for(self, name: str) -> float:
-        """Returns how much of a card a stage asks for: all of one to train a network, where there are any."""
-        stage, _, key = name.partition("@")
-        share = 1.0 if stage in TRAINS else CORNER if stage in RESOLVES and self.places.home else 0.0
-        if not self.places.cards or not share:
+        """Returns how many cards a stage asks for, where there are any: those that it trains a network on."""
+        if not self.places.cards:
             return 0.0
-        if key in self.params.backbones and stage in ("pretrain", "start_pretrain"):
-            return share * (self.params.backbones[key].source != "none")
+        if name.partition("@")[0] in RESOLVES:
+            return CORNER if self.places.home else 0.0
+        return float(self.devices_for(name))
+
+    def devices_for(self, name: str) -> int:
+        """Returns on how many devices a stage trains a network; 0 for one that trains none."""
+        stage, _, key = name.partition("@")
+        if stage == "pretrain":
+            backbone = self.params.backbones[key]
+            return 0 if isinstance(backbone, NoBackbone) else backbone.pretrain.devices
+        if stage not in TRAINS:
+            return 0
         member = self.params.members[key.rpartition("-")[0] if stage in ("finetune", "distil") else key]
-        return share * isinstance(member, NetworkSettings)
+        return member.devices if isinstance(member, NetworkSettings) else 0
 
     def listen(self) -> None:
         """Waits for the next lines of the stages that run, and writes down which have ended."""
@@ -165,18 +175,18 @@ class Build:
             try:
                 said: str | dict[str, Any] = ray.get(next(lines))
             except ray.exceptions.RayError as error:  # its worker or machine is gone
-                del self.running[lines]
-                reason = " ".join(str(error).split())[:200]
+                said = {"died": " ".join(str(error).split())[:200]}
+            if isinstance(said, str):
+                self.show.said_by(name, said)
+                continue
+            del self.running[lines]
+            if reason := said.get("died"):
                 if self.placed[name] < PLACED:
                     self.show.tell(name, f"its place died, it is placed again: {reason}")
                     self.start(name, near=self.show.runs[name].node)
                 else:
                     self.failed[name] = f"its place died {PLACED} times: {reason}"
                 continue
-            if isinstance(said, str):
-                self.show.said_by(name, said)
-                continue
-            del self.running[lines]
             last = self.show.ended(name, said["code"])
             if said["code"]:
                 self.failed[name] = last

@@ -17,7 +17,7 @@ from pipeline.config import Params
 from pipeline.errors import UNDER_REPRO, PodiumError
 from pipeline.jobs.places import QUIET, Places
 from pipeline.models.backbones.foresight import foreseen
-from pipeline.resources import place_memory
+from pipeline.resources import devices_asked, place_memory
 
 ADDRESS = "RAY_ADDRESS"
 COMPARED = ("torch", "transformers", "numpy", "lightgbm", "dvc")
@@ -99,20 +99,29 @@ def cluster(commit: str, params: Params) -> Iterator[Places]:
             memory=int(place_memory(params, facts)),
             home=ray.get_runtime_context().get_node_id(),
         )
-        check_machines(ray, commit, places)
+        check_machines(ray, commit, places, max(devices_asked(params).values(), default=1))
         yield places
     finally:
         ray.shutdown()
         del os.environ[UNDER_REPRO]
 
 
-def check_machines(ray: Any, commit: str, places: Places) -> None:
-    """Raises PodiumError that names the first machine of the cluster that cannot do its part."""
+def check_machines(ray: Any, commit: str, places: Places, devices: int) -> None:
+    """Raises PodiumError that names the first machine of the cluster that cannot do its part.
+
+    devices: the most that a fold is trained on, all of them of one machine.
+    """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     nodes = [each for each in ray.nodes() if each["Alive"]]
     if max(each["Resources"].get("CPU", 0) for each in nodes) < places.cores:
         raise PodiumError(f"params.yaml: threads: {places.cores:.0f}: no machine of the cluster offers so many cores")
+    wanted = {"CPU": devices * places.cores, "GPU": devices * places.cards}
+    if not any(all(each["Resources"].get(key, 0) >= count for key, count in wanted.items()) for each in nodes):
+        raise PodiumError(
+            f"params.yaml: devices: {devices}: no machine of the cluster offers so many GPUs, or {wanted['CPU']:.0f} "
+            "cores for them"
+        )
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # a Ray worker may know no pipeline
     task, expected = ray.remote(num_cpus=0)(about_machine), about_versions(COMPARED)
     for node in nodes:

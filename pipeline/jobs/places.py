@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import platform
 import secrets
@@ -48,7 +49,9 @@ class Places:
     cards: bool
     """There are GPUs."""
     cores: float = 1.0
-    """What a stage takes of what Ray counts as cores."""
+    """What a stage takes of what Ray counts as cores, for each device that it trains on."""
+    most: float = math.inf
+    """Of them, on one machine."""
     memory: int = 0
     """Bytes, 0 where Ray does not count them."""
     home: str = ""
@@ -56,7 +59,8 @@ class Places:
 
 
 def run_stage(folder: str, request: dict[str, Any]) -> Iterator[str | dict[str, Any]]:
-    """Yields the names of this machine and of its Ray node, what a stage prints, and the answer of pipeline.jobs.work.
+    """Yields the names of this machine and of its Ray node, what a stage prints, and the answer of pipeline.jobs.work,
+    or of what it `died`.
 
     folder: the clone, or empty for this machine's own. It runs in a Ray worker, which may know no pipeline.
     """
@@ -85,7 +89,9 @@ def run_stage(folder: str, request: dict[str, Any]) -> Iterator[str | dict[str, 
         if ended:
             yield json.loads(answer)
             return
-    yield {"code": worker.wait()}
+    code = worker.wait()
+    # A defect of its own ends it with a code; what kills it is the machine's affair, which may be about to go.
+    yield {"code": code} if code > 0 else {"died": f"the process of its stages ended with {code}"}
 
 
 @contextmanager
@@ -108,7 +114,7 @@ def local_ray(jobs: int) -> Iterator[Places]:
             logging_level=logging.CRITICAL,
             _temp_dir=folder,
         )
-        yield Places(cards=ray.cluster_resources().get("GPU", 0) > 0)
+        yield Places(cards=ray.cluster_resources().get("GPU", 0) > 0, most=jobs)
     finally:
         started = psutil.Process().children(recursive=True)
         ray.shutdown()

@@ -15,10 +15,12 @@ import queue
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipeline.errors import PodiumError
+from pipeline.jobs.checkpoints import travelling
 from pipeline.jobs.places import END
 from pipeline.jobs.travel import entry_of, fetch, push, record
 from pipeline.stage import escape_console, stage
@@ -101,9 +103,11 @@ def reproduce(asked: Request) -> dict[str, Any] | None:
             if asked.away:
                 record(repository, asked.known)
                 fetch(repository, asked.inputs)
-            repository.reproduce(asked.stage, single_item=True, pull=asked.away)
-            if asked.away or asked.share:
-                push(repository, asked.stage)
+            remote = repository.cloud.get_remote(command="push") if asked.away else None
+            with travelling(remote, asked.stage) if remote else nullcontext():
+                repository.reproduce(asked.stage, single_item=True, pull=asked.away)
+                if asked.away or asked.share:
+                    push(repository, asked.stage)
             return entry_of(repository, asked.stage) if asked.away else None
     except DvcException as error:
         cause = error.__cause__ or error

@@ -38,7 +38,8 @@ def train(split: Split, start: Start, folder: Path, run: Run) -> dict[str, Any]:
         return with_auxiliary(network, settings, split.auxiliary).to(opened.device.name)
 
     network, record, voters = train_network(build, split, opened, run.checkpoint)
-    save_decoder(network, voters, settings, competition, opened.backbone, folder)
+    if opened.device.share.leads:
+        save_decoder(network, voters, settings, competition, opened.backbone, folder)
     return record
 
 

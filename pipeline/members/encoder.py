@@ -36,7 +36,8 @@ def train(split: Split, start: Start, folder: Path, run: Run) -> dict[str, Any]:
 
     network, record, voters = train_network(build, split, opened, run.checkpoint)
     unmix(network)
-    save_encoder(network, voters, settings, competition, opened.backbone, source, folder)
+    if opened.device.share.leads:
+        save_encoder(network, voters, settings, competition, opened.backbone, source, folder)
     return record
 
 

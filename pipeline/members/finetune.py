@@ -229,4 +229,5 @@ def _objective(rows: pl.DataFrame, run: OpenRun, both_orders: bool, smoothing: f
         batches.tokens_per_batch,
         smoothing,
         settings.training.seeds.order,
+        devices=run.device.share.ranks,
     )

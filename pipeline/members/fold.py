@@ -93,8 +93,17 @@ def train_fold(split: Split, start: Start, fold: int, artifacts: Artifacts) -> f
 
 
 def train_model(split: Split, start: Start, folder: Path, run: Run) -> dict[str, Any] | None:
-    """Trains into `folder` by the member's kind; returns the record of the run, of kinds that keep one."""
-    training = KINDS[start.settings.kind].train()(split, start, folder, run)
+    """Trains into `folder` by the member's kind; returns the record of the run, of kinds that keep one.
+
+    A quick look takes one device.
+    """
+    train, devices = KINDS[start.settings.kind].train(), start.settings.devices
+    if devices == 1 or run.quick:
+        training = train(split, start, folder, run)
+    else:
+        from pipeline.training.launch import on_devices  # torch is slow to load
+
+        training = on_devices(devices, run.label, train, split, start, folder, run)
     if start.competition.candidates:
         Candidates.of(split.train, start.competition).save(folder)
     return training

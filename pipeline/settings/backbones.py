@@ -36,9 +36,15 @@ class Pretrain:
     attention: Attention = "fast"
     files: Annotated[tuple[str, ...], Checked(_below_external)] = ()
     """More text, below external/: .txt (one text per line) or .parquet (column `text`)."""
+    devices: Annotated[int, Limits(ge=1)] = 1
+    """As in a member's training."""
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.devices > self.batches.rows_per_step:
+            raise ValueError(
+                f"devices: expected at most batches.rows_per_step ({self.batches.rows_per_step}), found {self.devices}"
+            )
         if self.epochs and not self.schedule:
             raise ValueError("epochs > 0 needs a schedule, such as {rate: 5.0e-5}")
 
@@ -49,6 +55,7 @@ class Pretrain:
             epochs=self.epochs,
             schedule=self.schedule,
             batches=self.batches,
+            devices=self.devices,
             weight_decay=self.weight_decay,
             seeds=Seeds(dropout=self.seed),
         )

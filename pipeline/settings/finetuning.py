@@ -93,6 +93,9 @@ class Training:
     """Of the forward pass (weights stay fp32). auto: bf16 where the machine computes with it, else fp16 on a GPU."""
     gradient_checkpointing: bool = False
     """Less memory, about a third more time."""
+    devices: Annotated[int, Limits(ge=1)] = 1
+    """GPUs of one machine, or processes where it has none, that share the rows of a step; `tokens_per_batch` is that
+    of each. Losses and gradients are those of one within rounding, but for dropout, which draws otherwise."""
     optimizer_bits: Literal[8, 32] = 32
     """8: AdamW's moments take a quarter of the memory (bitsandbytes); embeddings and small tensors keep 32."""
     seeds: Seeds = Seeds()
@@ -124,6 +127,13 @@ class Training:
             raise ValueError("deni averages and votes by itself: leave out inner, ema, swa, runs, proximal, mixout")
         if self.deni and self.stable_lora:
             raise ValueError("stable_lora shrinks the network's adapters and deni trains others beside it: choose one")
+        if self.devices > 1 and self.deni:
+            raise ValueError("deni trains its children on one device, with noise of its own: leave out devices")
+        if self.devices > self.batches.rows_per_step:
+            raise ValueError(
+                f"devices: expected at most batches.rows_per_step ({self.batches.rows_per_step}), of which each takes "
+                f"a share, found {self.devices}"
+            )
         if self.layer_decay < 1 and self.layer_floor < 1:
             raise ValueError("layer_decay and layer_floor are two rules for the same rates: choose one")
         if self.reinit_layers and self.head_first:
@@ -170,6 +180,10 @@ class NetworkSettings(MemberSettings):
     recipe: str | None = None
     """A name in pipeline/settings/recipes/, with a size where it has some (`qwen3/8b`): its settings hold where this
     member gives none of its own."""
+
+    @property
+    def devices(self) -> int:
+        return self.training.devices
 
     def __post_init__(self) -> None:
         if not self.training.epochs and self.head != "tokens":

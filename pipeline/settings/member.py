@@ -22,6 +22,11 @@ class MemberSettings:
     extra: tuple[str, ...] = ()
     """Names under `extra`: sources whose rows its fold models learn, too."""
 
+    @property
+    def devices(self) -> int:
+        """Returns on how many devices a fold model is trained."""
+        return 1
+
     def trains(self, fold: int) -> bool:
         """Returns whether there is a model of this fold."""
         return self.folds is None or fold in self.folds

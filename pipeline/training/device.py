@@ -9,6 +9,8 @@ from typing import Any, Literal, cast
 
 import torch
 
+from pipeline.training.ranks import ALONE, Share, own_share
+
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -29,10 +31,11 @@ def resolve_precision(asked: str) -> tuple[Precision, str]:
 
 @dataclass(frozen=True)
 class Device:
-    """One device and the precision of the forward pass on it."""
+    """One device, the precision of the forward pass on it, and its share of the rows."""
 
     name: str
     precision: str
+    share: Share = ALONE
 
     @property
     def half(self) -> torch.dtype:
@@ -60,5 +63,5 @@ def training_device(precision: str, threads: int) -> Device:
         torch.use_deterministic_algorithms(True, warn_only=False)
         # It would also write over all memory before its use: a pass over every tensor that changes no result.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        return Device("cuda:0", precision)
-    return Device("cpu", precision)
+        return Device("cuda:0", precision, own_share())
+    return Device("cpu", precision, own_share())

@@ -1,10 +1,12 @@
 """One step's gradients: forward and backward over its batches, with the penalties and attacks that are switched on.
 
-The loss is divided by the units of the whole step, so that it does not matter how the rows were packed.
+The loss is divided by the units of the whole step, so that it does not matter how the rows were packed, nor on how many
+devices they are computed.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -54,10 +56,17 @@ class Learner:
 
 
 def gradients(learner: Learner, rows: list[np.ndarray], step: int, progress: float) -> Shown:
-    """Accumulates the gradients of one step, `progress` (0 to 1) through the run, in the network's parameters."""
+    """Accumulates the gradients of one step, `progress` (0 to 1) through the run, in the network's parameters.
+
+    Of a run on several devices each computes its share of `rows`; gradients and what is shown are of all of them.
+    """
+    share = learner.device.share
+    own = share.of(rows)
     with timed("data"):
-        batches = [learner.objective.batch(each, step) for each in rows]
-    units = max(1, sum(batch.units for batch in batches))
+        # A rank for which no row is left computes one that counts nothing: it has gradients of what the others have.
+        batches = [learner.objective.batch(each, step) for each in own or [rows[0][:1]]]
+    units = max(1, share.total(sum(batch.units for batch in batches) if own else 0))
+    counted = units if own else math.inf
     total = torch.zeros(2, device=batches[0].targets.device)
     logits, noise = [], Noise(learner.device.name)
     fgm, awp = learner.settings.fgm, learner.settings.awp
@@ -66,16 +75,24 @@ def gradients(learner: Learner, rows: list[np.ndarray], step: int, progress: flo
     if learner.settings.dsgd:
         learner = replace(learner, right=scaler_at(progress, learner.settings.dsgd))
     for batch in batches:
-        loss = _backward(learner, batch, units, fgm if fgm and fgm.on == "output" else None)
+        loss = _backward(learner, batch, counted, fgm if fgm and fgm.on == "output" else None)
         total += torch.stack([loss.minimised.detach(), loss.plain.detach()])
         if loss.logits is not None:
             logits.append(loss.logits.detach())
+    if not own:
+        total.zero_()
+    share.add_up([total, *_found(learner)])
     attack = None
     if fgm and fgm.on == "table":
-        attack = _once_more(learner, batches, units, noise, table(learner.network), table_shift, fgm)
+        attack = _once_more(learner, batches, counted, noise, table(learner.network), table_shift, fgm)
     if awp:
-        attack = _once_more(learner, batches, units, noise, attackable(learner.network), awp_shift, awp)
-    return Shown(total / units, torch.cat(logits).float() if logits else None, attack)
+        attack = _once_more(learner, batches, counted, noise, attackable(learner.network), awp_shift, awp)
+    return Shown(total / units, share.whole(torch.cat(logits).float(), rows) if logits else None, attack)
+
+
+def _found(learner: Learner) -> list[Tensor]:
+    """Returns the gradients; all ranks have them of the same parameters."""
+    return [each.grad for each in learner.network.parameters() if each.grad is not None]
 
 
 def fetched(tensors: Sequence[Tensor | None]) -> list[np.ndarray | None]:
@@ -87,7 +104,7 @@ def fetched(tensors: Sequence[Tensor | None]) -> list[np.ndarray | None]:
     return [None if each is None else next(pieces) for each in tensors]
 
 
-def _backward(learner: Learner, batch: Batch, units: int, fgm: Fgm | None) -> Loss:
+def _backward(learner: Learner, batch: Batch, units: float, fgm: Fgm | None) -> Loss:
     """Accumulates the gradients of one batch: its own, those under the attack on its words, or both."""
     scaled = learner.scaler.scale
     if fgm is None:
@@ -158,7 +175,7 @@ def _loss(learner: Learner, batch: Batch) -> Loss:
 def _once_more(
     learner: Learner,
     batches: list[Batch],
-    units: int,
+    units: float,
     noise: Noise,
     weights: dict[str, nn.Parameter],
     shift: Callable[[Tensor, Tensor, Technique], Tensor],
@@ -170,9 +187,12 @@ def _once_more(
             return None
         if not settings.clean:
             learner.network.zero_grad(set_to_none=True)
+        elif not learner.device.share.leads:  # they are every rank's by now, and count once
+            learner.network.zero_grad(set_to_none=False)
         noise.again()
         for batch in batches:
             learner.scaler.scale(_loss(learner, batch).minimised / units).backward()
+        learner.device.share.add_up(_found(learner))
     return size
 
 

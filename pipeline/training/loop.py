@@ -121,7 +121,7 @@ def _fit(run: TrainingRun) -> Trained:
             break
         if children:
             children.before(number)
-        torch.manual_seed(seed_of(settings.seeds.dropout, number))
+        torch.manual_seed(seed_of(settings.seeds.dropout, number, device.share.rank))  # a 0 at the end changes no seed
         shown = gradients(learner, batches, number, number / total)
         # A step that an fp16 overflow cost does not move the schedule (it shortens it by one step at the end).
         rate = rate_of(number - record.skipped)
@@ -161,11 +161,12 @@ def _fit(run: TrainingRun) -> Trained:
         if run.evaluate and ((own[number] and counts[number] % every == 0) or number + 1 == total):
             with timed("evaluation"):
                 state.judge(number + 1, run.evaluate, network)
-        if run.checkpoint.due() and number + 1 < total:
+        if device.share.leads and run.checkpoint.due() and number + 1 < total:
             state.save(run.checkpoint, run.part, number + 1)
     if not record.stopped:
         state.finish(run.evaluate, network)
-    state.save(run.checkpoint, run.part, len(record.losses) if record.stopped else total)
+    if device.share.leads:
+        state.save(run.checkpoint, run.part, len(record.losses) if record.stopped else total)
     network.eval()
     return Trained(record, children.voters if children and not record.stopped else [])
 

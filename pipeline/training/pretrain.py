@@ -96,7 +96,7 @@ def pretrain(
     def objective(places: np.ndarray) -> Language:
         chosen = [sequences[place] for place in places]
         sizes = settings.batches.rows_per_step, settings.batches.tokens_per_batch
-        return Language(chosen, tokenizer, masked, *sizes, settings.seed, device.name)
+        return Language(chosen, tokenizer, masked, *sizes, settings.seed, device.name, device.share.ranks)
 
     learned, judged = objective(np.sort(draw[len(held) :])), objective(held)
     tokens = int(sum(map(len, learned.sequences)))
@@ -114,15 +114,16 @@ def pretrain(
     record = fit(run).record
     after = judged.perplexity(network)
     print(f"{label}: perplexity {before:.1f} before, {after:.1f} after", flush=True)
-    _save(network, backbone, folder, facts)
     told = {
         "sequences": len(learned.sequences),
         "tokens": tokens,
         "perplexity_before": before,
         "perplexity_after": after,
     }
-    write_json(folder / "pretraining.json", told | {"curve": record.curve()})
-    write_json(folder / FACTS, facts | {"sha256": contents_hash(folder)})
+    if device.share.leads:
+        _save(network, backbone, folder, facts)
+        write_json(folder / "pretraining.json", told | {"curve": record.curve()})
+        write_json(folder / FACTS, facts | {"sha256": contents_hash(folder)})
     return told
 
 

@@ -84,7 +84,8 @@ def train(job: Job) -> FineTuned:
     way = 0
     while trained.record.stopped and way + 1 < job.attempts:
         del network  # before the next one is loaded
-        job.checkpoint.forget_tensors(_part(0, way))
+        if job.device.share.leads:
+            job.checkpoint.forget_tensors(_part(0, way))
         way += 1
         network, trained = _run(job, 0, way, attempts)
     record = trained.record
@@ -133,7 +134,8 @@ def _run(job: Job, run: int, attempt: int, attempts: list[dict[str, Any]]) -> tu
         with within_memory(job.label, settings), job.device.forward():
             # By the same rows in every run: their weights are averaged, and must begin alike.
             for each, its in job.learned.parts(network):
-                start_at(each, Prior(its.family, its.labels).eta, its.batch(its.epoch(0)[0][0], 0).inputs)
+                first = replace(its, devices=1).epoch(0)[0][0]  # the same, on however many devices they learn
+                start_at(each, Prior(its.family, its.labels).eta, its.batch(first, 0).inputs)
     if not run and not attempt:
         with within_memory(job.label, settings):
             for each, its in job.learned.parts(network):
@@ -146,7 +148,7 @@ def _run(job: Job, run: int, attempt: int, attempts: list[dict[str, Any]]) -> tu
     def evaluate() -> float:
         assert job.judge is not None
         with job.device.forward():
-            return job.judge.score(network)
+            return job.judge.score(network, job.device.share)
 
     trained = Trained(Record(), [])  # with no epoch it answers as it came
     if settings.epochs:

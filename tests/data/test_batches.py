@@ -40,6 +40,19 @@ def test_the_budget_changes_neither_the_rows_of_a_step_nor_their_order(
     assert first == second
 
 
+@given(lengths, views, budgets, st.integers(1, 40), st.integers(1, 5))
+@quick
+def test_each_device_gets_a_share_of_a_batch_within_its_budget(
+    lengths: np.ndarray, views: int, budget: int, rows_per_step: int, devices: int
+) -> None:
+    alone, plan = (epoch_steps(lengths, views, rows_per_step, budget, (7, 1), each) for each in (1, devices))
+    rows = [[np.concatenate(step).tolist() for step in each] for each in (alone, plan)]
+    assert rows[0] == rows[1]
+    shares = [batch[rank::devices] for step in plan for batch in step for rank in range(devices)]
+    assert all(len(share) < 2 or size(share, lengths, views) <= budget for share in shares)
+    assert sum(map(len, plan)) <= sum(map(len, alone))
+
+
 @given(lengths, st.integers(1, 20))
 @quick
 def test_the_same_seed_gives_the_same_plan(lengths: np.ndarray, rows_per_step: int) -> None:

@@ -27,10 +27,16 @@ CPU = Device("cpu", "fp32")
 
 
 def learner_of(
-    backbones: Path, competition: Competition, kind: str, budget: int, rows: int, training: dict[str, Any]
+    backbones: Path,
+    competition: Competition,
+    kind: str,
+    budget: int,
+    rows: int,
+    training: dict[str, Any],
+    precision: str = "fp32",
 ) -> Learner:
     """An encoder or a decoder member with these training settings, and rows that it learns eight at a time."""
-    asked = encoder(training) if kind == "encoder" else decoder(training, lora={"rank": 4})
+    asked = encoder(training) if kind == "encoder" else decoder(training, precision, lora={"rank": 4})
     folder = backbones / "backbones" / ("bert" if kind == "encoder" else "llama")
     torch.manual_seed(0)
     if kind == "encoder":

@@ -8,12 +8,20 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 from clones import sh
+from rich.console import Console
 from support import ROOT
+
+from pipeline.config import Params, load_params
+from pipeline.jobs.build import CORNER, Build
+from pipeline.jobs.places import Places
+from pipeline.jobs.show import Show
+from pipeline.settings.finetuning import NetworkSettings
 
 DVC_YAML = """
 stages:
@@ -125,3 +133,49 @@ def test_a_build_that_is_stopped_or_killed_leaves_no_process(project: Path, ende
     assert not psutil.wait_procs(started, timeout=10 if ended_by == signal.SIGINT else 90)[
         1
     ]  # Ray's agents look round rarely
+
+
+def on_devices(devices: int) -> Params:
+    """The demo's settings, with siamese and its backbone on so many devices."""
+    params = load_params(ROOT / "params.yaml")
+    siamese, bert = params.members["siamese"], params.backbones["bert"]
+    assert isinstance(siamese, NetworkSettings) and bert.source != "none"
+    siamese = replace(siamese, training=replace(siamese.training, devices=devices))
+    bert = replace(bert, pretrain=replace(bert.pretrain, devices=devices))
+    return replace(params, members=params.members | {"siamese": siamese}, backbones=params.backbones | {"bert": bert})
+
+
+@pytest.mark.parametrize("home", ["", "node"])
+def test_a_stage_asks_for_the_cards_that_it_trains_a_network_on(home: str) -> None:
+    build = Build({}, None, on_devices(4), Places(cards=True, home=home), Show(Console()), set())
+    asked = {"finetune@siamese-0": 4.0, "refit@siamese": 4.0, "pretrain@bert": 4.0, "finetune@judge-2": 1.0}
+    asked |= {"pretrain@llama": 1.0, "pretrain@none": 0.0, "finetune@words-0": 0.0, "refit@words": 0.0, "stack": 0.0}
+    asked |= dict.fromkeys(("start", "start_pretrain"), CORNER if home else 0.0)
+    assert {name: build.cards_for(name) for name in asked} == asked
+    without = replace(build, places=Places(cards=False, home=home))
+    assert {without.cards_for(name) for name in asked} == {0.0}
+
+
+@pytest.mark.parametrize(("places", "cores"), [(Places(False, most=3), 3), (Places(False, 2.0, home="x"), 8.0)])
+def test_a_stage_of_several_devices_takes_as_many_places_as_there_are(
+    places: Places, cores: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+
+    class Task:
+        def options(self, num_cpus: float, **_: object) -> Task:
+            asked.append(num_cpus)
+            return self
+
+        def remote(self, *_: object) -> int:
+            return len(asked)
+
+    build = Build(
+        {"finetune@siamese-0": frozenset(), "folds": frozenset()}, None, on_devices(4), places, Show(Console()), set()
+    )
+    vars(build)["task"] = Task()
+    monkeypatch.setattr("pipeline.jobs.build.entries_of", lambda *_: {})
+    monkeypatch.setattr("pipeline.jobs.build.on", lambda *_, **__: {})
+    build.start("finetune@siamese-0")
+    build.start("folds")
+    assert asked == [cores, places.cores]

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -20,7 +21,8 @@ from support import ROOT
 
 from pipeline.config import load_params
 from pipeline.errors import PodiumError
-from pipeline.jobs.cluster import check_here, cluster
+from pipeline.jobs.cluster import check_here, check_machines, cluster
+from pipeline.jobs.places import Places
 from pipeline.ledger.history import dvc_repository
 
 DVC_YAML = """
@@ -29,32 +31,35 @@ stages:
   prepare: {cmd: python stage.py out/prepare, deps: [out/demo], outs: [out/prepare]}
   folds: {cmd: python stage.py out/folds, deps: [out/demo], outs: [out/folds]}
   start:
-    foreach: [a, b]
+    foreach: [words, siamese]
     do: {cmd: "python stage.py out/start/${item}", deps: [out/prepare, stage.py], outs: ["out/start/${item}"]}
   pretrain:
-    foreach: [a]
+    foreach: [bert]
     do:
       cmd: python stage.py out/pretrained/${item} metrics/${item}.json
       deps: [out/folds]
       outs: ["out/pretrained/${item}"]
       metrics: ["metrics/${item}.json": {cache: false}]
   finetune:
-    matrix: {model: [a, b], fold: [0, 1]}
+    matrix: {model: [words, siamese], fold: [0, 1]}
     cmd: python stage.py out/fold/${item.model}${item.fold}
     deps: ["out/start/${item.model}", out/folds]
     outs: ["out/fold/${item.model}${item.fold}"]
-  oof: {cmd: python stage.py out/oof, deps: [out/fold, metrics/a.json], outs: [out/oof]}
+  oof: {cmd: python stage.py out/oof, deps: [out/fold, metrics/bert.json], outs: [out/oof]}
 """
 STAGE = """
-import os, sys, time
+import os, shutil, sys, time
 from pathlib import Path
-kept = Path("work") / sys.argv[1].replace("/", "-")
-kept.parent.mkdir(exist_ok=True)
+name = Path(sys.argv[1]).name
+kept = Path("work/checkpoints") / f"{name[:-1]}-fold{name[-1]}-{'0' * 16}" / "state.safetensors"
 began = int(kept.read_text()) if kept.exists() else 0
 print(f"{sys.argv[1]} begins at {began} in {Path.cwd().name}", flush=True)
-for step in range(began, 60 if "fold/" in sys.argv[1] else 1):
+for step in range(began, 60 if "fold/" in sys.argv[1] else 0):
     time.sleep(0.05)
-    kept.write_text(str(step))
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.with_suffix(".partial").write_text(str(step))
+    kept.with_suffix(".partial").replace(kept)
+shutil.rmtree(kept.parent, ignore_errors=True)
 for file in map(Path, sys.argv[1:]):
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text('{"file": "%s"}' % file)
@@ -65,8 +70,10 @@ os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
 from ray.cluster_utils import Cluster
 def about(clone): return {"num_cpus": 1, "object_store_memory": 80 * 2**20, "env_vars": {"PODIUM_CLONE": clone}}
 nodes = Cluster(initialize_head=True, head_node_args=about(sys.argv[1]) | {"include_dashboard": False})
-nodes.add_node(**about(sys.argv[2]))
+other = nodes.add_node(**about(sys.argv[2]))
 print(nodes.address, flush=True)
+if sys.stdin.readline():
+    nodes.remove_node(other, allow_graceful=False)
 sys.stdin.read()
 nodes.shutdown()
 """
@@ -131,6 +138,15 @@ def test_an_address_that_is_none_is_one_line(monkeypatch: pytest.MonkeyPatch, ad
         pass
 
 
+@pytest.mark.parametrize(("devices", "cards"), [(3, True), (5, False)])
+def test_a_fold_that_no_machine_has_the_devices_for_is_refused(devices: int, cards: bool) -> None:
+    alive = {"Alive": True, "NodeManagerHostname": "box"}
+    nodes = [alive | {"Resources": {"CPU": 8.0, "GPU": 2.0}}, alive | {"Resources": {"CPU": 4.0, "GPU": 4.0}}]
+    told = rf"params.yaml: devices: {devices}: no machine of the cluster offers so many GPUs, or {2 * devices} cores"
+    with pytest.raises(PodiumError, match=told):
+        check_machines(SimpleNamespace(nodes=lambda: nodes), "", Places(cards, cores=2), devices)
+
+
 def test_an_address_where_nobody_listens_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
@@ -149,17 +165,21 @@ def other(project: Path) -> Path:
 
 
 @pytest.fixture
-def address(project: Path, other: Path) -> Iterator[str]:
-    """Of a Ray of two machines, the first of them the driver's; each has its clone."""
+def nodes(project: Path, other: Path) -> Iterator[subprocess.Popen[str]]:
+    """A Ray of two machines, the first of them the driver's; each has its clone. A line takes the second away."""
     with subprocess.Popen(
-        [sys.executable, "-c", NODES, str(project), str(other)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as nodes:
-        assert nodes.stdin and nodes.stdout
-        yield nodes.stdout.readline().strip()
+        [sys.executable, "-c", NODES, str(project), str(other)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        env=os.environ | {"PODIUM_TRAVEL_SECONDS": "0.2"}, text=True,
+    ) as nodes:  # fmt: skip
+        assert nodes.stdin
+        yield nodes
         nodes.stdin.close()
+
+
+@pytest.fixture
+def address(nodes: subprocess.Popen[str]) -> str:
+    assert nodes.stdout
+    return nodes.stdout.readline().strip()
 
 
 def repro(project: Path, address: str) -> subprocess.Popen[str]:
@@ -180,8 +200,9 @@ def at_work(folder: Path, process: subprocess.Popen[str]) -> psutil.Process:
                 continue
             asked = command[command.index("stage.py") + 1]
             if asked.startswith("out/fold"):
-                kept = folder / "work" / asked.replace("/", "-")
-                while each.is_running() and not (kept.is_file() and int(kept.read_text() or 0)):
+                run = f"{asked[9:-1]}-fold{asked[-1]}-{'0' * 16}"
+                kept = folder / "work" / "checkpoints" / run / "state.safetensors"
+                while each.is_running() and not (kept.is_file() and int(kept.read_text())):
                     time.sleep(0.02)
                 return each
         time.sleep(0.05)
@@ -208,10 +229,33 @@ def test_a_worker_and_the_driver_are_killed_and_nothing_runs_twice(project: Path
     assert not {"demo", "prepare", "folds"} & {line.split(":")[0] for line in out.splitlines() if "begins at" in line}
     for file in (project / "out").rglob("*"):
         assert file.is_dir() or json.loads(file.read_text()) == {"file": str(file.relative_to(project))}
-    assert (project / "metrics" / "a.json").is_file()
+    assert (project / "metrics" / "bert.json").is_file()
     (project / "stage.py").write_text(STAGE + "\n")
     sh(COMMIT, project)
     process = repro(project, address)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
     assert "other: expected commit " in errors and errors.count("\n") == 1, errors
+
+
+@pytest.mark.slow
+def test_a_fold_whose_machine_is_gone_goes_on_from_its_last_checkpoint_on_another(
+    project: Path, other: Path, nodes: subprocess.Popen[str], address: str
+) -> None:
+    process = repro(project, address)
+    fold = at_work(other, process)
+    asked = fold.cmdline()[-1]
+    kept = project.parent / "remote" / "checkpoints" / f"{asked[9:-1]}-fold{asked[-1]}-{'0' * 16}" / "state.safetensors"
+    while fold.is_running() and not (kept.is_file() and int(kept.read_text())):
+        time.sleep(0.02)
+    assert nodes.stdin
+    print("gone", file=nodes.stdin, flush=True)
+    psutil.wait_procs([fold], timeout=60)
+    assert not fold.is_running()
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, out + errors
+    begun = [line.split(" begins at ")[1] for line in out.splitlines() if f"{asked} begins at" in line]
+    assert begun[-1].endswith("in head") and int(begun[-1].split()[0]) > 0, out  # lines of the other may be lost
+    assert not list((project.parent / "remote" / "checkpoints").rglob("*.safetensors"))
+    for file in (project / "out").rglob("*"):
+        assert file.is_dir() or json.loads(file.read_text()) == {"file": str(file.relative_to(project))}

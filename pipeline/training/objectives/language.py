@@ -65,10 +65,13 @@ class Language:
     tokens_per_batch: int
     seed: int
     device: str
+    devices: int = 1
+    """That share the rows of a batch."""
 
     def epoch(self, number: int) -> list[list[np.ndarray]]:
         """Returns every sequence once, in steps of `rows_per_step`."""
-        return epoch_steps(self._lengths(), 1, self.rows_per_step, self.tokens_per_batch, (self.seed, 2, number))
+        sizes, seeds = (self.rows_per_step, self.tokens_per_batch), (self.seed, 2, number)
+        return epoch_steps(self._lengths(), 1, *sizes, seeds, self.devices)
 
     def batch(self, rows: np.ndarray, step: int) -> Batch:
         """Returns ids, mask and the positions asked, and as targets their tokens."""

@@ -18,6 +18,7 @@ from pipeline.models.transfer import sent
 from pipeline.settings.teachers import Teachers
 from pipeline.training.objectives.distillation import Lesson, pooled, taught
 from pipeline.training.objectives.objective import Batch, Loss
+from pipeline.training.ranks import ALONE, Share
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class Supervised:
     """(rows, outputs) what is learned in place of the labels, where some rows have soft ones."""
     weights: np.ndarray | None = None
     """(rows,) what each row's loss counts, where not all count the same."""
+    devices: int = 1
+    """That share the rows of a batch."""
 
     @property
     def steps(self) -> int:
@@ -61,7 +64,8 @@ class Supervised:
     def epoch(self, number: int) -> list[list[np.ndarray]]:
         """Returns every row once, in steps of `rows_per_step`."""
         lengths, views = self.encoded.lengths(), self.encoded.views
-        return epoch_steps(lengths, views, self.rows_per_step, self.tokens_per_batch, (self.order, number))
+        sizes, seeds = (self.rows_per_step, self.tokens_per_batch), (self.order, number)
+        return epoch_steps(lengths, views, *sizes, seeds, self.devices)
 
     def batch(self, rows: np.ndarray, step: int) -> Batch:
         """Returns the rows' tensors, the same in every step."""
@@ -93,13 +97,17 @@ class Supervised:
             minimised = minimised + summed(heard, weights)
         return Loss(minimised, plain, logits)
 
-    def score(self, network: nn.Module) -> float:
-        """Returns the plain loss of all rows, in nats per row, without dropout or gradients."""
+    def score(self, network: nn.Module, share: Share = ALONE) -> float:
+        """Returns the plain loss of all rows, in nats per row, without dropout or gradients.
+
+        Several ranks share the batches.
+        """
         total = 0.0
+        batches = inference_batches(self.encoded.lengths(), self.encoded.views, self.tokens_per_batch)
         with torch.inference_mode():
-            for rows in inference_batches(self.encoded.lengths(), self.encoded.views, self.tokens_per_batch):
+            for rows in batches[share.rank :: share.ranks]:
                 total += float(self.loss(network, self.batch(rows, 0)).plain)
-        return total / len(self.labels)
+        return share.total(total) / len(self.labels)
 
     def _lesson(self, rows: np.ndarray) -> Lesson | None:
         """Returns what the teachers say of some rows, on the device."""
