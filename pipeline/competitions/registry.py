@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.competitions.metrics import Metric, metric_named
 from pipeline.competitions.submission import check_answers
-from pipeline.competitions.task import AUTO, OURS, SIDES, TAKEN, Competition
+from pipeline.competitions.task import AUTO, NUMBERED, OURS, SIDES, TAKEN, Competition
 from pipeline.errors import PodiumError, nearest
 from pipeline.validation import read_yaml, validated
 
@@ -75,6 +75,7 @@ def _text(value: Any) -> Any:
 
 def _check(competition: Competition) -> None:
     _check_inputs(competition)
+    _check_lookups(competition)
     _check_outcome(competition)
     _check_columns(competition)
     metric = metric_named(competition.metric)
@@ -146,6 +147,22 @@ def _check_inputs(competition: Competition) -> None:
         raise PodiumError(f"symmetric: only a pair may be, found task {task}")
 
 
+def _check_lookups(competition: Competition) -> None:
+    """Which files hold a part of the rows."""
+    for place, lookup in enumerate(competition.lookup):
+        key = f"lookup.{place}"
+        for name in (lookup.train, lookup.test or lookup.train):
+            folder, braces, _ = name.partition("{}")
+            if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+                raise PodiumError(f'{key}: expected a file of the data folder, found "{name}"')
+            if braces and (not folder.rpartition("/")[0] or "{}" not in Path(name).name):
+                words = "expected text files in a folder of their own, such as train/{}.txt"
+                raise PodiumError(f'{key}: {words}, found "{name}"')
+            if bool(braces) != bool(lookup.column):
+                words = "text files ({} in their name) need `column`" if braces else "a table names its columns itself"
+                raise PodiumError(f'{key}.column: {words}, found "{lookup.column}"')
+
+
 def _check_outcome(competition: Competition) -> None:
     """Which answers there are, and where train.csv has them."""
     outcome, label, task = competition.outcome, competition.label, competition.task
@@ -213,6 +230,8 @@ def _check_columns(competition: Competition) -> None:
     """No column may be read as two things; but a group may be any of them."""
     label = competition.label
     columns = {"id": competition.id}
+    if competition.train_id not in (None, competition.id, NUMBERED):
+        columns["train_id"] = competition.train_id or ""
     columns |= {f"texts.{field}": column for field, column in competition.texts.items()}
     columns |= {"label.column": label.column} if label.column is not None else {}
     for key in ("one_hot", "columns", "joined"):

@@ -17,7 +17,7 @@ from scipy.sparse import coo_array, csgraph
 from pipeline.competitions.task import Competition
 from pipeline.data.rows import by_appearance, condensed, joined
 from pipeline.errors import nearest
-from pipeline.ingest.cells import quoted
+from pipeline.ingest.tables import quoted
 
 TRUTHS = {"True": "1", "true": "1", "TRUE": "1", "False": "0", "false": "0", "FALSE": "0"}
 ZERO_OR_ONE = ("0", "0.0", "1", "1.0")
