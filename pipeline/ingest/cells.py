@@ -169,13 +169,13 @@ def _texts_below(place: Path, column: str, competition: Competition, strict: boo
         raise PodiumError(f"{place.parent}: no such folder")
 
     def found(key: str) -> list[str] | None:
-        file = place.with_name(place.name.replace("{}", key))
-        if not key or file.parent != place.parent or not file.is_file():
-            return None
         try:
+            file = place.with_name(place.name.replace("{}", key))
             return [file.read_text(encoding=competition.encoding, errors="strict" if strict else "replace")]
         except UnicodeDecodeError:
             check_encoding(file, competition.encoding)
             raise
+        except (OSError, ValueError):  # no such file, or a key that can name none
+            return None
 
     return [column], found

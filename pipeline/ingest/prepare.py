@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.artifacts import Artifacts
-from pipeline.competitions.task import AUTO, TAKEN, Competition
+from pipeline.competitions.task import AUTO, NUMBERED, TAKEN, Competition
 from pipeline.errors import PodiumError
 from pipeline.files import atomic_folder, write_json
 from pipeline.ingest import diagnose, labels
@@ -185,6 +185,11 @@ def _header(path: Path, competition: Competition, labelled: bool) -> list[str]:
     if competition.lookup:  # of other files nothing need be ignored
         own = read_header(path, replace(competition, lookup=()))
         passed_over += [*(lookup.key for lookup in competition.lookup), *(name for name in header if name not in own)]
+    if labelled and competition.train_id is None and competition.id not in header:
+        raise PodiumError(
+            f"{path}: missing column {quoted(competition.id)}, found {', '.join(map(quoted, header))[:200]}; where "
+            f'{path.name} has another id, write `train_id: its name`, and "{NUMBERED}" where it has none'
+        )
     diagnose.check_columns(path, header, _needed(path, competition, labelled), passed_over)
     return header
 

@@ -64,8 +64,9 @@ def check_encoding(path: Path, encoding: str) -> None:
                 # The first bytes of UTF-16 are 0xff and 0xfe.
                 older = encoding == "utf-8" and line[error.start] not in (0xFE, 0xFF)
                 hint = "; older files are often in `encoding: latin-1`" if older else ""
+                place = f"{path}: line {number}"
                 raise PodiumError(
-                    f"{path}: line {number}: expected {encoding.upper()}, found the byte 0x{line[error.start]:02x}{hint}"
+                    f"{place}: expected {encoding.upper()}, found the byte 0x{line[error.start]:02x}{hint}"
                 ) from None
 
 
