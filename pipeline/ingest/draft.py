@@ -181,7 +181,7 @@ class Draft:
         if not self.options and len(pairs) == 1:
             return pairs[0]
         lengths = [len("".join(self.train.columns[name])) + 1 for name in self.texts]
-        alike = len(lengths) == 2 and 0.5 < lengths[0] / lengths[1] < 2 and not pairs
+        alike = len(lengths) == 2 and 0.5 < lengths[0] / lengths[1] < 2 and not pairs and not self.folder.form.lookup
         return (self.texts[0], self.texts[1]) if alike and not self.options else None
 
     @cached_property
