@@ -140,10 +140,10 @@ def test_what_stands_in_other_files_is_found(tmp_path: Path) -> None:
     for part, keys in (("train", "abcdef"), ("test", "xy")):
         (source / part).mkdir()
         for key in keys:
-            (source / part / f"{key}.txt").write_text(f"what stands in {key}, a text of some length")
+            (source / part / f"{key}.txt").write_text(f"what stands in {key}, a text of some length or other")
     found = load_competition(str(write_draft(source)))
     assert found.lookup == (Lookup("page", "train/{}.txt", "test/{}.txt", "text"),)
-    assert prepared(source, found)[1]["text"].to_list()[0] == ["what stands in x, a text of some length"]
+    assert prepared(source, found)[1]["text"].to_list()[0] == ["what stands in x, a text of some length or other"]
 
 
 def test_the_training_file_is_the_one_with_the_answers(tmp_path: Path) -> None:
