@@ -5,6 +5,7 @@ pipeline/ingest/draft.py makes a YAML file of it.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -192,5 +193,6 @@ def _texts_below(folder: Path, key: str, train: Table, test: Table) -> Lookup | 
     if len(places) < 2:
         return None
     same = places["train"] == places["test"]
-    column = "file" if "text" in train.columns else "text"
+    column = re.sub(r"(?i)_?id$", "", key) or "text"  # the text of an essay_id is the essay
+    column = f"{column}_text" if column in train.columns else column
     return Lookup(key, places["train"], "" if same else places["test"], column)

@@ -36,7 +36,18 @@ def test_a_draft_is_prepared_and_has_the_shape_of_the_shipped_file(name: str, tm
     source = twin(tmp_path / "data", shipped, rows=120)
     found = load_competition(str(write_draft(source)))
     prepared(source, found)
-    same = ("id", "turns", "separator", "train", "test", "sample_submission")
+    same = (
+        "id",
+        "train_id",
+        "turns",
+        "separator",
+        "quotes",
+        "encoding",
+        "lookup",
+        "train",
+        "test",
+        "sample_submission",
+    )
     assert [getattr(found, key) for key in same] == [getattr(shipped, key) for key in same]
     assert found.task == (shipped.task if name != "us-patent" else "text")  # its two sides do not look like sides
     assert set(found.texts.values()) == set(shipped.texts.values())
@@ -142,8 +153,8 @@ def test_what_stands_in_other_files_is_found(tmp_path: Path) -> None:
         for key in keys:
             (source / part / f"{key}.txt").write_text(f"what stands in {key}, a text of some length or other")
     found = load_competition(str(write_draft(source)))
-    assert found.lookup == (Lookup("page", "train/{}.txt", "test/{}.txt", "text"),)
-    assert prepared(source, found)[1]["text"].to_list()[0] == ["what stands in x, a text of some length or other"]
+    assert found.lookup == (Lookup("page", "train/{}.txt", "test/{}.txt", "page_text"),)
+    assert prepared(source, found)[1]["page_text"].to_list()[0] == ["what stands in x, a text of some length or other"]
 
 
 def test_the_training_file_is_the_one_with_the_answers(tmp_path: Path) -> None:
