@@ -65,8 +65,7 @@ def read_folder(path: Path) -> Folder:
         encoding="utf-8" if _is_utf8(train) and _is_utf8(test) else "latin-1",
     )
     form = replace(form, quotes=_quotes(train, test, form))
-    plain = [_table(file, form) for file in (train, test)]
-    form = replace(form, lookup=_lookups(path, form, *plain, sample))
+    form = replace(form, lookup=_lookups(path, form, _table(train, form), _table(test, form), sample))
     return Folder(path, form, _table(train, form), _table(test, form), sample)
 
 

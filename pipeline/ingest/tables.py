@@ -73,8 +73,13 @@ def check_encoding(path: Path, encoding: str) -> None:
 def _csv(path: Path, competition: Competition, strict: bool) -> Iterator[list[str]]:
     with _opened(path, competition, strict) as stream:
         escape = "\\" if competition.quotes == "backslash" else None
-        quoting = csv.QUOTE_NONE if competition.quotes == "none" else csv.QUOTE_MINIMAL
-        reader = csv.reader(stream, delimiter=competition.separator, escapechar=escape, quoting=quoting, strict=strict)
+        reader = csv.reader(
+            stream,
+            delimiter=competition.separator,
+            escapechar=escape,
+            quoting=csv.QUOTE_NONE if competition.quotes == "none" else csv.QUOTE_MINIMAL,
+            strict=strict,
+        )
         header = next(reader, [])
         yield header
         width, number = len(header), 0

@@ -96,10 +96,10 @@ def make_rows(data: Path, target: Path, rows: int, competition: Competition) -> 
         (target / name).parent.mkdir(parents=True, exist_ok=True)
     write_table(target / competition.test, columns, made, competition)
     for lookup in competition.lookup:  # the rows are train's, and so is what other files say of them
-        place = target / lookup.mounted("test")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if not place.exists():
-            place.symlink_to((data / lookup.mounted("train")).resolve())
+        beside = target / lookup.mounted("test")
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        if not beside.exists():
+            beside.symlink_to((data / lookup.mounted("train")).resolve())
     with (data / competition.sample_submission).open(encoding="utf-8-sig", newline="") as stream:
         head, *lines = islice(csv.reader(stream), 2)
     cells, place = (lines[0] if lines else ["0"] * len(head)), head.index(competition.id)
