@@ -187,6 +187,8 @@ def _check_outcome(competition: Competition) -> None:
         raise PodiumError("label: low and high belong to outcome ordered, and it needs both")
     if outcome == "ordered" and (label.low is None or label.high is None or label.low >= label.high):
         raise PodiumError(f"label: expected low below high, found {label.low} and {label.high}")
+    if label.log and outcome != "numbers":
+        raise PodiumError(f"label.log: only numbers have it, found outcome {outcome}")
     for name in competition.outputs:
         if name in (*TAKEN, competition.id) or not name.strip():
             raise PodiumError(

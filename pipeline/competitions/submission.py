@@ -59,7 +59,7 @@ def check_answers(competition: Competition, metric: Metric) -> None:
 def as_submitted(means: np.ndarray, competition: Competition) -> np.ndarray:
     """Returns (rows, outputs) means as a submission may hold them: those of classes are clipped and sum to 1."""
     if competition.outcome not in ("classes", "choice"):
-        return np.clip(means, 0.0, 1.0) if competition.family.bounded else means
+        return np.clip(means, 0.0, 1.0) if competition.family.bounded else competition.family.expected(means)
     clipped = np.clip(means, SMALLEST_PROBABILITY, 1.0)
     return clipped / clipped.sum(axis=1, keepdims=True)
 

@@ -66,6 +66,8 @@ class Label:
     """One column of 0 and 1 per class, in the order of `classes`; exactly one of them is 1."""
     columns: tuple[str, ...] | None = None
     """One column per label (0, 1, or a share between; empty where it is not known) or per number."""
+    log: bool = False
+    """Of `numbers` from 0, such as prices and counts: what is learned is log(1 + number)."""
     joined: tuple[str, ...] | None = None
     """Several columns that make one class value together."""
     join: str = ":"
@@ -219,7 +221,7 @@ class Competition:
     def family(self) -> Family:
         """What an answer is in numbers."""
         if self.outcome == "numbers":
-            return Gaussian(self.centre, self.spread)
+            return Gaussian(self.centre, self.spread, self.label.log)
         if self.outcome == "ordered":
             return Ordinal(len(self.outputs), self.scores[0])
         if self.outcome == "labels":

@@ -110,7 +110,9 @@ def _spellings(competition: Competition) -> dict[str, int]:
 def _bounds(competition: Competition) -> tuple[float, float]:
     if competition.outcome == "ordered":
         return competition.scores[0], competition.scores[-1]
-    return (0.0, 1.0) if competition.outcome == "labels" else (-sys.float_info.max, sys.float_info.max)
+    if competition.outcome == "labels":
+        return 0.0, 1.0
+    return 0.0 if competition.label.log else -sys.float_info.max, sys.float_info.max
 
 
 def _may_be_empty(competition: Competition) -> bool:
@@ -149,6 +151,7 @@ def _expected(competition: Competition) -> str:
     if competition.outcome == "ordered":
         return f"a whole number from {low} to {high}"
     words = "a number from 0 to 1" if competition.outcome == "labels" else "a number"
+    words += " from 0 up" if competition.label.log else ""
     return f"{words}, or nothing" if _may_be_empty(competition) else words
 
 

@@ -342,7 +342,8 @@ def _with_scale(competition: Competition, answers: np.ndarray, train_csv: Path) 
         if len(different := np.unique(values[np.isfinite(values)])) < 2 or np.nanstd(values) < SMALLEST_SPREAD:
             found = f"one value only, {float(different[0])!r}" if len(different) else "none"
             raise PodiumError(f"{train_csv}: column {quoted(column)}: expected different numbers, found {found}")
-    centre, spread = np.nanmean(answers, axis=0), np.nanstd(answers, axis=0)
+    numbers = np.log1p(answers) if competition.label.log else answers
+    centre, spread = np.nanmean(numbers, axis=0), np.nanstd(numbers, axis=0)
     return replace(competition, centre=tuple(centre.tolist()), spread=tuple(spread.tolist()))
 
 

@@ -113,6 +113,11 @@ PAIR = {**NUMBER, "task": "pair", "texts": {"a": "s1", "b": "s2"}}
         (SCORES, {"label": {"column": "s", "low": 1}}, "label: expected low below high, found 1 and None"),
         (SCORES, {"label": {"column": "s"}}, "label: low and high belong to outcome ordered, and it needs both"),
         (SCORES, {"answers": {"s": "mean"}}, "answers.s: metric qwk scores labels; write label, not mean"),
+        (
+            SCORES,
+            {"label": {"column": "s", "low": 1, "high": 4, "log": True}},
+            "label.log: only numbers have it, found",
+        ),
         (NUMBER, {"encoding": "utf-16"}, "encoding: input should be 'utf-8', 'latin-1' or 'cp1252', found \"utf-16\""),
         (NUMBER, {"train_id": "body"}, 'texts.text: expected a column of its own, found "body", which is train_id too'),
         (NUMBER, {"train_id": ""}, "train_id: expected a column of train.csv, found none"),

@@ -95,6 +95,17 @@ def test_numbers_bring_their_scale(tmp_path: Path) -> None:
     assert nothing.endswith('column "p": expected different numbers, found none')
 
 
+def test_numbers_that_are_learned_as_logarithms_have_their_scale(tmp_path: Path) -> None:
+    competition = replace(NUMBER, label=Label(columns=("p",), log=True))
+    train, _, facts = prepared(files(tmp_path / "a", competition, {"p": ["0", "9", "1e3"]}), competition)
+    logs = np.log1p([0.0, 9.0, 1000.0])
+    assert train["label"].to_list() == [[0.0], [9.0], [1000.0]]
+    found = facts["competition"]
+    assert (found["centre"], found["spread"]) == ([logs.mean()], [logs.std()])
+    line = fault(files(tmp_path / "b", competition, {"p": ["0", "-0.5", "1e3"]}), competition)
+    assert line.endswith('column "p": expected a number from 0 up, found "-0.5"')
+
+
 def test_a_score_is_one_whole_number(tmp_path: Path) -> None:
     train, _, facts = prepared(files(tmp_path, ORDERED, {"score": ["-1", "3.0", "0"]}), ORDERED)
     assert train["label"].to_list() == [[-1], [3], [0]]
