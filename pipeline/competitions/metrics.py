@@ -483,6 +483,12 @@ def mcrmse(labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
     return by_column(roots, labels, answers)
 
 
+def rmsle(labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    """Root mean squared error of log(1 + number), over all cells; a number below 0 counts as 0."""
+    truth, said = (np.log1p(np.maximum(each.astype(np.float64), 0.0)) for each in (labels, answers))
+    return rmse(truth, said)
+
+
 def determinations(labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
     """Returns the numbers of R², all (rows,); 0 or 1 for constant labels, NaN for a single row, as scikit-learn."""
     if len(labels) < 2:
@@ -570,6 +576,7 @@ METRICS = {
     "qwk": Metric(qwk, True, "decided", ("ordered",)),
     "rmse": Metric(rmse, False, outcomes=SCORES),
     "mcrmse": Metric(mcrmse, False, outcomes=("numbers", "labels")),
+    "rmsle": Metric(rmsle, False, outcomes=("numbers",)),
     "mae": Metric(mae, False, outcomes=SCORES),
     "r2": Metric(r2, True, outcomes=SCORES),
     "pearson": Metric(pearson, True, outcomes=SCORES),

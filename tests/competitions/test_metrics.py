@@ -222,6 +222,9 @@ def test_numbers_against_the_library() -> None:
             labels, answers = draw = numbers(rng, rows, count, steps)
             agree("rmse", library.root_mean_squared_error(labels.ravel(), answers.ravel()), *draw)
             agree("mcrmse", library.root_mean_squared_error(labels, answers), *draw)
+            positive = np.maximum(answers, 0)
+            told = library.root_mean_squared_log_error(labels.ravel(), positive.ravel())
+            agree("rmsle", told, *draw)
             agree("mae", library.mean_absolute_error(labels, answers), *draw)
             agree("r2", library.r2_score(labels, answers), *draw)
             agree("pearson", one_by_one(lambda t, p: stats.pearsonr(t, p)[0], draw), *draw)
@@ -375,6 +378,7 @@ SAMPLES: dict[str, Callable[[np.random.Generator, int], Draw]] = {
     "rmse": lambda rng, n: numbers(rng, n, 1),
     "rmse columns": lambda rng, n: columns(rng, n, 3, unknown=0.3),
     "mcrmse": lambda rng, n: numbers(rng, n, 3),
+    "rmsle": lambda rng, n: numbers(rng, n, 2),
     "r2": lambda rng, n: numbers(rng, n, 2),
     "pearson": lambda rng, n: numbers(rng, n, 1),
     "spearman": lambda rng, n: numbers(rng, n, 1),
