@@ -25,6 +25,8 @@ from pipeline.ingest.labels import TRUTHS, moment
 from pipeline.ingest.tables import OTHERS
 
 FILE = "competition.yaml"
+UNEVEN = 5.0
+"""So many times the median is the largest of numbers whose ratio may matter."""
 FEW_CLASSES = 30
 """Classes that are written out by name."""
 FEWEST_GROUPS = 4
@@ -295,7 +297,9 @@ class Draft:
         lines = (f"label: {{columns: {_flow([column])}}}",)
         if asked != column:
             lines += (f"answers: {{{_word(asked)}: mean}}",)
-        return Answers("numbers", "rmse", lines, (column,), "a column of numbers")
+        uneven = min(given) >= 0 and max(given) > UNEVEN * sorted(given)[len(given) // 2]
+        hint = f"; for rmsle write label: {{columns: {_flow([column])}, log: true}}" if uneven else ""
+        return Answers("numbers", "rmse", lines, (column,), f"a column of numbers{hint}")
 
     def _refuse_texts(self, column: str) -> None:
         """Raises PodiumError where the answers are texts of their own, or several labels in one cell."""

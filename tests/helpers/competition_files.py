@@ -132,8 +132,8 @@ def twin(folder: Path, competition: Competition, rows: int = 48, seed: int = 0) 
     if competition.time:
         train[competition.time] = [f"2024-{1 + place % 12:02d}-11" for place in range(rows)]
     if competition.train_id not in (None, competition.id):
-        own = train.pop(competition.id)
-        train = ({} if competition.train_id == NUMBERED else {competition.train_id: own}) | train
+        train = {competition.train_id if name == competition.id else name: cells for name, cells in train.items()}
+        train.pop(NUMBERED, None)
     write_table(folder / competition.train, train, competition.separator)
     write_table(folder / competition.test, test, competition.separator)
     values = ["some:class"] if competition.classes == AUTO else list(competition.label_values)
@@ -177,5 +177,5 @@ def _label_cells(competition: Competition, rows: int, draw: Random) -> dict[str,
     if label.column:
         values = ["one", "two", "three"] if competition.classes == AUTO else competition.label_values
         return {label.column: [draw.choice(values) for _ in range(rows)]}
-    cells = (lambda: f"{draw.gauss(2, 1):.2f}") if outcome == "numbers" else (lambda: draw.choice("01"))
+    cells = (lambda: f"{draw.uniform(0, 4):.2f}") if outcome == "numbers" else (lambda: draw.choice("01"))
     return {name: [cells() for _ in range(rows)] for name in label.columns or ()}

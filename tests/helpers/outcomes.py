@@ -55,7 +55,7 @@ COMPETITIONS = {
         ),
         Competition(
             **BASE | {"name": "amounts"},
-            metric="mae",
+            metric="rmsle",
             outcome="numbers",
             label=Label(columns=("price",), log=True),
             centre=(3.0,),

@@ -105,6 +105,13 @@ def test_a_sample_of_one_value_tells_no_metric(tmp_path: Path) -> None:
     assert "CHECK" not in (tmp_path / "b" / "competition.yaml").read_text(encoding="utf-8")
 
 
+def test_uneven_numbers_may_be_amounts(tmp_path: Path) -> None:
+    for name, largest in (("even", "9.5"), ("uneven", "99.5")):
+        drafted(tmp_path / name, {"body": TEXTS, "price": ["3.5", "4.5", largest] * 8}, ["body"], {"price": ["0"]})
+        text = (tmp_path / name / "competition.yaml").read_text(encoding="utf-8")
+        assert ("for rmsle write label: {columns: [price], log: true}" in text) == (name == "uneven")
+
+
 def test_how_sure_the_raters_were_is_not_the_answer(tmp_path: Path) -> None:
     train = {"body": TEXTS, "relevance_variance": ["0.5", "0"] * 12, "median_relevance": ["1", "2", "4"] * 8}
     assert drafted(tmp_path, train, ["body"], {"prediction": ["1"]}).label.column == "median_relevance"
