@@ -19,8 +19,13 @@ from pipeline.errors import PodiumError, nearest
 from pipeline.validation import read_yaml, validated
 
 FOLDER = Path(__file__).parent
-WRITTEN = {"classes": ("column", "one_hot", "joined"), "choice": ("column",), "ordered": ("column",)}
-"""Outcome -> the keys of `label` of which it needs one; the others need `columns`."""
+WRITTEN = {
+    "classes": ("column", "one_hot", "joined"),
+    "labels": ("columns", "listed"),
+    "choice": ("column",),
+    "ordered": ("column",),
+}
+"""Outcome -> the keys of `label` of which it needs one; numbers need `columns`."""
 FIELD = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
@@ -88,7 +93,7 @@ def _check(competition: Competition) -> None:
         raise PodiumError(f"group: metric {competition.metric} needs the columns that make a group, found none")
     known = competition
     if competition.classes == AUTO:  # no class can be named; any number of them may be asked for
-        known = replace(competition, classes=tuple(f"class {place}" for place in range(1000)))
+        known = replace(competition, classes=tuple(f"class_{place}" for place in range(1000)))
     check_answers(known, metric)
     _ask(metric, known)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", competition.name):
@@ -171,15 +176,15 @@ def _check_outcome(competition: Competition) -> None:
     if task == "preference" and outcome != "classes":
         raise PodiumError(f"outcome: a preference has classes (first side, second side, tie), found {outcome}")
     wanted = WRITTEN.get(outcome, ("columns",))
-    given = [key for key in ("column", "one_hot", "columns", "joined") if getattr(label, key) is not None]
+    given = [key for key in ("column", "one_hot", "columns", "listed", "joined") if getattr(label, key) is not None]
     if len(given) != 1 or given[0] not in wanted:
         found = f", found {' and '.join(given)}" if given else ""
         raise PodiumError(f"label: outcome {outcome}: give {' or '.join(wanted)}{found}")
     if not getattr(label, given[0]):
         raise PodiumError(f"label.{given[0]}: expected a column of train.csv, found none")
-    if outcome != "classes" and competition.classes:
-        raise PodiumError(f"classes: only outcome classes has them, found outcome {outcome}")
-    if outcome == "classes":
+    if outcome != "classes" and label.listed is None and competition.classes:
+        raise PodiumError(f"classes: only outcome classes and label.listed have them, found outcome {outcome}")
+    if outcome == "classes" or label.listed is not None:
         _check_classes(competition)
     if competition.candidates:
         _check_candidates(competition)
@@ -192,7 +197,7 @@ def _check_outcome(competition: Competition) -> None:
     for name in competition.outputs:
         if name in (*TAKEN, competition.id) or not name.strip():
             raise PodiumError(
-                f'{"classes" if outcome == "classes" else "label"}: no answer can be named "{name}": expected a name '
+                f'{"classes" if competition.classes else "label"}: no answer can be named "{name}": expected a name '
                 f"that is neither empty, nor the id column's ({competition.id}), nor one of Podium's own columns "
                 f"({', '.join(TAKEN)})"
             )
@@ -237,7 +242,8 @@ def _check_columns(competition: Competition) -> None:
     if competition.train_id not in (None, competition.id, NUMBERED):
         columns["train_id"] = competition.train_id
     columns |= {f"texts.{field}": column for field, column in competition.texts.items()}
-    columns |= {"label.column": label.column} if label.column is not None else {}
+    for key in ("column", "listed"):
+        columns |= {f"label.{key}": name} if (name := getattr(label, key)) is not None else {}
     for key in ("one_hot", "columns", "joined"):
         columns |= {f"label.{key}.{place}": column for place, column in enumerate(getattr(label, key) or ())}
     for key, column in columns.items():

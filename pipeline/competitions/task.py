@@ -68,10 +68,12 @@ class Label:
     """One column per label (0, 1, or a share between; empty where it is not known) or per number."""
     log: bool = False
     """Of `numbers` from 0, such as prices and counts: what is learned is log(1 + number)."""
+    listed: str | None = None
+    """Of `labels`: one column that lists the labels of a row, of which `classes` names some; others do not count."""
     joined: tuple[str, ...] | None = None
     """Several columns that make one class value together."""
     join: str = ":"
-    """Stands between the cells of `joined`."""
+    """Stands between the cells of `joined`, or between the labels of `listed`."""
     empty: str = "NA"
     """Stands for an empty cell of `joined`."""
     values: tuple[str, ...] | None = None
@@ -123,8 +125,8 @@ class Competition:
     label: Label
     outcome: Literal["classes", "labels", "ordered", "numbers", "choice"] = "classes"
     classes: tuple[str, ...] = ()
-    """The names of the classes (outcome `classes`): without `answers` the submission's columns after the id. `auto`:
-    the values found in train.csv, sorted."""
+    """The names of the classes (outcome `classes`), or of the labels that `label.listed` lists: without `answers` the
+    submission's columns after the id. `auto`: the values found in train.csv, sorted."""
     options: tuple[str, ...] = ()
     """Of `choices`: the fields of which one is the answer, as it is named in the submission."""
     symmetric: bool = False
@@ -174,7 +176,7 @@ class Competition:
     @property
     def outputs(self) -> tuple[str, ...]:
         """The names of the numbers that an answer consists of: columns of every file of predictions."""
-        if self.outcome == "classes":
+        if self.outcome == "classes" or self.label.listed is not None:
             return self.classes
         if self.outcome == "choice":
             return self.options

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import polars as pl
 
-from pipeline.competitions.submission import LABEL, MEAN, TOP, submission_columns
+from pipeline.competitions.submission import LABEL, LABELS, MEAN, TOP, submission_columns
 from pipeline.competitions.task import Competition
 from pipeline.errors import PodiumError, nearest
 from pipeline.ingest.cells import plain_rows, read_header
@@ -170,6 +170,8 @@ def _fitting_answers(path: Path, header: list[str], competition: Competition) ->
         pairs = (f"{column}: {output}" for column, output in zip(columns, competition.outputs, strict=True))
         return f"; perhaps answers: {{{', '.join(pairs)}}}"
     (column,), values = columns, competition.label_values
+    if competition.label.listed is not None:
+        return f"; write answers: {{{column}: {LABELS}}}"
     cells = [row[column] for row in rows]
     ranked = competition.outcome in ("classes", "choice")
     if ranked and cells and all(cell in values for cell in cells):

@@ -20,11 +20,13 @@ from pipeline.competitions.task import NUMBERED, OURS, Lookup
 from pipeline.errors import PodiumError
 from pipeline.files import write_text
 from pipeline.ingest.diagnose import turns_of
-from pipeline.ingest.folder import Folder, Table, read_folder
+from pipeline.ingest.folder import SEPARATORS, Folder, Table, read_folder
 from pipeline.ingest.labels import TRUTHS, moment
 from pipeline.ingest.tables import OTHERS
 
 FILE = "competition.yaml"
+SEVERAL = 0.2
+"""Share of the rows with several labels from which a column lists them."""
 UNEVEN = 5.0
 """So many times the median is the largest of numbers whose ratio may matter."""
 FEW_CLASSES = 30
@@ -274,6 +276,11 @@ class Draft:
         given = [number for number in numbers if number is not None]
         lines: tuple[str, ...]
         if len(given) < len(numbers) or not given:
+            if join := self._parts(column):
+                label = f"label: {{listed: {_word(column)}, join: {json.dumps(join)}}}"
+                lines = ("classes: auto", label, f"answers: {{{_word(asked)}: labels}}")
+                lines += (f"join: {json.dumps(join)}",) if join != " " else ()
+                return Answers("labels", "samples_f1", lines, (column,), f"{column} lists the labels of a row")
             self._refuse_texts(column)
             values = sorted(set(cells))
             classes = _flow(values) if len(values) <= FEW_CLASSES else "auto"
@@ -300,6 +307,17 @@ class Draft:
         uneven = min(given) >= 0 and max(given) > UNEVEN * sorted(given)[len(given) // 2]
         hint = f"; for rmsle write label: {{columns: {_flow([column])}, log: true}}" if uneven else ""
         return Answers("numbers", "rmse", lines, (column,), f"a column of numbers{hint}")
+
+    def _parts(self, column: str) -> str | None:
+        """Returns what parts the labels in the cells of a column and of the sample; None where each has one."""
+        cells, sample = self.train.filled(column), self.sample.filled(self.asked[0])
+        for join in SEPARATORS + " ":
+            lists = [cell.split(join) for cell in cells]
+            known = {label for each in lists for label in each}
+            several = sum(len(each) > 1 for each in lists) > SEVERAL * len(lists)
+            if several and 2 * len(known) < len(set(cells)) and sample and known.issuperset(sample[0].split(join)):
+                return join
+        return None
 
     def _refuse_texts(self, column: str) -> None:
         """Raises PodiumError where the answers are texts of their own, or several labels in one cell."""

@@ -20,6 +20,8 @@ import numpy as np
 import polars as pl
 
 from pipeline.artifacts import Artifacts
+from pipeline.competitions.metrics import metric_named
+from pipeline.competitions.submission import check_answers
 from pipeline.competitions.task import AUTO, NUMBERED, TAKEN, Competition
 from pipeline.errors import PodiumError
 from pipeline.files import atomic_folder, write_json
@@ -35,6 +37,8 @@ SMALLEST_SPREAD = 1.0e-9
 """Numbers that differ by less are one number."""
 ROW_GROUP = 4096
 """Rows per parquet row group. Fixed, so that the bytes of a file do not depend on how many threads wrote it."""
+FEWEST_ROWS = 5
+"""Rows that a label has at least which `classes: auto` finds in lists."""
 MOST_CLASSES = 2**15 - 1
 """Labels are Int16."""
 
@@ -172,6 +176,7 @@ def _after_headers(source: Path, competition: Competition) -> Competition:
     _header(source / competition.test, competition, labelled=False)
     if competition.classes == AUTO:
         competition = replace(competition, classes=_classes_of(source / competition.train, competition))
+        check_answers(competition, metric_named(competition.metric))
     sample_csv = source / competition.sample_submission
     sample = _as_sample(sample_csv, competition)
     diagnose.check_sample(sample_csv, read_header(sample_csv, sample), sample)
@@ -301,8 +306,14 @@ def _classes_of(train_csv: Path, competition: Competition) -> tuple[str, ...]:
     """
     header, columns = read_header(train_csv, competition), list(label_columns(competition))
     cells = scan_by_hand(train_csv, header, columns, competition, strict=True)
-    found = cells.select(labels.class_cells(competition).unique()).collect(engine="streaming").to_series().to_list()
-    classes = tuple(sorted(filter(None, found)))  # an empty cell is a fault of its row
+    if competition.label.listed is not None:
+        counts = cells.select(labels.listed(competition).list.unique().explode().value_counts())
+        counted = counts.collect(engine="streaming").unnest(competition.label.listed)
+        found = counted.filter(pl.col("count") >= FEWEST_ROWS)[:, 0].to_list()
+    else:
+        values = cells.select(labels.class_cells(competition).unique())
+        found = values.collect(engine="streaming").to_series().to_list()
+    classes = tuple(sorted(filter(None, found)))  # an empty cell is a fault of its row, or no label
     place = f"{train_csv}: column {' and '.join(map(quoted, columns))}"
     if not 2 <= len(classes) <= MOST_CLASSES:
         raise PodiumError(f"{place}: expected 2 to {MOST_CLASSES} different classes, found {len(classes)}")

@@ -105,6 +105,17 @@ def test_a_sample_of_one_value_tells_no_metric(tmp_path: Path) -> None:
     assert "CHECK" not in (tmp_path / "b" / "competition.yaml").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("join", [" ", ",", "|"])
+def test_a_column_may_list_labels(join: str, tmp_path: Path) -> None:
+    lists = [
+        join.join(("ab", "cd", "ef", "gh")[place] for place in range(4) if row >> place & 1) for row in range(1, 16)
+    ]
+    train = {"body": TEXTS * 5, "tags": lists * 8}
+    found = drafted(tmp_path, train, ["body"], {"tags": [join.join(["ef", "ab"])]})
+    assert (found.outcome, found.metric, found.answers) == ("labels", "samples_f1", {"tags": "labels"})
+    assert (found.label.listed, found.label.join, found.join) == ("tags", join, join)
+
+
 def test_uneven_numbers_may_be_amounts(tmp_path: Path) -> None:
     for name, largest in (("even", "9.5"), ("uneven", "99.5")):
         drafted(tmp_path / name, {"body": TEXTS, "price": ["3.5", "4.5", largest] * 8}, ["body"], {"price": ["0"]})

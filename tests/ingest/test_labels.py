@@ -95,6 +95,22 @@ def test_numbers_bring_their_scale(tmp_path: Path) -> None:
     assert nothing.endswith('column "p": expected different numbers, found none')
 
 
+def test_one_column_may_list_the_labels(tmp_path: Path) -> None:
+    cells = ["a, b c", "", "b c", "z,a", " a ,a"] * 5
+    competition = replace(TEXT, metric="samples_f1", outcome="labels", label=Label(listed="tags", join=","), join=",")
+    competition = replace(competition, classes=("b c", "a", "never"), answers={"tags": "labels"})
+    train, _, _ = prepared(files(tmp_path / "a", competition, {"tags": cells}), competition)
+    assert train.schema["label"] == pl.Array(pl.Float64, 3)
+    assert train["label"].to_list()[:5] == [[1, 1, 0], [0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0]]
+    found = replace(competition, classes=AUTO)  # a label of few rows is none
+    _, _, facts = prepared(files(tmp_path / "b", found, {"tags": [*cells, "rare"]}), found)
+    assert facts["competition"]["classes"] == ["a", "b c", "z"]
+    source = files(tmp_path / "c", found, {"tags": cells})
+    assert fault(source, replace(found, join=" ")) == 'join: expected what parts the labels of tags, "b c" holds it'
+    write_table(source / "sample_submission.csv", {"id": ["t"], "best": ["a"]})
+    assert fault(source, found).endswith('found "id", "best"; write answers: {best: labels}')
+
+
 def test_numbers_that_are_learned_as_logarithms_have_their_scale(tmp_path: Path) -> None:
     competition = replace(NUMBER, label=Label(columns=("p",), log=True))
     train, _, facts = prepared(files(tmp_path / "a", competition, {"p": ["0", "9", "1e3"]}), competition)
