@@ -88,7 +88,8 @@ def _candidates(folder: Path, *words: str) -> list[Path]:
     hint = (
         f"; unpack {packed.name}" if packed else f", found {', '.join(file.name for file in files[:10]) or 'nothing'}"
     )
-    raise PodiumError(f"{folder}: expected a table with {' and '.join(words)} in its name ({', '.join(TABLES)}){hint}")
+    names = f"expected a table with {' and '.join(words)} in its name ({', '.join(TABLES)}){hint}"
+    raise PodiumError(f"{folder}: {names}; for files with other names write the YAML file by hand")
 
 
 def _first(folder: Path, *words: str) -> Path:

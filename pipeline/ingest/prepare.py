@@ -39,6 +39,8 @@ ROW_GROUP = 4096
 """Rows per parquet row group. Fixed, so that the bytes of a file do not depend on how many threads wrote it."""
 FEWEST_ROWS = 5
 """Rows that a label has at least which `classes: auto` finds in lists."""
+MANY_ROWS = 100
+"""From so many rows on, classes of which most have one row are taken for texts."""
 MOST_CLASSES = 2**15 - 1
 """Labels are Int16."""
 
@@ -306,17 +308,19 @@ def _classes_of(train_csv: Path, competition: Competition) -> tuple[str, ...]:
     """
     header, columns = read_header(train_csv, competition), list(label_columns(competition))
     cells = scan_by_hand(train_csv, header, columns, competition, strict=True)
-    if competition.label.listed is not None:
-        counts = cells.select(labels.listed(competition).list.unique().explode().value_counts())
-        counted = counts.collect(engine="streaming").unnest(competition.label.listed)
-        found = counted.filter(pl.col("count") >= FEWEST_ROWS)[:, 0].to_list()
-    else:
-        values = cells.select(labels.class_cells(competition).unique())
-        found = values.collect(engine="streaming").to_series().to_list()
-    classes = tuple(sorted(filter(None, found)))  # an empty cell is a fault of its row, or no label
+    listed = competition.label.listed is not None
+    values = labels.listed(competition).list.unique().explode() if listed else labels.class_cells(competition)
+    counted = cells.select(values.alias("class").value_counts()).collect(engine="streaming").unnest("class")
+    known = counted.filter(pl.col("count") >= (FEWEST_ROWS if listed else 1))["class"]
+    classes = tuple(sorted(filter(None, known)))  # an empty cell is a fault of its row, or no label
     place = f"{train_csv}: column {' and '.join(map(quoted, columns))}"
     if not 2 <= len(classes) <= MOST_CLASSES:
         raise PodiumError(f"{place}: expected 2 to {MOST_CLASSES} different classes, found {len(classes)}")
+    if not listed and (rows := int(counted["count"].sum())) >= MANY_ROWS and 2 * len(classes) > rows:
+        raise PodiumError(
+            f"{place}: expected classes that several rows have, found {len(classes)} different values in {rows} rows: "
+            "answers that are texts cannot be said"
+        )
     for name in classes:
         if name in (*TAKEN, competition.id) or not name.strip():
             raise PodiumError(

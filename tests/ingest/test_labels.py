@@ -95,6 +95,15 @@ def test_numbers_bring_their_scale(tmp_path: Path) -> None:
     assert nothing.endswith('column "p": expected different numbers, found none')
 
 
+def test_texts_are_no_classes(tmp_path: Path) -> None:
+    competition = replace(TEXT, classes=AUTO, label=Label(column="span"), answers={"span": "label"})
+    spans = [f"words {row}" for row in range(100)]
+    line = fault(files(tmp_path / "a", competition, {"span": spans}), competition)
+    assert "found 100 different values in 100 rows: answers that are texts cannot be said" in line
+    twice = files(tmp_path / "b", competition, {"span": spans[:51] + spans[:51]})
+    assert len(prepared(twice, competition)[2]["competition"]["classes"]) == 51
+
+
 def test_one_column_may_list_the_labels(tmp_path: Path) -> None:
     cells = ["a, b c", "", "b c", "z,a", " a ,a"] * 5
     competition = replace(TEXT, metric="samples_f1", outcome="labels", label=Label(listed="tags", join=","), join=",")
