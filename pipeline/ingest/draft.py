@@ -419,7 +419,8 @@ class Draft:
     @cached_property
     def groups(self) -> list[str]:
         """A column of which each value has several rows, and the test rows have others: rows of one author or page."""
-        for name in self.common:
+        # By default rows with the same first text are together, and of pairs all that share one.
+        for name in [name for name in self.common if name not in self.texts and self.task != "pair"]:
             cells, other = self.train.filled(name), set(self.test.filled(name))
             told = name.lower().endswith("id") or self.test.rows >= FEW_ROWS
             apart = len(other) > 1 and other.isdisjoint(cells) and not self._is_time(name)

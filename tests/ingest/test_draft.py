@@ -161,7 +161,7 @@ def test_what_stands_in_other_files_is_found(tmp_path: Path) -> None:
     both = {name: [*PAGES[name], *other[name]] for name in PAGES}
     source = folder_of(tmp_path / "b", TRAIN, TEST, SAMPLE, pages__csv=both)
     assert load_competition(str(write_draft(source))).lookup == (Lookup("page", "pages.csv"),)
-    both |= {"page": [*PAGES["page"], *"aabbccdd"]}  # several rows per key: of no use
+    both |= {"page": [*PAGES["page"], *"xyxyxyxy"]}  # several rows per key: of no use
     source = folder_of(tmp_path / "c", TRAIN, TEST, SAMPLE, pages__csv=both)
     assert load_competition(str(write_draft(source))).lookup == ()
 
@@ -188,6 +188,11 @@ def test_rows_of_which_the_test_file_has_no_relative_stay_together(tmp_path: Pat
     test = {"id": ASKED[:2], "body": TEXTS[:2], "page_id": ["x", "y"]}
     found = load_competition(str(write_draft(folder_of(tmp_path / "a", train, test, SAMPLE))))
     assert (found.group, found.ignored) == (("page_id",), ())
+    pair = {"question1": TEXTS, "question2": TEXTS[::-1]}
+    source = folder_of(
+        tmp_path / "pair", train | pair, test | {name: cells[:2] for name, cells in pair.items()}, SAMPLE
+    )
+    assert load_competition(str(write_draft(source))).group == ()  # else rows that share a text would be parted
     test |= {"page_id": ["x", "a"]}
     found = load_competition(str(write_draft(folder_of(tmp_path / "b", train, test, SAMPLE))))
     assert (found.group, found.ignored) == ((), ("page_id",))
