@@ -62,6 +62,8 @@ def _as_texts(given: Any) -> Any:
         label = found["label"] = dict(found["label"])
         if isinstance(label.get("values"), list):
             label["values"] = [_text(each) for each in label["values"]]
+        if "listed" in label:
+            label.setdefault("join", " ")
         if isinstance(label.get("columns"), str):  # one column may stand without brackets
             label["columns"] = [label["columns"]]
     if isinstance(found.get("answers"), dict):

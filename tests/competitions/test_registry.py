@@ -251,6 +251,8 @@ def test_what_may_be_written_shortly(tmp_path: Path) -> None:
     assert (found.group, found.ignored, found.kind.group) == (("page",), ("*",), None)
     file.write_text(yaml.safe_dump({**CLASSES, "classes": [0, 1], "answers": {"p": 1}}))
     assert load_competition(str(file)).answers == {"p": "1"}
+    file.write_text(yaml.safe_dump(TAGS))
+    assert load_competition(str(file)).label.join == " "
     file.write_text(yaml.safe_dump(QUIZ))
     assert (found := load_competition(str(file))).outcome == "choice"
     assert found.label_values == ("A", "B")
