@@ -226,10 +226,12 @@ def read_ids(path: Path, competition: dict, rerun: bool) -> tuple[list[str], lis
                 each = list(found[name].values() if isinstance(found, dict) else (row[name] for row in found))
                 return [name], list(map(str, each))
             escape = "\\" if competition.get("quotes") == "backslash" else None
+            tested = path.name == os.path.basename(competition.get("test", "test.csv"))
+            quoting = csv.QUOTE_NONE if competition.get("quotes") == "none" and tested else csv.QUOTE_MINIMAL
             header, start = [], stream.tell()
             for separator in competition.get("separator", ","), ",":  # a sample may have commas where others have none
                 stream.seek(start)
-                reader = csv.reader(stream, delimiter=separator, escapechar=escape)
+                reader = csv.reader(stream, delimiter=separator, escapechar=escape, quoting=quoting)
                 header = next(reader, [])
                 if name in header:
                     break

@@ -16,7 +16,7 @@ from typing import IO
 
 import numpy as np
 
-from pipeline.competitions.submission import LABEL, MEAN, TOP, submission_cells, submission_columns
+from pipeline.competitions.submission import LABEL, LABELS, MEAN, TOP, submission_cells, submission_columns
 from pipeline.competitions.task import Competition
 from pipeline.errors import PodiumError
 from pipeline.files import atomic_file
@@ -122,6 +122,11 @@ def _checked(cell: str, what: str, where: str, competition: Competition) -> floa
             raise PodiumError(f"{where}: expected up to {most} different labels, {told}")
         if unknown := set(labels) - set(competition.label_values):
             raise PodiumError(f"{where}: expected labels of the training rows, found {min(unknown)[:60]!r}")
+        return 0.0
+    if what == LABELS:
+        labels = cell.split(competition.join) if cell else []
+        if len(set(labels)) < len(labels) or not set(labels) <= set(competition.outputs):
+            raise PodiumError(f"{where}: expected different labels of the training rows, {told}")
         return 0.0
     if what == LABEL:
         known = competition.label_values if competition.outcome in ("classes", "choice") else ("0", "1")

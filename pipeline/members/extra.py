@@ -56,7 +56,7 @@ def check_form(name: str, source: ExtraRows, competition: Competition) -> Compet
             raise PodiumError(f"params.yaml: {key}: {what}: expected {wanted}, as in the scored one, found {own}")
     if source.confidence and competition.outcome == "numbers":
         raise PodiumError(f"params.yaml: extra.{name}.confidence: numbers do not tell how sure they are: leave it out")
-    if competition.outcome == "classes":
+    if competition.classes:
         its = replace(its, classes=competition.classes)
     if list(its.outputs) != list(competition.outputs):
         raise PodiumError(

@@ -13,6 +13,7 @@ import random
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from pipeline.artifacts import MANIFEST
 from pipeline.files import read_json, write_json
@@ -251,7 +252,7 @@ def content(change: Callable[[bytes], bytes]) -> Cause:
     return lambda scene: replace_file(scene.test_file, change(scene.test_file.read_bytes()))
 
 
-def written(**options: object) -> Cause:
+def written(**options: Any) -> Cause:
     """The test file as another writer would have it."""
     return lambda scene: write_csv(scene.test_file, [scene.given.header, *scene.given.rows], **options)
 
