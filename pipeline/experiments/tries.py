@@ -93,9 +93,13 @@ def build_needed(name: str, params: Params) -> None:
     Raises: PodiumError for an unknown member, or where DVC could not build it.
     """
     check_member(name, params)
-    needed = ["folds", f"pretrain@{params.members[name].backbone}"]
-    if subprocess.run([sys.executable, "-m", "dvc", "repro", "-q", *needed]).returncode:
-        raise PodiumError("what the member trains on could not be built; see above")
+    build_stages("folds", f"pretrain@{params.members[name].backbone}")
+
+
+def build_stages(*names: str) -> None:
+    """Builds some stages; nothing where they are up to date. Raises: PodiumError where DVC could not."""
+    if subprocess.run([sys.executable, "-m", "dvc", "repro", "-q", *names]).returncode:
+        raise PodiumError(f"{', '.join(names)}: could not be built; see above")
 
 
 def try_member(name: str, fold: int, rows: int, params: Params, changed: list[str], artifacts: Artifacts) -> Try:
