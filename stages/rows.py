@@ -81,6 +81,8 @@ def check(given: argparse.Namespace) -> None:
     """Raises PodiumError for the first option that is wrong."""
     if not re.fullmatch("[a-z][a-z0-9_]*", given.name):
         raise PodiumError(f'NAME: expected small letters, digits and _, the name of a source, found "{given.name}"')
+    if not given.model:
+        raise PodiumError("MODEL: expected a backbone of params.yaml or a folder with a decoder, found nothing")
     for key, value in {"ROWS": given.rows, "--batch": given.batch, "--tokens": given.tokens}.items():
         if value < 1:
             raise PodiumError(f"{key}: expected a positive number, found {value}")

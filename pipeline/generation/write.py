@@ -32,8 +32,6 @@ SURE = 0.5
 class Writer(Protocol):
     """What writes and judges: a decoder.Decoder."""
 
-    name: str
-
     def write(
         self, asked: list[tuple[str, str]], seed: int, *, temperature: float, top_p: float, tokens: int
     ) -> list[str | None]: ...
@@ -181,7 +179,10 @@ def _rows(turns: list[Turn], how: How, asker: Asker) -> tuple[list[dict[str, str
         dropped += not keeps
         if keeps:
             answers[_answer(ask, competition)] += 1
-        rows.append(cells_of(row, ask, competition) | {"generator": how.model, "verdict": "keep" if keeps else "drop"})
+        rows.append(
+            cells_of(row, ask, competition)
+            | {"generator": Path(how.model).name, "verdict": "keep" if keeps else "drop"}
+        )
     counted = dict(sorted(answers.items()))
     told = Told(len(turns), dict(refused.most_common()), len(rows), dropped if how.judge else None, counted)
     return rows, told
