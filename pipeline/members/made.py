@@ -51,7 +51,8 @@ def judged(
 
     folds: id of a training row -> its fold.
 
-    Raises: PodiumError for a missing column, a verdict that is none, or an example that is no training row.
+    Raises: PodiumError for a missing column, a verdict that is none, an example that is no training row, or where no row
+    is kept.
     """
     header = read_header(file, its)
     if lacking := [each for each in WRITTEN if each not in header]:
@@ -67,6 +68,10 @@ def judged(
     ]
     rows = rows.with_columns(told["generator"], pl.Series("seen", seen, dtype=pl.List(pl.Int8)))
     kept = rows.filter(told["verdict"] == "keep")
+    if not len(kept):
+        raise PodiumError(
+            f"{file}: verdict: the judge drops all {len(rows)} rows; look at some, and take another judge"
+        )
     texts = pl.concat_list(condensed(joined(field)) for field in its.kind.fields).hash()
     different = kept.with_columns(texts.alias("_texts")).unique("_texts", keep="first", maintain_order=True)
     by = dict(different["generator"].value_counts(sort=True).iter_rows())

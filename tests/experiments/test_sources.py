@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from pipeline.errors import PodiumError
 from pipeline.experiments import sources
 from pipeline.experiments.sources import Measured, folds_of, measure
 from pipeline.files import write_json, write_parquet
+from pipeline.imports import fingerprint
 from pipeline.members.context import read_start
 from pipeline.members.fold import train_fold
 from pipeline.members.start import resolve
@@ -47,6 +49,10 @@ MEMBERS: dict[str, Any] = {
 STUDENT = NETWORK | {"kind": "encoder", "backbone": "bert", "extra": ["chats"], "teachers": {"members": ["plain"]}}
 
 
+FINGERPRINT = cache(fingerprint)
+"""Half a second each, and the code stays as it is."""
+
+
 @pytest.fixture(scope="module")
 def params() -> Params:
     value = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -61,6 +67,7 @@ def params() -> Params:
 def artifacts(tmp_path: Path, backbones: Path, lmsys: Competition, monkeypatch: pytest.MonkeyPatch) -> Artifacts:
     """A run with its sources prepared: `votes` like the rows, `noise` with labels that mean nothing."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pipeline.members.start.fingerprint", FINGERPRINT)
     found = Artifacts(ready(tmp_path, ROWS, lmsys, FOLDS, backbones))
     for seed, name in enumerate(("votes", "noise", "chats"), start=9):
         rows = preference_rows(80, seed=seed).with_columns(
@@ -135,7 +142,9 @@ def test_nothing_is_trained_that_is_known(
     assert trained(capsys) == ["words fold 0 without noise", "words fold 0 without votes, noise"]
 
 
-@pytest.mark.parametrize("name", ["words", "siamese", pytest.param("judge", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["words", *(pytest.param(name, marks=pytest.mark.slow) for name in ("siamese", "judge"))]
+)
 def test_what_the_build_has_made_is_taken_and_is_the_same(
     name: str, params: Params, artifacts: Artifacts, capsys: pytest.CaptureFixture[str]
 ) -> None:

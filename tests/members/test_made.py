@@ -150,6 +150,9 @@ def test_lines_for_what_is_missing_or_wrong(lmsys: Competition) -> None:
     write(rows_of(60, 0.0), lmsys, verdict=["keep"] * 59 + ["good"])
     with pytest.raises(PodiumError, match='verdict of row m59: expected keep or drop, found "good"'):
         made(lmsys)
+    write(rows_of(60, 0.0), lmsys, verdict="drop")
+    with pytest.raises(PodiumError, match="verdict: the judge drops all 60 rows; look at some, and take another judge"):
+        made(lmsys)
     for cell, expected in {
         "1000, 1001": 'examples of row m0: expected a JSON list of ids, such as ["17", "23"], found "1000, 1001"',
         "[1000]": "expected a JSON list of ids",
