@@ -51,8 +51,8 @@ def judged(
 
     folds: id of a training row -> its fold.
 
-    Raises: PodiumError for a missing column, a verdict that is none, an example that is no training row, or where no row
-    is kept.
+    Raises: PodiumError for a missing column, a verdict that is none, an example that is no training row, or where no
+    row is kept.
     """
     header = read_header(file, its)
     if lacking := [each for each in WRITTEN if each not in header]:
