@@ -16,10 +16,11 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 
 from pipeline.artifacts import Artifacts
+from pipeline.competitions.registry import load_competition
 from pipeline.config import Params, load_params
 from pipeline.errors import PodiumError, nearest
 from pipeline.experiments.tries import build_stages
-from pipeline.files import sha256_file
+from pipeline.files import exclusive, sha256_file
 from pipeline.generation.prompt import JUDGE, JUDGED, PLACES, ROWS, asker, read_prompt
 from pipeline.generation.replies import check_writable
 from pipeline.generation.write import How, Writer, write_rows
@@ -34,11 +35,13 @@ def main(given: argparse.Namespace) -> None:
     check(given)
     prompt, judge_prompt = read_prompt(Path(given.prompt), PLACES), read_prompt(Path(given.judge_prompt), JUDGED)
     params, artifacts = load_params(), Artifacts()
-    build_stages("folds")
-    competition, folds = artifacts.competition(), artifacts.folds()["fold"].to_list()
-    check_writable(competition)
+    check_writable(load_competition(params.data.competition))
     named = {"MODEL": given.model} | ({"JUDGE": given.judge} if given.judge else {})
-    folders = {each: folder_of(each, key, params, artifacts) for key, each in named.items()}
+    for key, each in named.items():
+        check_decoder(each, key, params)
+    build_stages("folds", *(f"pretrain@{each}" for each in named.values() if not Path(each).is_dir()))
+    folders = {each: Path(each) if Path(each).is_dir() else artifacts.base(each) for each in named.values()}
+    competition, folds = artifacts.competition(), artifacts.folds()["fold"].to_list()
     how = How(
         prompt=prompt,
         judge_prompt=judge_prompt if given.judge else "",
@@ -68,7 +71,8 @@ def main(given: argparse.Namespace) -> None:
     )
     target = Path("external") / given.name
     file = target / Path(competition.train).name
-    with threadpool_limits(params.threads):
+    lock = exclusive(JOURNALS / f"{given.name}.lock", given.name, "writes its rows")
+    with threadpool_limits(params.threads), lock:
         told = write_rows(given.rows, how, asked, opened, JOURNALS / f"{given.name}.jsonl", file)
     written_as = params.data.competition
     if Path(written_as).is_file():  # DVC watches what lies below external/
@@ -93,14 +97,12 @@ def check(given: argparse.Namespace) -> None:
         )
 
 
-def folder_of(name: str, key: str, params: Params, artifacts: Artifacts) -> Path:
-    """Returns the folder that `name` is, or that of the backbone of this name, which is built where it is stale."""
+def check_decoder(name: str, key: str, params: Params) -> None:
+    """Raises PodiumError where `name` is neither a folder nor a backbone of params.yaml."""
     if Path(name).is_dir():
-        return Path(name)
+        return
     if name not in params.backbones or isinstance(params.backbones[name], NoBackbone):
         raise PodiumError(f'{key}: expected a folder or a backbone, found "{name}"{nearest(name, params.backbones)}')
-    build_stages(f"pretrain@{name}")
-    return artifacts.base(name)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from pipeline.data.tokenise import plain
 from pipeline.errors import PodiumError
 from pipeline.generation.replies import first_object
 from pipeline.inference.network_member import available_devices
+from pipeline.models.backbones.language_head import language_head
 from pipeline.models.backbones.loading import load_backbone
 from pipeline.models.backbones.obtain import DECODER, complete, family, positions
 from pipeline.models.backbones.tokenizer import load_tokenizer
@@ -136,6 +137,7 @@ def open_decoder(name: str, folder: Path, precision: str, threads: int) -> Decod
     complete(folder)
     if family(folder) != DECODER:
         raise PodiumError(f"{folder}: expected a decoder, which writes, found an encoder")
+    language_head(folder, np.zeros(1, dtype=np.int64))  # else transformers would draw one at random
     torch.set_num_threads(threads)
     device = available_devices()[0]
     if precision == "auto":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from pipeline.errors import PodiumError
+from pipeline.files import read_json, write_json
 from pipeline.generation.decoder import Decoder, _Whole, open_decoder
 from pipeline.models.backbones.tokenizer import load_tokenizer
 
@@ -76,7 +78,13 @@ def test_a_reply_ends_with_its_first_whole_object(backbones: Path) -> None:
     assert json.loads(begins[0] + texts[0]) == {"a": "x"}
 
 
-def test_lines_for_what_cannot_write_or_judge(backbones: Path, decoder: Decoder) -> None:
+def test_lines_for_what_cannot_write_or_judge(backbones: Path, decoder: Decoder, tmp_path: Path) -> None:
+    headless = Path(shutil.copytree(backbones / "backbones" / "llama", tmp_path / "headless"))
+    write_json(headless / "config.json", read_json(headless / "config.json") | {"tie_word_embeddings": False})
+    with pytest.raises(
+        PodiumError, match="headless: head tokens and `make rows` need the network's language head, and"
+    ):
+        open_decoder("headless", headless, "auto", 1)
     with pytest.raises(PodiumError, match="bert: expected a decoder, which writes, found an encoder"):
         open_decoder("bert", backbones / "backbones" / "bert", "auto", 1)
     with pytest.raises(PodiumError, match="nowhere: no such folder"):
