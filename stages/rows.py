@@ -24,6 +24,7 @@ from pipeline.files import exclusive, sha256_file
 from pipeline.generation.prompt import JUDGE, JUDGED, PLACES, ROWS, asker, read_prompt
 from pipeline.generation.replies import check_writable
 from pipeline.generation.write import How, Writer, write_rows
+from pipeline.models.backbones.obtain import contents_hash
 from pipeline.settings.backbones import NoBackbone
 from pipeline.stage import options, stage
 
@@ -46,6 +47,7 @@ def main(given: argparse.Namespace) -> None:
         prompt=prompt,
         judge_prompt=judge_prompt if given.judge else "",
         data=f"{sha256_file(artifacts.train_file)} {sha256_file(artifacts.folds_file)}",
+        weights=" ".join(map(contents_hash, folders.values())),
         **{
             key: getattr(given, key)
             for key in ("model", "judge", "precision", "examples", "characters", "temperature", "top_p", "tokens")

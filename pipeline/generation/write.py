@@ -51,6 +51,8 @@ class How:
     precision: str
     data: str
     """Hashes of the training rows and the folds."""
+    weights: str
+    """Hashes of what writes and judges."""
     examples: int
     characters: int
     temperature: float

@@ -24,7 +24,7 @@ from pipeline.settings.extra import ExtraRows
 
 COUNT = 60
 FOLDS = pl.Series(np.arange(COUNT) % 4 - 1)
-HOW = How("{examples} {answer}", "{row}", "mine", "", "fp32", "data", 2, 500, 1.0, 0.9, 50, 4, 3)
+HOW = How("{examples} {answer}", "{row}", "mine", "", "fp32", "data", "weights", 2, 500, 1.0, 0.9, 50, 4, 3)
 WRITTEN = {
     "one_hot": replace(COMPETITIONS["winner"], label=Label(one_hot=("a_won", "b_won")), turns="json"),
     "joined": replace(COMPETITIONS["classes"], classes=("x:NA", "y:q", "z:q"), label=Label(joined=("kind", "which"))),
