@@ -51,7 +51,7 @@ def brought(receipts: Sequence[Mapping[str, Any]], measured: Mapping[str, Any]) 
     learned: dict[str, dict[str, list[int]]] = {}
     starts: dict[str, str] = {}
     for receipt in receipts:
-        starts[receipt["member"]] = receipt["start"]
+        starts[receipt["member"]] = receipt.get("start", "")
         for source, told in receipt.get("extra", {}).items():
             learned.setdefault(receipt["member"], {}).setdefault(source, []).append(told["rows"])
     found = []

@@ -13,7 +13,7 @@ import torch
 
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, write_json
-from pipeline.generation.decoder import Decoder, _Whole, open_decoder
+from pipeline.generation.decoder import Decoder, _positions, _Whole, open_decoder
 from pipeline.models.backbones.tokenizer import load_tokenizer
 
 ASKED = [("Tell me of </s> alpha", '{"answer": "x", "text":'), ("Question 3: what is a good answer?", "{"), ("b", "")]
@@ -50,6 +50,10 @@ def test_a_judge_answers_each_alone_as_among_others(decoder: Decoder, monkeypatc
     assert np.isnan(together[3]) and ((together[:3] > 0) & (together[:3] < 1)).all()
     np.testing.assert_allclose([decoder.yes([text])[0] for text in texts[:3]], together[:3], atol=1e-5)
     assert len(set(together[:3].round(6))) == 3
+
+
+def test_the_first_token_of_a_text_has_the_first_position_whatever_padding_stands_before_it() -> None:
+    assert _positions(torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])).tolist() == [[0, 0, 0, 1], [0, 1, 2, 3]]
 
 
 def test_what_is_too_long_is_not_asked(decoder: Decoder) -> None:

@@ -92,6 +92,8 @@ def test_what_is_written_is_learned_with_its_answer_and_stays_away_from_the_fold
     monkeypatch.setattr("pipeline.members.extra.check_form_of_answers", lambda *_: None)
     told, _ = made(competition, perfect(competition))
     assert (told.asked, told.rows, told.refused, told.dropped) == (12, 12, {}, None)
+    if competition.quotes == "backslash":
+        assert 'Says \\"so\\", ' in Path("external/m/train.csv").read_text()
     here, train = asker_of(competition)
     source = ExtraRows(path="external/m", competition="m", made=True)
     if competition.kind.group is None:
