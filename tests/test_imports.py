@@ -24,6 +24,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "training": ("competitions", "data", "models", "inference", "settings"),
     "members": ("competitions", "ingest", "data", "models", "ensemble", "inference", "settings", "training"),
 }
+ALLOWED["generation"] = (*ALLOWED["members"], "members")
 ALLOWED["experiments"] = (*ALLOWED["members"], "members", "evaluation", "report")
 
 
