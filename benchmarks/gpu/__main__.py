@@ -122,7 +122,6 @@ def main(
         for name in asked:
             if name not in watch.ended:
                 watch.end(name, {"failed": "not measured: out of time"})
-    watch.result.setdefault("card", "none")
     watch.write()
     return watch.result
 
@@ -203,4 +202,6 @@ if __name__ == "__main__":
         sys.exit(2)
     folder = given.output or (None if given.tiny else RESULTS)
     done = main(given.parts, given.device, given.tiny, given.minutes, folder)
+    if "card" not in done:  # the process has said why
+        sys.exit(2)
     print("\n" + page(done))

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import NamedTuple
 
 REQUIRED = (
-    *("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "numpy"),
+    *("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "numpy", "scipy"),
     *("pydantic", "ruamel.yaml", "jinja2"),
 )
 """Packages without which nothing runs."""
@@ -35,7 +35,7 @@ PARTS = {
     "attention": Part("attention", "attention", 50),
     "deberta": Part("speed", "deberta_large", 60),
     "llama-bf16": Part("speed", "llama_bf16", 80),
-    "rivals": Part("rivals", "rivals", 80, ("disentangled_flash", "flashdeberta")),
+    "rivals": Part("rivals", "rivals", 120, ("disentangled_flash", "flashdeberta")),
     "checkpointing": Part("checkpointing", "checkpointing", 40, ("bitsandbytes",)),
     "cudnn": Part("cudnn", "cudnn", 30),
     "stability": Part("stability", "stability", 50),

@@ -30,9 +30,14 @@ def main(events: Path, names: list[str], device: str, tiny: bool, seconds: float
     import torch
 
     from benchmarks.gpu.bench import OUT_OF_TIME, Bench, about, reason, released, tell
+    from pipeline.errors import PodiumError
 
     warnings.simplefilter("ignore")  # each operation that is not deterministic would be named
-    tell(events, {"about": about(device, tiny)})
+    try:
+        tell(events, {"about": about(device, tiny)})
+    except PodiumError as error:
+        print(f"error: {error}", flush=True)
+        return 2
     whole = Bench(device, tiny, rates, events=events)
     for name in names:
         part, left = PARTS[name], seconds - (time.monotonic() - began)
