@@ -11,8 +11,8 @@ from typing import Any
 from pipeline.competitions.task import Competition
 from pipeline.errors import PodiumError
 from pipeline.generation.prompt import Ask, answer_key, condensed, said
-from pipeline.ingest.cells import LONE_SURROGATE, OTHERS
 from pipeline.ingest.labels import label_columns
+from pipeline.ingest.tables import LONE_SURROGATE, OTHERS
 from pipeline.members.made import EXAMPLES, WRITTEN
 
 NO_ROOM, NO_JSON, OTHER_KEYS, NO_TEXT = "too long a prompt", "no JSON", "other keys", "no text"
