@@ -209,6 +209,13 @@ def test_the_training_rows_may_have_another_id(column: dict, expected: str, tmp_
     prepared(source, found)
 
 
+def test_the_submission_may_name_the_id_otherwise(tmp_path: Path) -> None:
+    source = folder_of(tmp_path, TRAIN, TEST, {"Id": ASKED[::-1], "y": ["0.5"] * 24})
+    found = load_competition(str(write_draft(source)))
+    assert (found.id, found.submission_id, found.train_id) == ("id", "Id", None)
+    prepared(source, found)
+
+
 def test_encoding_and_quotes_are_found(tmp_path: Path) -> None:
     source = folder_of(tmp_path / "a", TRAIN | {"body": ["45° " + text for text in TEXTS]}, TEST, SAMPLE)
     (source / "train.csv").write_bytes((source / "train.csv").read_text(encoding="utf-8").encode("latin-1"))
