@@ -227,8 +227,7 @@ def read_ids(path: Path, competition: dict, rerun: bool) -> tuple[list[str], lis
                 each = list(found[name].values() if isinstance(found, dict) else (row[name] for row in found))
                 return [name], list(map(str, each))
             escape = "\\" if competition.get("quotes") == "backslash" else None
-            tested = path.name == os.path.basename(competition.get("test", "test.csv"))
-            quoting = csv.QUOTE_NONE if competition.get("quotes") == "none" and tested else csv.QUOTE_MINIMAL
+            quoting = csv.QUOTE_NONE if competition.get("quotes") == "none" and not sample else csv.QUOTE_MINIMAL
             header, start = [], stream.tell()
             for separator in competition.get("separator", ","), ",":  # a sample may have commas where others have none
                 stream.seek(start)
