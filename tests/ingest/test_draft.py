@@ -165,7 +165,10 @@ def test_what_stands_in_other_files_is_found(tmp_path: Path) -> None:
     source = folder_of(tmp_path / "c", TRAIN, TEST, SAMPLE, pages__csv=both)
     assert load_competition(str(write_draft(source))).lookup == ()
 
-    source = folder_of(tmp_path / "d", TRAIN, TEST, SAMPLE)
+    long = {"body": [text + 300 * "x" for text in TEXTS]}
+    source = folder_of(tmp_path / "d", TRAIN | long, TEST | long, SAMPLE)
+    (source / "unreadable.csv").write_text("a,a\n1,2\n")
+    (source / "empty.csv").touch()
     for part, keys in (("train", "abcdef"), ("test", "xy")):
         (source / part).mkdir()
         for key in keys:
