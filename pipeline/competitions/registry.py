@@ -239,8 +239,9 @@ def _check_columns(competition: Competition) -> None:
     """No column may be read as two things; but a group may be any of them."""
     label = competition.label
     columns = {"id": competition.id}
-    if competition.train_id == "":
-        raise PodiumError("train_id: expected a column of train.csv, found none")
+    for key in ("train_id", "submission_id"):
+        if getattr(competition, key) == "":
+            raise PodiumError(f"{key}: expected the name of a column, found none")
     if competition.train_id not in (None, competition.id, NUMBERED):
         columns["train_id"] = competition.train_id
     columns |= {f"texts.{field}": column for field, column in competition.texts.items()}

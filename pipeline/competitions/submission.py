@@ -35,7 +35,7 @@ def check_answers(competition: Competition, metric: Metric) -> None:
     ranked = competition.outcome in ("classes", "choice")
     for column, what in competition.answers.items():
         key = f"answers.{column}"
-        if column == competition.id or not column.strip():
+        if column == competition.submitted_id or not column.strip():
             raise PodiumError(f'{key}: expected a column beside the id, found "{column}"')
         if what.startswith(TOP):
             count = what.removeprefix(TOP)

@@ -24,7 +24,20 @@ OURS = (*TAKEN, "fold", "group", "time")
 """Columns that stand beside those of the texts in the tables between two stages."""
 SCORED = ("metric", "answers", "join", "medals", "hidden_rows", "submission")
 """Keys that say what is made of the answers."""
-WRITTEN = (*("separator", "quotes", "encoding", "train", "test", "sample_submission", "ignored", "lookup", "train_id"),)
+WRITTEN = (
+    *(
+        "separator",
+        "quotes",
+        "encoding",
+        "train",
+        "test",
+        "sample_submission",
+        "ignored",
+        "lookup",
+        "train_id",
+        "submission_id",
+    ),
+)
 """Keys that say how rows are written down."""
 NUMBERED = "#"
 """In place of the id column of train.csv: it has none, and its rows are numbered."""
@@ -161,6 +174,8 @@ class Competition:
     """A quote inside a quoted cell: `doubled`, as in RFC 4180, or after a `backslash`, which makes any next character a
     plain one. `none`: a quote is a character as any other."""
     encoding: Literal["utf-8", "latin-1", "cp1252"] = "utf-8"
+    submission_id: str | None = None
+    """The id column of the submission, where it has another name than in test.csv."""
     train_id: str | None = None
     """The id column of train.csv, where it has another name than in test and submission; `#`: it has none."""
     lookup: tuple[Lookup, ...] = ()
@@ -190,16 +205,24 @@ class Competition:
         assert self.label.low is not None and self.label.high is not None
         return range(self.label.low, self.label.high + 1)
 
-    def part(self, path: Path) -> Literal["train", "test"] | None:
-        """Returns which of the two tables with rows `path` is, by its name."""
-        for part, name in (("train", self.train), ("test", self.test)):
-            if path.parts[-len(own := PurePath(name).parts) :] == own:
-                return part  # type: ignore[return-value]
+    def part(self, path: Path) -> Literal["train", "test", "sample_submission"] | None:
+        """Returns which of the three tables `path` is, by its name."""
+        for part in ("train", "test", "sample_submission"):
+            if path.parts[-len(own := PurePath(getattr(self, part)).parts) :] == own:
+                return part
         return None
 
     def id_column(self, path: Path) -> str:
         """Returns the id column of a file of the competition."""
-        return self.train_id if self.train_id is not None and self.part(path) == "train" else self.id
+        part = self.part(path)
+        if part == "sample_submission":
+            return self.submitted_id
+        return self.train_id if self.train_id is not None and part == "train" else self.id
+
+    @property
+    def submitted_id(self) -> str:
+        """The id column of the submission."""
+        return self.id if self.submission_id is None else self.submission_id
 
     @property
     def label_values(self) -> tuple[str, ...]:

@@ -99,7 +99,7 @@ def as_in_the_file(path: Path, competition: Competition) -> bool:
     """Returns whether the competition sees nothing in a table but what a reader of UTF-8 CSV sees."""
     numbered = competition.train_id == NUMBERED and competition.part(path) == "train"
     plain = competition.encoding == "utf-8" and competition.quotes == "doubled"
-    return plain and not numbered and not (competition.lookup and competition.part(path))
+    return plain and not numbered and not (competition.lookup and competition.part(path) in ("train", "test"))
 
 
 def _rows(path: Path, competition: Competition, strict: bool) -> Iterator[list[str]]:
@@ -107,7 +107,7 @@ def _rows(path: Path, competition: Competition, strict: bool) -> Iterator[list[s
     rows, part = table(path, competition, strict), competition.part(path)
     if part == "train" and competition.train_id == NUMBERED:
         rows = _numbered(rows)
-    for lookup in competition.lookup if part else ():
+    for lookup in competition.lookup if part in ("train", "test") else ():
         rows = _looked_up(rows, path, lookup, competition, strict)
     return rows
 
@@ -123,7 +123,7 @@ def _looked_up(
 ) -> Iterator[list[str]]:
     """Yields header and rows with the columns of a lookup behind; one that the rows have already is passed over."""
     header, part = next(rows, []), competition.part(path)
-    assert part
+    assert part in ("train", "test")
     if lookup.key not in header:
         raise PodiumError(f"{path}: missing column {quoted(lookup.key)} of lookup.key{nearest(lookup.key, header)}")
     root = path.parents[len(Path(getattr(competition, part)).parts) - 1]

@@ -148,11 +148,11 @@ def check_holds(path: Path, ids: pl.Series, other: Path, other_ids: pl.Series) -
 
 def check_sample(path: Path, header: list[str], competition: Competition) -> None:
     """Raises PodiumError where a sample submission has other columns than the answers that the YAML file states."""
-    expected = [competition.id, *submission_columns(competition)]
+    expected = [competition.submitted_id, *submission_columns(competition)]
     if sorted(header) == sorted(expected):  # in any order: the kernel writes the sample's
         return
     found = f"expected the columns {_cut(', '.join(expected))}, found {_cut(', '.join(map(quoted, header)))}"
-    hint = _fitting_answers(path, header, competition) if competition.id in header else ""
+    hint = _fitting_answers(path, header, competition) if competition.submitted_id in header else ""
     raise PodiumError(f"{path}: {found}{hint}"[: len(str(path)) + 202])
 
 
@@ -162,7 +162,7 @@ def _cut(text: str, most: int = 75) -> str:
 
 def _fitting_answers(path: Path, header: list[str], competition: Competition) -> str:
     """Returns `; write answers: ...` where the cells of a sample submission tell what stands in it, else nothing."""
-    columns = [name for name in header if name != competition.id]
+    columns = [name for name in header if name != competition.submitted_id]
     rows = [dict(zip(header, cells, strict=True)) for cells in islice(plain_rows(path, competition, strict=False), 50)]
     if len(columns) != 1:
         if len(columns) != len(competition.outputs):

@@ -107,6 +107,7 @@ class Draft:
         """
         named = [name for name in self.sample.columns if name in self.test.columns]
         named = [name for name in named if name in self.train.columns] or named
+        named = named or [name for name, cells in self.test.columns.items() if name and self._answered(cells)]
         named = named or [name for name in self.test.columns if name]
         if not named:
             raise PodiumError(f"{self.test.path}: expected an id column, found no column with a name")
@@ -119,6 +120,15 @@ class Draft:
                 f"{found}: several answers per row, such as spans or tokens, cannot be said"
             )
         return named[0]
+
+    def _answered(self, ids: list[str]) -> str | None:
+        """Returns the column of the sample that has just these cells."""
+        return next((name for name, cells in self.sample.columns.items() if cells and set(cells) == set(ids)), None)
+
+    @cached_property
+    def submission_id(self) -> str | None:
+        """The sample's id column, where it has another name than in test.csv."""
+        return None if self.id in self.sample.columns else self._answered(self.test.columns[self.id])
 
     @cached_property
     def train_id(self) -> str | None:
@@ -133,7 +143,7 @@ class Draft:
     @cached_property
     def asked(self) -> list[str]:
         """The sample's other columns."""
-        found = [name for name in self.sample.columns if name != self.id]
+        found = [name for name in self.sample.columns if name not in (self.id, self.submission_id)]
         if not found:
             raise PodiumError(f"{self.sample.path}: expected a column beside the id, found {self.id} alone")
         return found
@@ -379,6 +389,7 @@ class Draft:
             f"task: {self.task}   # or {', '.join(task for task in TASKS if task != self.task)}",
             f"metric: {answers.metric}   # as the competition's page says; for this outcome also {', '.join(others)}",
             f"id: {_word(self.id)}",
+            *([f"submission_id: {_word(self.submission_id)}"] if self.submission_id else []),
             *([f"train_id: {_word(self.train_id)}   # what train.csv has in its place"] if self.train_id else []),
             "texts:   # our name: the column, in reading order",
             *(f"  {field}: {_word(column)}" for field, column in self.fields.items()),

@@ -6,8 +6,10 @@ pipeline/ingest/draft.py makes a YAML file of it.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
+from os.path import isfile  # of a name that is too long pathlib raises
 from pathlib import Path
 from typing import Literal
 
@@ -155,12 +157,11 @@ def _lookups(folder: Path, form: Competition, train: Table, test: Table, sample:
     """Returns the other files that have a part of each row: tables with one row per key, and folders of text files."""
     common = [name for name in train.columns if name in test.columns and name]
     found = [lookup for key in common if (lookup := _texts_below(folder, key, train, test))]
-    tables = [
-        _table(file, replace(form, separator=_form(file).separator))
-        for file in sorted(folder.iterdir())
-        if file.suffix in TABLES and file not in (train.path, test.path, sample.path)
-        if _form(file).separator == form.separator or file.suffix in OTHERS
-    ]
+    tables = []
+    for file in sorted(folder.iterdir()):
+        if file.suffix in TABLES and file not in (train.path, test.path, sample.path):
+            with suppress(PodiumError):  # one that cannot be read is of no use
+                tables += [_table(file, form)]
     for key in common:
         of = {
             part: next((each for each in tables if _has(each, key, rows)), None)
@@ -188,7 +189,7 @@ def _texts_below(folder: Path, key: str, train: Table, test: Table) -> Lookup | 
     for part, rows in (("train", train), ("test", test)):
         keys = list(dict.fromkeys(rows.columns[key]))[:TRIED]
         for below in sorted(file for file in folder.iterdir() if file.is_dir() and keys):
-            if all(each and "/" not in each and (below / f"{each}.txt").is_file() for each in keys):
+            if all(each and "/" not in each and isfile(below / f"{each}.txt") for each in keys):
                 places[part] = f"{below.name}/{{}}.txt"
     if len(places) < 2:
         return None

@@ -46,7 +46,7 @@ def read_form(path: Path, competition: Competition) -> SubmissionForm:
     """Returns the form of the submission in `path`."""
     with _opened(path) as stream:
         header, *lines = csv.reader(stream)
-    return SubmissionForm(tuple(header), tuple(map(tuple, lines)), header.index(competition.id))
+    return SubmissionForm(tuple(header), tuple(map(tuple, lines)), header.index(competition.submitted_id))
 
 
 def write_submission(
@@ -97,7 +97,7 @@ def validate_submission(path: Path, sample: Path, competition: Competition) -> i
         raise PodiumError(f"{path}: expected the columns {expected[0]}, found {found[0]}")
     if len(found) != len(expected):
         raise PodiumError(f"{path}: expected {len(expected) - 1} rows, found {len(found) - 1}")
-    place, what = expected[0].index(competition.id), submission_columns(competition)
+    place, what = expected[0].index(competition.submitted_id), submission_columns(competition)
     # Probabilities of all classes must sum to 1; single ones of them need not.
     summing = competition.outcome in ("classes", "choice") and set(what.values()) == set(competition.outputs)
     for number, (line, wanted) in enumerate(zip(found[1:], expected[1:], strict=True), start=2):
@@ -106,7 +106,7 @@ def validate_submission(path: Path, sample: Path, competition: Competition) -> i
             raise PodiumError(f"{where}: expected id {wanted[place]}, found {','.join(line)[:80]}")
         numbers = []
         for name, cell in zip(found[0], line, strict=True):
-            if name != competition.id:
+            if name != competition.submitted_id:
                 numbers.append(_checked(cell, what[name], f"{where}: column {name}", competition))
         if summing and not abs(math.fsum(numbers) - 1.0) <= SUM_TOLERANCE:
             raise PodiumError(f"{where}: expected a sum of 1, found {math.fsum(numbers)!r}")

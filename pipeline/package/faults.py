@@ -364,7 +364,9 @@ SAMPLE: dict[str, Cause] = {
     "a sample's columns in another order": lambda scene: sample_columns(scene, lambda old: old[::-1], True),
     "a sample with other columns": lambda scene: sample_columns(scene, lambda old: [*old[:-1], "other"], False),
     "a sample with one column more": lambda scene: sample_columns(scene, lambda old: [*old, "Usage"], False),
-    "a sample of ids alone": lambda scene: sample_columns(scene, lambda old: [scene.given.competition.id], False),
+    "a sample of ids alone": lambda scene: sample_columns(
+        scene, lambda old: [scene.given.competition.submitted_id], False
+    ),
 }
 
 

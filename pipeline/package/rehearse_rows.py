@@ -102,6 +102,6 @@ def make_rows(data: Path, target: Path, rows: int, competition: Competition) -> 
             beside.symlink_to((data / lookup.mounted("train")).resolve())
     with (data / competition.sample_submission).open(encoding="utf-8-sig", newline="") as stream:
         head, *lines = islice(csv.reader(stream), 2)
-    cells, place = (lines[0] if lines else ["0"] * len(head)), head.index(competition.id)
+    cells, place = (lines[0] if lines else ["0"] * len(head)), head.index(competition.submitted_id)
     sample = [[*cells[:place], row[at], *cells[place + 1 :]] for row in made]
     write_csv(target / competition.sample_submission, [head, *sample])

@@ -131,7 +131,7 @@ def read_given(package: Path, data: Path) -> Given:
     with (data / competition.sample_submission).open(encoding="utf-8-sig", newline="") as stream:
         columns, *lines = islice(csv.reader(stream), 2)
     line = lines[0] if lines else ["0"] * len(columns)
-    at = columns.index(competition.id)
+    at = columns.index(competition.submitted_id)
     sample = [[*line[:at], row[place], *line[at + 1 :]] for row in rows]
     return Given(package, manifest, competition, header, rows, [columns, *sample], data)
 
@@ -180,7 +180,7 @@ class Scene:
         columns, line, *_ = self.given.sample
         cells = dict(zip(columns, line, strict=True))
         header = header or columns
-        name = self.given.competition.id
+        name = self.given.competition.submitted_id
         write_csv(
             self.sample_file,
             [header, *([each if column == name else cells.get(column, "0") for column in header] for each in ids)],
@@ -195,7 +195,7 @@ class Scene:
 
     def expect(self, ids: list[str], columns: list[str] | None = None) -> None:
         """Says which ids a grader wants, in the file's order; by default in the package's own columns."""
-        name = self.given.competition.id
+        name = self.given.competition.submitted_id
         columns = columns or [name, *self.given.manifest["prior_cells"]]
         write_csv(self.expected, [columns, *([each if column == name else "" for column in columns] for each in ids)])
 

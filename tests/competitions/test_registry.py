@@ -146,7 +146,7 @@ PAIR = {**NUMBER, "task": "pair", "texts": {"a": "s1", "b": "s2"}}
         (TAGS, {"answers": {"tags": "label"}}, "answers.tags: which label? Give one column for each of p, q"),
         (NUMBER, {"encoding": "utf-16"}, "encoding: input should be 'utf-8', 'latin-1' or 'cp1252', found \"utf-16\""),
         (NUMBER, {"train_id": "body"}, 'texts.text: expected a column of its own, found "body", which is train_id too'),
-        (NUMBER, {"train_id": ""}, "train_id: expected a column of train.csv, found none"),
+        (NUMBER, {"train_id": ""}, "train_id: expected the name of a column, found none"),
         (NUMBER, {"lookup": [{"key": "k"}]}, "lookup.0.train"),
         (
             NUMBER,

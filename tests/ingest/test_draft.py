@@ -165,7 +165,10 @@ def test_what_stands_in_other_files_is_found(tmp_path: Path) -> None:
     source = folder_of(tmp_path / "c", TRAIN, TEST, SAMPLE, pages__csv=both)
     assert load_competition(str(write_draft(source))).lookup == ()
 
-    source = folder_of(tmp_path / "d", TRAIN, TEST, SAMPLE)
+    long = {"body": [text + 300 * "x" for text in TEXTS]}
+    source = folder_of(tmp_path / "d", TRAIN | long, TEST | long, SAMPLE)
+    (source / "unreadable.csv").write_text("a,a\n1,2\n")
+    (source / "empty.csv").touch()
     for part, keys in (("train", "abcdef"), ("test", "xy")):
         (source / part).mkdir()
         for key in keys:
@@ -206,6 +209,13 @@ def test_the_training_rows_may_have_another_id(column: dict, expected: str, tmp_
     source = folder_of(tmp_path, train, TEST, SAMPLE)
     found = load_competition(str(write_draft(source)))
     assert (found.id, found.train_id) == ("id", expected)
+    prepared(source, found)
+
+
+def test_the_submission_may_name_the_id_otherwise(tmp_path: Path) -> None:
+    source = folder_of(tmp_path, TRAIN, TEST, {"Id": ASKED[::-1], "y": ["0.5"] * 24})
+    found = load_competition(str(write_draft(source)))
+    assert (found.id, found.submission_id, found.train_id) == ("id", "Id", None)
     prepared(source, found)
 
 

@@ -8,6 +8,7 @@ import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from competition_files import SINGLE, fault, prepared, single, write
@@ -18,6 +19,7 @@ from packaged import kernel_script
 from pipeline.competitions.task import Competition, Lookup, competition_from_json
 from pipeline.errors import PodiumError
 from pipeline.ingest.prepare import glance, ids_of, read_test, read_train
+from pipeline.kernel.submission import read_form, validate_submission, write_submission
 from pipeline.package.rehearse_rows import make_rows
 from pipeline.package.scene import Given, Scene, read_csv, write_table
 
@@ -201,3 +203,27 @@ def test_a_list_is_read_as_its_items(ending: str, tmp_path: Path) -> None:
         csv.writer(stream).writerows([["id", "text"], ["d", "[]"]])
     turns, _, _ = prepared(source, replace(SINGLE, train=f"train{ending}", turns="json"))
     assert turns["text"].to_list() == lists
+
+
+def test_the_submission_may_name_the_id_otherwise(tmp_path: Path) -> None:
+    source = single(tmp_path, test=[["4", "four"], ["5", "five"]])
+    write(source / "sample_submission.csv", [["Id", *SINGLE.classes], ["5", 0.3, 0.3, 0.4], ["4", 0.3, 0.3, 0.4]])
+    assert 'expected the columns id, EAP, HPL, MWS, found "Id"' in fault(source, SINGLE)
+    competition = replace(SINGLE, submission_id="Id")
+    assert prepared(source, competition)[1]["id"].to_list() == ["4", "5"]
+    script, manifest = (
+        kernel_script(),
+        {"competition": asdict(competition), "prior_cells": {"EAP": "0.5", "HPL": "0.25"}},
+    )
+    manifest["prior_cells"]["MWS"] = "0.25"
+    target = source / "submission.csv"
+    script.write_prior(source, manifest, target, rerun=False)
+    assert read_csv(target) == [["Id", *SINGLE.classes], ["5", "0.5", "0.25", "0.25"], ["4", "0.5", "0.25", "0.25"]]
+    form, means = read_form(target, competition), np.array([[0.25, 0.25, 0.5], [0.5, 0.25, 0.25]])
+    write_submission(target, form, ["4", "5"], means, means.argmax(axis=1), competition)
+    assert [row[0] for row in read_csv(target)] == ["Id", "5", "4"]
+    assert validate_submission(target, source / "sample_submission.csv", competition) == 2
+    (source / "made").mkdir()
+    make_rows(source, source / "made", 3, competition)
+    made = read_test(source / "made" / "test.csv", competition, strict=True)["id"].to_list()
+    assert [row[0] for row in read_csv(source / "made" / "sample_submission.csv")] == ["Id", *made]
