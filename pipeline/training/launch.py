@@ -6,6 +6,7 @@ pipeline/training/ranks.py says what each of them does.
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -46,7 +47,7 @@ def on_devices(devices: int, label: str, call: Callable[..., T], *given: Any) ->
     """
     if devices == 1:
         return call(*given)
-    cards, context = _cards(devices, label), get_context("spawn")
+    cards, context, asked = _cards(devices, label), get_context("spawn"), pickle.dumps((call, given))
     ranks: list[tuple[BaseProcess, Connection]] = []
     resource_tracker.ensure_running()  # what the first process would start; doing so lets Ctrl-C through
     # Ranks inherit the mask: a Ctrl-C is their parent's alone, which then ends them.
@@ -59,8 +60,8 @@ def on_devices(devices: int, label: str, call: Callable[..., T], *given: Any) ->
                 if cards:
                     os.environ[CARDS] = cards[rank]  # before the process loads CUDA, which looks at it once
                 here, there = context.Pipe()
-                asked = (Share(rank, devices), folder, there, call, given)
-                started = context.Process(target=_rank, args=asked, daemon=True)
+                its = (Share(rank, devices), folder, there, asked)
+                started = context.Process(target=_rank, args=its, daemon=True)
                 started.start()
                 there.close()
                 ranks.append((started, here))
@@ -127,8 +128,8 @@ def _gone(label: str, ranks: list[tuple[BaseProcess, Connection]], number: int) 
     )
 
 
-def _rank(share: Share, folder: str, pipe: Connection, call: Callable[..., Any], given: Any) -> None:
-    """Makes the call as one rank, and sends (True, its answer) or (False, what was raised)."""
+def _rank(share: Share, folder: str, pipe: Connection, asked: bytes) -> None:
+    """Makes the pickled call as one rank, and sends (True, its answer) or (False, what was raised)."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     escape_console()
     if not share.leads and os.environ.get("PODIUM_DEBUG") != "1":
@@ -136,6 +137,7 @@ def _rank(share: Share, folder: str, pipe: Connection, call: Callable[..., Any],
         for stream in (1, 2):
             os.dup2(nowhere, stream)
     try:
+        call, given = pickle.loads(asked)  # here: what it imports takes seconds, in which the parent may be killed
         store = distributed.FileStore(f"{folder}/ranks", share.ranks)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         distributed.init_process_group(backend, store=store, rank=share.rank, world_size=share.ranks, timeout=PATIENCE)
