@@ -75,9 +75,9 @@ class Asker:
                 taken.append(place)
                 left -= size
         if wanted and not taken:
+            shortest = rows["characters"].sort()[0]
             raise PodiumError(
-                f"--characters: expected room for a row of the fold, the shortest has {rows['characters'].sort()[0]}, found "
-                f"{self.characters}"
+                f"--characters: expected room for a row of the fold, the shortest has {shortest}, found {self.characters}"
             )
         family, ids = competition.family, [rows["id"][place] for place in taken]
         if isinstance(family, Categorical) and not competition.candidates:
