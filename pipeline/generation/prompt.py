@@ -77,7 +77,7 @@ class Asker:
         if wanted and not taken:
             shortest = rows["characters"].sort()[0]
             raise PodiumError(
-                f"--characters: expected room for a row of the fold, the shortest has {shortest}, found {self.characters}"
+                f"--characters: expected room for a row, the shortest has {shortest}, found {self.characters}"
             )
         family, ids = competition.family, [rows["id"][place] for place in taken]
         if isinstance(family, Categorical) and not competition.candidates:

@@ -86,7 +86,7 @@ def test_a_fold_without_rows_to_show_is_one_line() -> None:
 def test_rows_that_are_too_long_are_passed_over_and_none_that_fits_is_one_line() -> None:
     made, _ = asker_of("classes", characters=60)
     assert all(len(made.ask(number).examples) <= 2 for number in range(10))
-    with pytest.raises(PodiumError, match="--characters: expected room for a row of the fold, the shortest has 2"):
+    with pytest.raises(PodiumError, match="--characters: expected room for a row, the shortest has 2"):
         asker_of("classes", characters=5)[0].ask(0)
 
 
