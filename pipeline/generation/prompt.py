@@ -54,7 +54,7 @@ class Asker:
     prompt: str
     competition: Competition
     rows: Mapping[int, pl.DataFrame]
-    """Fold -> training rows whose answer is known; each with a column `_text` per field, its turns as one text."""
+    """Fold -> training rows whose answer is known; each with a column per field, `_<field>`, its turns as one text."""
     examples: int
     """So many at most."""
     characters: int
@@ -68,15 +68,16 @@ class Asker:
         rows, competition = self.rows[fold], self.competition
         order, taken, left = draw.permutation(len(rows)), list[int](), self.characters
         wanted = self.examples if "{examples}" in self.prompt else 0
-        for place in order[:-1]:
-            size = int(rows["_size"][int(place)])
-            if len(taken) < wanted and size <= left:
-                taken.append(int(place))
+        for place in order[:-1].tolist():
+            if len(taken) == wanted:
+                break
+            if (size := rows["characters"][place]) <= left:
+                taken.append(place)
                 left -= size
         if wanted and not taken:
+            shortest = rows["characters"].sort()[0]
             raise PodiumError(
-                f"--characters: expected room for a row of the fold, the shortest has {rows['_size'].sort()[0]}, found "
-                f"{self.characters}"
+                f"--characters: expected room for a row, the shortest has {shortest}, found {self.characters}"
             )
         family, ids = competition.family, [rows["id"][place] for place in taken]
         if isinstance(family, Categorical) and not competition.candidates:
@@ -111,7 +112,7 @@ def asker(
     """Returns what fills `prompt` from the rows of `train` outside the holdout; folds (rows of train,)."""
     texts = [joined_turns(train, field).alias(f"_{field}") for field in competition.kind.fields]
     rows = train.select("id", "label").with_columns(texts)
-    rows = rows.with_columns(pl.sum_horizontal(pl.col(each.name).str.len_chars() for each in texts).alias("_size"))
+    rows = rows.with_columns(pl.sum_horizontal(pl.col(each.name).str.len_chars() for each in texts).alias("characters"))
     of = np.asarray(folds)
     labels = np.asarray(train["label"].to_numpy(), dtype=np.float64).reshape(len(train), -1)
     known = np.isfinite(labels).all(axis=1) & (of != HOLDOUT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,10 +66,27 @@ def test_a_prompt_without_examples_shows_no_row_and_needs_none() -> None:
     assert len(made.ask(3).examples) == 1  # its answer is that of a row
 
 
+def test_classes_that_not_every_row_can_have_are_those_of_some_row() -> None:
+    competition = replace(COMPETITIONS["ranked"], candidates="text")
+    rows, _ = labelled_rows(competition, COUNT, 1)
+    made = asker("{answer}", competition, rows, FOLDS.tolist(), examples=3, characters=400, seed=7)
+    label_of = dict(rows.select("id", "label").iter_rows())
+    for number in range(20):
+        ask = made.ask(number)
+        assert [label_of[each] for each in ask.examples] == [ask.label]
+
+
+def test_a_fold_without_rows_to_show_is_one_line() -> None:
+    competition = COMPETITIONS["classes"]
+    rows, _ = labelled_rows(competition, 3, 1)
+    with pytest.raises(PodiumError, match="folds: expected two rows or more with known answers in each fold"):
+        asker("{answer}", competition, rows, [0, 0, 1], examples=3, characters=400, seed=7)
+
+
 def test_rows_that_are_too_long_are_passed_over_and_none_that_fits_is_one_line() -> None:
     made, _ = asker_of("classes", characters=60)
     assert all(len(made.ask(number).examples) <= 2 for number in range(10))
-    with pytest.raises(PodiumError, match="--characters: expected room for a row of the fold, the shortest has 2"):
+    with pytest.raises(PodiumError, match="--characters: expected room for a row, the shortest has 2"):
         asker_of("classes", characters=5)[0].ask(0)
 
 
