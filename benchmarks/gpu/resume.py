@@ -49,7 +49,7 @@ KINDS = {
 }
 """Shape, precision of training, and of the base."""
 MANNERS = ("alone", "killed", "resumed")
-LIMIT = 60.0
+LIMIT = 75.0
 """Seconds that a process may take."""
 
 
