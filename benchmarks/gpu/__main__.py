@@ -132,7 +132,10 @@ def _watched(watch: Watch, events: Path, command: list[str], device: str, tiny: 
     rates = {row["precision"]: row["TFLOPS"] for row in rows if "TFLOPS" in row}
     command += ["--device", device, "--seconds", f"{until - time.monotonic():.0f}", "--rates", json.dumps(rates)]
     said = ""
-    with subprocess.Popen(command + ["--tiny"] * tiny, start_new_session=True) as process:
+    # PyTorch looks at it once, at a process's first matrix product, which is not one of training: unset then, training
+    # for equal bits would fail ever after.
+    environment = os.environ | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    with subprocess.Popen(command + ["--tiny"] * tiny, start_new_session=True, env=environment) as process:
         try:
             while process.poll() is None:
                 watch.hear(events)

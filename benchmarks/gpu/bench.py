@@ -194,8 +194,8 @@ def reason(error: BaseException) -> str:
 
 def released() -> None:
     """Gives memory that nobody uses back, so that the next row meets an empty GPU."""
-    gc.collect()
     if torch.cuda.is_available():
+        gc.collect()
         with suppress(RuntimeError):  # of a GPU that has failed; what it failed at has said so
             torch.cuda.empty_cache()
 

@@ -31,7 +31,7 @@ class Part(NamedTuple):
 PARTS = {
     "card": Part("bench", "card", 30),
     "parity": Part("parity", "parity", 60),
-    "resume": Part("resume", "resume", 100, ("bitsandbytes",)),
+    "resume": Part("resume", "resume", 130, ("bitsandbytes",)),
     "attention": Part("attention", "attention", 50),
     "deberta": Part("speed", "deberta_large", 60),
     "llama-bf16": Part("speed", "llama_bf16", 80),

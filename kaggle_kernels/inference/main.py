@@ -16,6 +16,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -223,9 +224,7 @@ def read_ids(path: Path, competition: dict, rerun: bool) -> tuple[list[str], lis
             return read_parquet_ids(path, name)
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
             if path.suffix in (".json", ".jsonl"):
-                found = json.load(stream, parse_float=str) if path.suffix == ".json" else map(json.loads, stream)
-                each = list(found[name].values() if isinstance(found, dict) else (row[name] for row in found))
-                return [name], list(map(str, each))
+                return [name], json_ids(stream, path.suffix == ".jsonl", name)
             escape = "\\" if competition.get("quotes") == "backslash" else None
             quoting = csv.QUOTE_NONE if competition.get("quotes") == "none" and not sample else csv.QUOTE_MINIMAL
             header, start = [], stream.tell()
@@ -244,9 +243,35 @@ def read_ids(path: Path, competition: dict, rerun: bool) -> tuple[list[str], lis
         return [], []
 
 
+def json_ids(stream: io.TextIOBase, lines: bool, name: str) -> list[str]:
+    """Returns the ids of records, of a record per line, or of a mapping column -> values.
+
+    As pipeline/ingest/cells.py reads them: a number keeps its digits, what is null or no record has no id, and of lines
+    that are no JSON the others are read.
+    """
+    found = []
+    for text in stream if lines else [stream.read()]:
+        try:
+            found.append(json.loads(text, parse_int=str, parse_float=str, parse_constant=lambda _: None))
+        except (ValueError, RecursionError):
+            if not lines:
+                raise
+    rows = found if lines else found[0]
+    if isinstance(rows, dict):
+        ids = rows[name].values() if isinstance(rows[name], dict) else rows[name]
+    else:
+        ids = [row.get(name) for row in rows if isinstance(row, dict)]
+    # Half of a surrogate pair could not be written.
+    return [re.sub("[\ud800-\udfff]", "\ufffd", str(each)) for each in ids if each is not None and str(each).strip()]
+
+
 def read_parquet_ids(path: Path, name: str) -> tuple[list[str], list[str]]:
     """Returns what `read_ids` does, by the image's polars in a process of its own: here the package's comes first."""
-    code = "import json, sys, polars; print(json.dumps([*map(str, polars.read_parquet(sys.argv[1])[sys.argv[2]])]))"
+    # Some writers leave texts as bytes; a NaN, which equals nothing, is no id.
+    code = (
+        "import json, sys, polars; ids = polars.read_parquet(sys.argv[1])[sys.argv[2]]; print(json.dumps([each.decode("
+        "errors='replace') if isinstance(each, bytes) else str(each) for each in ids if each == each != None]))"
+    )
     done = subprocess.run([sys.executable, "-c", code, path, name], capture_output=True, text=True, check=False)
     if done.returncode:
         print(f"{path}: its ids cannot be read, the sample's are answered: {done.stderr.strip()[-120:]!r}", flush=True)

@@ -48,7 +48,7 @@ def table(path: Path, competition: Competition, strict: bool) -> Iterator[list[s
     Raises: UnicodeDecodeError, csv.Error and PodiumError, if `strict`, for what is not in the file's form.
     """
     if path.suffix == ".parquet":
-        return _parquet(path, competition)
+        return _parquet(path, competition, strict)
     if path.suffix in OTHERS:
         return _records(path, competition, strict)
     return _csv(path, competition, strict)
@@ -95,13 +95,18 @@ def _csv(path: Path, competition: Competition, strict: bool) -> Iterator[list[st
             raise PodiumError(f"{path}: {place}: expected quotes as in RFC 4180, found: {error}") from None
 
 
-def _parquet(path: Path, competition: Competition) -> Iterator[list[str]]:
+def _parquet(path: Path, competition: Competition, strict: bool) -> Iterator[list[str]]:
+    number = 0
     try:
         table = pl.scan_parquet(path, glob=False)
         yield table.collect_schema().names()
         for batch in table.collect_batches(chunk_size=BATCH, maintain_order=True):
             for row in batch.iter_rows():
-                yield [_written(value, competition) for value in row]
+                number += 1
+                yield [_written(value, competition, strict) for value in row]
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise PodiumError(f"{path}: row {number}: expected UTF-8, found the byte 0x{byte:02x}") from None
     except pl.exceptions.PolarsError as error:
         raise PodiumError(f"{path}: expected a parquet file, found: {str(error).splitlines()[0][:120]}") from None
 
@@ -120,7 +125,7 @@ def _records(path: Path, competition: Competition, strict: bool) -> Iterator[lis
             odd = next(name for name in (*header, *record) if (name in header) != (name in record))
             words = "a key that row 1 has, found none" if odd in header else "the keys of row 1, found one more"
             raise PodiumError(f"{path}: row {number}: column {quoted(odd)}: expected {words}")
-        yield [_written(record.get(name), competition) for name in header]
+        yield [_written(record.get(name), competition, strict) for name in header]
 
 
 def _values(path: Path, competition: Competition, strict: bool) -> Iterator[Any]:
@@ -129,9 +134,9 @@ def _values(path: Path, competition: Competition, strict: bool) -> Iterator[Any]
         if path.suffix == ".jsonl":
             for line, text in enumerate(stream, start=1):
                 if text.strip():
-                    yield _parsed(text, f"{path}: line {line}", strict)
+                    yield _parsed(text, f"{path}: line {line}", strict, unique=strict)
             return
-        value = _parsed(stream.read(), str(path), strict=True)
+        value = _parsed(stream.read(), str(path), strict=True, unique=strict)
     if isinstance(value, dict):
         # pandas writes column -> {row: value} unless told otherwise.
         columns = {name: list(each.values()) if isinstance(each, dict) else each for name, each in value.items()}
@@ -144,10 +149,17 @@ def _values(path: Path, competition: Competition, strict: bool) -> Iterator[Any]
     yield from value
 
 
-def _parsed(text: str, where: str, strict: bool) -> Any:
+def _parsed(text: str, where: str, strict: bool, unique: bool) -> Any:
+    """Returns the value of a JSON text, None where it is none and not `strict`; with `unique` no key stands twice."""
     try:
         # What Python takes for a number and JSON does not know, such as NaN, is a cell without a value.
-        return json.loads(text, parse_int=_Number, parse_float=_Number, parse_constant=lambda _: None)
+        return json.loads(
+            text,
+            parse_int=_Number,
+            parse_float=_Number,
+            parse_constant=lambda _: None,
+            object_pairs_hook=_record if unique else None,
+        )
     except (ValueError, RecursionError) as error:
         if not strict:
             return None
@@ -155,13 +167,30 @@ def _parsed(text: str, where: str, strict: bool) -> Any:
         raise PodiumError(f"{where}: expected JSON, found: {why}") from None
 
 
-def _written(value: Any, competition: Competition) -> str:
-    """Returns a value of a JSON or parquet file as the cell of a CSV file would hold it."""
+def _record(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns the record. Raises: ValueError for a key that stands twice: Python would keep the last value alone."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {quoted(next(name for name in names if names.count(name) > 1))} twice in a record")
+    return found
+
+
+def _written(value: Any, competition: Competition, strict: bool) -> str:
+    """Returns a value of a JSON or parquet file as the cell of a CSV file would hold it.
+
+    Raises: UnicodeDecodeError, if `strict`, for bytes that are no UTF-8.
+    """
+
+    def text_of(part: Any) -> str:
+        # Some writers of parquet files leave texts as bytes.
+        return part.decode(errors="strict" if strict else "replace") if isinstance(part, bytes) else str(part)
+
     if value is None or value != value:  # nothing, or NaN
         return ""
     if competition.turns == "plain" and isinstance(value, list) and all(isinstance(each, str) for each in value):
         return LONE_SURROGATE.sub("\ufffd", ", ".join(value))
-    text = json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else str(value)
+    text = json.dumps(value, ensure_ascii=False, default=text_of) if isinstance(value, list | dict) else text_of(value)
     return LONE_SURROGATE.sub("\ufffd", text)
 
 

@@ -201,6 +201,12 @@ def test_a_process_that_never_begins_is_not_started_again(pretended: Worker, tmp
     assert not (tmp_path / "out").exists()  # nothing is known that could be written over what was
 
 
+def test_training_after_other_products_may_give_equal_bits(pretended: Worker) -> None:
+    asks = pretended("    tell(row={'asked': os.environ['CUBLAS_WORKSPACE_CONFIG']})\n")
+    rows = command.main([], "cpu", True, 1.0, None, asks)["parts"]["card"]["rows"]
+    assert rows[-1] == {"asked": ":4096:8"}  # before the first product: PyTorch looks at it once
+
+
 def test_time_that_is_over_leaves_the_rest_out(pretended: Worker, tmp_path: Path) -> None:
     result = command.main(["parity"], "cpu", True, -1.0, None, pretended(""))
     assert {part["failed"] for part in result["parts"].values()} == {OUT_OF_TIME}

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from pipeline.competitions.submission import submission_columns
 from pipeline.competitions.task import AUTO, Competition, Label
+from pipeline.errors import PodiumError
 from pipeline.ingest.labels import connected_rows, label_columns, label_fault, labels, moment
 from pipeline.ingest.prepare import read_test
 
@@ -282,12 +283,37 @@ def test_a_number_as_an_id_keeps_its_digits(tmp_path: Path) -> None:
         ("train.jsonl", '{"id":1,"text":"a"}', 'train.jsonl: missing column "author"'),
         ("train.jsonl", b'{"id":1,"text":"\xe9"}', "train.jsonl: line 1: expected UTF-8, found the byte 0xe9"),
         ("train.parquet", "no", "train.parquet: expected a parquet file, found: "),
+        (
+            "train.json",
+            '[{"id": 1, "text": "a", "text": "b", "author": "x"}]',
+            'found: the key "text" twice in a record',
+        ),
+        (
+            "train.jsonl",
+            '{"id": 1, "id": 2, "text": "a", "author": "x"}',
+            'line 1: expected JSON, found: the key "id" twice',
+        ),
     ],
 )
 def test_broken_tables_are_one_line(name: str, content: str | bytes, words: str, tmp_path: Path) -> None:
     source = files(tmp_path, TEXT, {"author": ["x", "y"]})
     (source / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     assert words in fault(source, replace(TEXT, train=name))
+
+
+def test_texts_that_a_parquet_file_holds_as_bytes_are_texts(tmp_path: Path) -> None:
+    path, given = tmp_path / "test.parquet", replace(TEXT, test="test.parquet", turns="json")
+    pl.DataFrame({"id": [b"a", b"b"], "text": [[b"x\xc3\xa9"], [b"y\xe9", None]]}).write_parquet(path)
+    assert read_test(path, given, strict=False).rows() == [("a", ["xé"]), ("b", ["y\ufffd", None])]
+    with pytest.raises(PodiumError, match=r"test.parquet: row 2: expected UTF-8, found the byte 0xe9"):
+        read_test(path, given, strict=True)
+    pl.DataFrame({"id": [b"a"], "text": [[b"x\xc3\xa9"]]}).write_parquet(path)
+    assert read_test(path, given, strict=True).rows() == [("a", ["xé"])]
+
+
+def test_the_kernel_takes_the_last_of_a_key_that_stands_twice(tmp_path: Path) -> None:
+    (tmp_path / "test.json").write_text('[{"id": 1, "text": "a", "text": "b"}]')
+    assert read_test(tmp_path / "test.json", replace(TEXT, test="test.json"), strict=False).rows() == [("1", ["b"])]
 
 
 def test_the_kernel_passes_over_a_broken_record(tmp_path: Path) -> None:
