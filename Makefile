@@ -17,7 +17,7 @@ PYTEST := OMP_NUM_THREADS=1 $(RUN) python -m pytest -q -n logical --dist loadfil
 KERNEL_WHEELS := lightgbm narwhals polars polars-runtime-32 safetensors \
 	accelerate anyio bitsandbytes h11 httpcore2 httpx2 huggingface-hub peft tokenizers transformers truststore
 
-.PHONY: help setup repro cluster.yaml check new-competition try rate tries profile average rehearse kernel-faults download \
+.PHONY: help setup repro cluster.yaml check new-competition try rate tries profile average rows sources rehearse kernel-faults download \
 	publish submit sync-lb compare choose test test-slow lint real bench prune lock
 
 help: ## show this list
@@ -66,6 +66,13 @@ rate: setup ## one fold of MEMBER=name at a ladder of learning rates, on ROWS=10
 
 average: setup ## the fold models of MEMBER=name averaged into one: its loss on the holdout beside theirs
 	@$(RUN) python -u -m stages.average --member "$(MEMBER)"
+
+rows: setup ## a decoder, MODEL=backbone or folder, writes ROWS=100 rows like the training rows into external/NAME
+	@$(RUN) python -u -m stages.rows --name "$(NAME)" --model "$(MODEL)" $(if $(ROWS),--rows "$(ROWS)") \
+		$(if $(JUDGE),--judge "$(JUDGE)") $(if $(PROMPT),--prompt "$(PROMPT)") $(ARGS)
+
+sources: setup ## what each source of `extra` brings to MEMBER=name: its fold models without it, row by row
+	@$(RUN) python -u -m stages.sources --member "$(MEMBER)" $(if $(FOLD),--fold "$(FOLD)")
 
 tries: setup ## what was tried so far, with the settings that were changed
 	@$(RUN) python -m stages.try_member --show

@@ -3,3 +3,5 @@
 README.md lists them; result.py writes every result, process.py runs commands as processes of their own and measures
 them. Benchmarks import pipeline; nothing but tests imports them.
 """
+
+import pipeline  # noqa: F401  (what it says of threads has to be said before NumPy is loaded)

@@ -22,7 +22,7 @@ from ruamel.yaml import YAML
 from pipeline.config import Params
 from pipeline.errors import PodiumError, nearest
 from pipeline.files import read_json, sha256_file, write_json, write_text
-from pipeline.ingest.cells import LONE_SURROGATE
+from pipeline.ingest.tables import LONE_SURROGATE
 from pipeline.stage import stage
 from pipeline.validation import decoded, parse_yaml, validated
 

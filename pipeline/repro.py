@@ -134,7 +134,27 @@ def build(preset: str = "", data: str = "", refit: str = "", jobs: str = "1") ->
             side_by_side = places > 1 or os.environ.get("RAY_ADDRESS")
             code = (run_side_by_side(places) if side_by_side else 0) or run_dvc()
             page.finished = code == 0
+        if code == 0:
+            say_sources()
         return code
+
+
+def say_sources() -> None:
+    """Prints what rows from elsewhere have brought to each member that learns some, as far as that was measured."""
+    from pipeline.artifacts import Artifacts
+    from pipeline.config import load_params
+    from pipeline.files import read_json
+    from pipeline.report.sources import brought, read_measured
+
+    artifacts, params = Artifacts(), load_params()
+    files = [
+        artifacts.receipt(name, fold)
+        for name, each in params.members.items()
+        if each.extra
+        for fold in params.folds.ids
+    ]
+    for each in brought([read_json(file) for file in files if file.is_file()], read_measured()):
+        print(each.line())
 
 
 if __name__ == "__main__":

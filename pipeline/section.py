@@ -105,4 +105,6 @@ def _read(hint: Any, value: Any) -> Any:
         return from_json(hint, value)  # type: ignore[arg-type]
     if get_origin(hint) in (dict, Mapping) and value is not None:
         return {name: _read(get_args(hint)[1], each) for name, each in value.items()}
-    return tuple(value) if get_origin(hint) is tuple and value is not None else value
+    if get_origin(hint) is tuple and value is not None:
+        return tuple(_read(get_args(hint)[0], each) for each in value)
+    return value

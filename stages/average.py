@@ -5,8 +5,6 @@ make average MEMBER=judge
 The fold models must be there (`dvc repro oof`). Nothing is kept: the package goes on with the fold models.
 """
 
-from threadpoolctl import threadpool_limits
-
 from pipeline.artifacts import Artifacts
 from pipeline.config import load_params
 from pipeline.experiments.average import compare, table
@@ -15,8 +13,7 @@ from pipeline.stage import options, stage
 
 def main(member: str) -> None:
     params = load_params()
-    with threadpool_limits(params.threads):
-        found = compare(member, params, Artifacts())
+    found = compare(member, params, Artifacts())
     print(table(found))
     rows, groups = len(found.groups), len(set(found.groups.tolist()))
     print(f"nats per row on the holdout, {rows} rows in {groups} groups; the constant predictor: {found.constant:.4f}")

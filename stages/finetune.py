@@ -6,8 +6,6 @@ python -m stages.finetune --member words --fold 0 --rows 500    # a quick look: 
 
 import argparse
 
-from threadpoolctl import threadpool_limits
-
 from pipeline.artifacts import Artifacts
 from pipeline.data.split import split_rows
 from pipeline.members.context import read_start
@@ -19,12 +17,11 @@ def main(member: str, fold: int, rows: int | None) -> None:
     artifacts = Artifacts()
     start = read_start(artifacts.start(member))
     split = split_rows(artifacts.train().collect(), artifacts.folds(), fold)
-    with threadpool_limits(start.threads):
-        if rows:
-            score = quick_look(split, start, fold, rows, artifacts).score
-            print(f"{member} fold {fold}: {score:.5f} from {min(rows, len(split.train))} rows (a quick look, not kept)")
-            return
-        trained = train_fold(split, start, fold, artifacts)
+    if rows:
+        score = quick_look(split, start, fold, rows, artifacts).score
+        print(f"{member} fold {fold}: {score:.5f} from {min(rows, len(split.train))} rows (a quick look, not kept)")
+        return
+    trained = train_fold(split, start, fold, artifacts)
     print(f"{member} fold {fold}: " + ("not trained (members.*.folds)" if trained is None else f"{trained:.5f}"))
 
 

@@ -23,7 +23,8 @@ def answers_in_words(labels: np.ndarray, competition: Competition) -> str:
     """Returns the share of each class, label or score, or the mean of each number."""
     if competition.outcome == "numbers":
         scale = zip(competition.outputs, competition.centre, competition.spread, strict=True)
-        return ", ".join(f"{name} {centre:.3g} ± {spread:.3g}" for name, centre, spread in scale)
+        form = "log(1 + {})" if competition.label.log else "{}"
+        return ", ".join(f"{form.format(name)} {centre:.3g} ± {spread:.3g}" for name, centre, spread in scale)
     if competition.outcome == "labels":
         shares = dict(zip(competition.outputs, np.nanmean(labels, axis=0), strict=True))
     elif competition.outcome == "ordered":

@@ -6,8 +6,6 @@ python -u -m stages.pretrain --backbone small
 import hashlib
 from pathlib import Path
 
-from threadpoolctl import threadpool_limits
-
 from pipeline.artifacts import FACTS, POINTER, Artifacts
 from pipeline.files import atomic_folder, read_json, remove_partials, sha256_file, write_json
 from pipeline.stage import options, stage
@@ -31,12 +29,12 @@ def main(name: str) -> None:
     assert start.settings is not None
     sources = (file, artifacts.train_file, artifacts.folds_file)
     key = hashlib.sha256("".join(map(sha256_file, sources)).encode()).hexdigest()
-    with threadpool_limits(start.threads), checkpoint(f"pretrain@{name}", key) as state:
+    with checkpoint(f"pretrain@{name}", key) as state:
         remove_partials(target)
         with atomic_folder(target) as folder:
             rows, competition = artifacts.seen_rows(), artifacts.competition()
             asked = (backbone, rows, start, competition, folder, state, artifacts.tokens)
-            told = on_devices(start.settings.devices, start.threads, start.label, pretrain, *asked)
+            told = on_devices(start.settings.devices, start.label, pretrain, *asked)
         write_json(metrics, {"epochs": settings["epochs"]} | told)
 
 

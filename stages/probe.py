@@ -6,8 +6,6 @@ python -m stages.probe
 import tempfile
 from pathlib import Path
 
-from threadpoolctl import threadpool_limits
-
 from pipeline.artifacts import PROBE_METRICS, Artifacts
 from pipeline.config import load_params
 from pipeline.files import write_json
@@ -18,7 +16,7 @@ if __name__ == "__main__":
     with stage("probe"):
         params, artifacts = load_params(), Artifacts()
         folds, competition = list(params.folds.ids), artifacts.competition()
-        with tempfile.TemporaryDirectory() as folder, threadpool_limits(params.threads):
+        with tempfile.TemporaryDirectory() as folder:
             copy = Artifacts(Path(folder))
             found = run_probe(artifacts, copy, competition, folds, params.threads, params.stack)
         write_json(PROBE_METRICS, found)

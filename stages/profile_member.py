@@ -3,8 +3,6 @@
 make profile MEMBER=siamese ROWS=1000 FOLD=0
 """
 
-from threadpoolctl import threadpool_limits
-
 from pipeline.artifacts import Artifacts
 from pipeline.config import load_params
 from pipeline.errors import PodiumError
@@ -24,5 +22,4 @@ if __name__ == "__main__":
             raise PodiumError(f"ROWS: expected a positive number, found {arguments.rows}")
         params = load_params()
         build_needed(arguments.member, params)
-        with threadpool_limits(params.threads):
-            print(profile_member(arguments.member, arguments.fold, arguments.rows, params, Artifacts()))
+        print(profile_member(arguments.member, arguments.fold, arguments.rows, params, Artifacts()))

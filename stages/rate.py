@@ -9,8 +9,6 @@ more steps: take what is suggested for where to begin.
 
 from pathlib import Path
 
-from threadpoolctl import threadpool_limits
-
 from pipeline.artifacts import Artifacts
 from pipeline.config import load_params
 from pipeline.errors import PodiumError
@@ -28,10 +26,9 @@ def main(member: str, fold: int, rows: int, asked: str) -> None:
     rates = ladder_of(member, params, asked)
     build_needed(member, params)
     rungs = []
-    with threadpool_limits(params.threads):
-        for rung in climb(member, fold, rows, rates, params, Artifacts()):
-            rungs.append(rung)
-            print(f"{member} at {rung.rate:.1e}: {rung.stopped or f'{rung.loss:.4f}'}", flush=True)
+    for rung in climb(member, fold, rows, rates, params, Artifacts()):
+        rungs.append(rung)
+        print(f"{member} at {rung.rate:.1e}: {rung.stopped or f'{rung.loss:.4f}'}", flush=True)
     said = suggestion(rungs)
     print(table(rungs, said.rate))
     if sound := [each for each in rungs if each.losses is not None]:

@@ -3,8 +3,6 @@
 python -m stages.refit --member words
 """
 
-from threadpoolctl import threadpool_limits
-
 from pipeline.artifacts import Artifacts
 from pipeline.config import load_params
 from pipeline.members.context import read_start
@@ -15,8 +13,7 @@ from pipeline.stage import options, stage
 def main(member: str) -> None:
     artifacts = Artifacts()
     start = read_start(artifacts.start(member))
-    with threadpool_limits(start.threads):
-        trained = refit(start, load_params().refit, artifacts)
+    trained = refit(start, load_params().refit, artifacts)
     print(f"{member}: {'trained on all rows' if trained else 'no refit'}")
 
 

@@ -3,8 +3,6 @@
 python -u -m stages.teach --student small --teacher large --fold 0
 """
 
-from threadpoolctl import threadpool_limits
-
 from pipeline.artifacts import Artifacts
 from pipeline.data.split import split_rows
 from pipeline.members.context import read_start
@@ -16,8 +14,7 @@ def main(student: str, teacher: str, fold: int) -> None:
     artifacts = Artifacts()
     start = read_start(artifacts.start(student))
     rows = split_rows(artifacts.train().collect(), artifacts.folds(), fold).train
-    with threadpool_limits(start.threads):
-        teaches = teach(start, read_start(artifacts.start(teacher)), fold, rows, artifacts)
+    teaches = teach(start, read_start(artifacts.start(teacher)), fold, rows, artifacts)
     told = f"has told {student} of {len(rows)} rows" if teaches else f"teaches {student} nothing"
     print(f"{teacher} fold {fold}: {told}")
 

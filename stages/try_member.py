@@ -6,8 +6,6 @@ make tries                                     # python -m stages.try_member --s
 
 from pathlib import Path
 
-from threadpoolctl import threadpool_limits
-
 from pipeline.artifacts import Artifacts
 from pipeline.config import load_params
 from pipeline.errors import PodiumError
@@ -24,8 +22,7 @@ def main(member: str, fold: int, rows: int) -> None:
     build_needed(member, params)
     committed = parse_yaml(git("show", "HEAD:./params.yaml").encode(), "params.yaml as committed")
     changed = changed_settings(read_yaml(Path("params.yaml")), committed)
-    with threadpool_limits(params.threads):
-        one = try_member(member, fold, rows, params, changed, Artifacts())
+    one = try_member(member, fold, rows, params, changed, Artifacts())
     keep(one)
     print(f"{member} fold {fold}, {one.rows} rows: {one.score:.5f}, the constant predictor {one.constant:.5f}")
     print(f"training losses: {one.curve}" if one.curve else "training losses: this kind keeps none")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "training": ("competitions", "data", "models", "inference", "settings"),
     "members": ("competitions", "ingest", "data", "models", "ensemble", "inference", "settings", "training"),
 }
+ALLOWED["generation"] = (*ALLOWED["members"], "members")
 ALLOWED["experiments"] = (*ALLOWED["members"], "members", "evaluation", "report")
 
 
@@ -98,3 +100,13 @@ def test_imports_for_types_alone_are_not_followed(tmp_path: Path) -> None:
     assert closure("pipeline.one", root=tmp_path) == files
     write(tmp_path, "four", "X = 1\n")
     assert closure("pipeline.four", "pipeline.one", root=tmp_path) == [Path("pipeline/four.py"), *files]
+
+
+@pytest.mark.parametrize("first", ["pipeline.files", "stages.stack", "benchmarks.result"])
+def test_numpy_computes_on_one_thread_whatever_the_machine_has(first: str) -> None:
+    """Its threads spin beside other work, and a sum's last bits would depend on the number of cores."""
+    threads = "{e['num_threads'] for e in threadpool_info() if e['user_api'] == 'blas'}"
+    code = f"import {first}, numpy, scipy.linalg; from threadpoolctl import threadpool_info; print({threads})"
+    unset = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=unset, capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "{1}"

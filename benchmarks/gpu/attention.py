@@ -16,30 +16,23 @@ from pipeline.models.backbones.loading import DTYPES
 from pipeline.models.deberta.disentangled import use_fast_attention
 
 TOKENS, TIMES = 16384, 10
-TARGETS = (2.0, 3.0, 5.0)
-"""Times faster, at 512, 1,024 and 2,048 tokens."""
 
 
-def attention(bench: Bench) -> list[Row]:
+def attention(bench: Bench) -> None:
     """A row for each precision, length and way: milliseconds, and the GB on top of the network, of both."""
     shape = bench.config("deberta-v3-large")
     network = DebertaV2Model(DebertaV2Config(**deberta(shape["hidden_size"], shape["num_attention_heads"], 1, DROPOUT)))
-    rows = []
     for precision in HALVES:
         theirs = copy.deepcopy(network).to(bench.device, DTYPES[precision])
         pair = {"theirs": theirs, "ours": use_fast_attention(copy.deepcopy(theirs))}
-        for length, target in zip(bench.lengths, TARGETS, strict=True):
+        for length in bench.by_worth:
             for way in ("forward", "both"):
                 facts = {"precision": precision, "tokens": length, "way": way}
-                most = max(1, (128 if bench.tiny else TOKENS) // length)
-                rows.append(tried(facts, partial(_compared, bench, pair, most, length, way, target)))
-    return rows
+                tried(bench, facts, partial(_compared, bench, pair, length, way))
 
 
-def _compared(bench: Bench, pair: dict[str, Any], most: int, length: int, way: str, target: float) -> Row:
-    count, found = fitting(
-        most, lambda count: {who: _one(bench, each, count, length, way) for who, each in pair.items()}
-    )
+def _compared(bench: Bench, pair: dict[str, Any], length: int, way: str) -> Row:
+    count, found = compared(bench, pair, length, way)
     theirs, ours = found["theirs"], found["ours"]
     ratio = theirs["ms"] / ours["ms"]
     row: Row = {"rows": count, "theirs ms": theirs["ms"], "ours ms": ours["ms"], "times faster": rounded(ratio)}
@@ -49,11 +42,28 @@ def _compared(bench: Bench, pair: dict[str, Any], most: int, length: int, way: s
             "ours GB": ours["gb"],
             "times less memory": rounded(theirs["gb"] / ours["gb"]),
         }
-    return row | {"target": target, "reached": ratio >= target}
+    return row
+
+
+def compared(bench: Bench, pair: dict[str, Any], length: int, way: str) -> tuple[int, dict[str, dict[str, float]]]:
+    """Returns how many rows fit the memory, and milliseconds and GB of each network with so many."""
+
+    def attempt(rows: int) -> dict[str, dict[str, float]]:
+        return {who: _one(bench, each, rows, length, way) for who, each in pair.items()}
+
+    return fitting(most_rows(bench, length), attempt)
+
+
+def most_rows(bench: Bench, length: int) -> int:
+    """Returns how many rows of a length make a batch, where the memory holds them."""
+    return max(1, (128 if bench.tiny else TOKENS) // length)
 
 
 def _one(bench: Bench, network: Any, rows: int, length: int, way: str) -> dict[str, float]:
-    """Rows of full length, the last of them padded a little, as in training batches."""
+    """Returns milliseconds, and the GB on top of the network, of one layer's attention.
+
+    Rows are of full length, the last of them padded a little, as in training batches.
+    """
     ids = torch.randint(4, 1000, (rows, length), device=bench.device)
     mask = torch.ones_like(ids)
     mask[-1, -length // 16 :] = 0

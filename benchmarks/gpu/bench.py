@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import gc
+import json
+import math
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +17,7 @@ import torch
 
 from benchmarks.speed.networks import SHAPES
 from benchmarks.speed.one_shape import measured, preset_member
+from pipeline.errors import PodiumError
 from pipeline.models.backbones.loading import DTYPES
 from pipeline.settings.decoder import Decoder, Lora
 from pipeline.training.device import Device, training_device
@@ -23,6 +28,7 @@ PRESETS = Path("pipeline/presets")
 LARGE_GB = 60
 """A GPU with more memory gets the preset `server`, one with less `workstation`."""
 HALVES = ("bf16", "fp16")
+OUT_OF_TIME = "not measured: out of time"
 TINY = {
     "hidden_size": 64,
     "num_hidden_layers": 2,
@@ -41,6 +47,12 @@ class Bench:
     tiny: bool
     rates: dict[str, float] = field(default_factory=dict)
     """Measured TFLOPS of large square matmuls, by precision."""
+    until: float = math.inf
+    """The moment of the monotonic clock after which no row begins."""
+    events: Path | None = None
+    """The file that every row is told to, as a line of JSON."""
+    rows: list[Row] = field(default_factory=list)
+    """What the part at work has found."""
 
     @property
     def on_gpu(self) -> bool:
@@ -52,9 +64,19 @@ class Bench:
         return (16, 24, 32) if self.tiny else (512, 1024, 2048)
 
     @property
+    def by_worth(self) -> tuple[int, int, int]:
+        """The same lengths, that of the goals first: time may run out."""
+        short, middle, long = self.lengths
+        return middle, short, long
+
+    @property
+    def large(self) -> bool:
+        """Whether the GPU has much memory."""
+        return self.on_gpu and torch.cuda.get_device_properties(0).total_memory > LARGE_GB * 1e9
+
+    @property
     def preset(self) -> Path:
-        large = self.on_gpu and torch.cuda.get_device_properties(0).total_memory > LARGE_GB * 1e9
-        return PRESETS / ("server.yaml" if large else "workstation.yaml")
+        return PRESETS / ("server.yaml" if self.large else "workstation.yaml")
 
     def config(self, name: str) -> dict[str, Any]:
         """The configuration of benchmarks.speed.networks.SHAPES[name], or a tiny one of its kind."""
@@ -85,21 +107,47 @@ class Bench:
         return measured(call, self.on_gpu, 1 if self.tiny else times)
 
 
-def card(bench: Bench) -> list[Row]:
+def card(bench: Bench) -> None:
     """The rate of large square matmuls in each precision that networks run in: what the parts' shares are shares of."""
     size, calls = (256, 2) if bench.tiny else (8192, 10)
-    rows = []
     for precision in HALVES if bench.on_gpu else (*HALVES, "fp32"):
-        one, other = (torch.randn(size, size, device=bench.device).to(DTYPES[precision]) for _ in range(2))
-        out = torch.empty_like(one)
+        tried(bench, {"precision": precision, "size": size}, lambda name=precision: _rate(bench, name, size, calls))
+    bench.rates.update({row["precision"]: row["TFLOPS"] for row in bench.rows if "TFLOPS" in row})
 
-        def multiply(one: torch.Tensor = one, other: torch.Tensor = other, out: torch.Tensor = out) -> None:
-            for _ in range(calls):
-                torch.mm(one, other, out=out)
 
-        seconds = bench.measured(multiply, 3)["seconds"]
-        rows.append({"precision": precision, "size": size, "TFLOPS": rounded(2 * size**3 * calls / seconds / 1e12)})
-    return rows
+def _rate(bench: Bench, precision: str, size: int, calls: int) -> Row:
+    one, other = (torch.randn(size, size, device=bench.device).to(DTYPES[precision]) for _ in range(2))
+    out = torch.empty_like(one)
+
+    def multiply() -> None:
+        for _ in range(calls):
+            torch.mm(one, other, out=out)
+
+    seconds = bench.measured(multiply, 3)["seconds"]
+    return {"TFLOPS": rounded(2 * size**3 * calls / seconds / 1e12)}
+
+
+def about(device: str, tiny: bool) -> dict[str, Any]:
+    """Returns what machine and libraries these are.
+
+    Raises: PodiumError where there is no GPU.
+    """
+    if device == "cpu":
+        return {"card": "cpu", "torch": torch.__version__, "cuda": torch.version.cuda, "tiny": tiny}
+    if not torch.cuda.is_available():
+        raise PodiumError("no CUDA GPU here; --tiny --device cpu tries the command out without one")
+    found = {"card": torch.cuda.get_device_name(), "torch": torch.__version__, "cuda": torch.version.cuda, "tiny": tiny}
+    found["memory_gb"] = round(torch.cuda.get_device_properties(0).total_memory / 1e9, 1)
+    found["cudnn"] = torch.backends.cudnn.version()
+    packages = ("transformers", "peft", "bitsandbytes", "triton", "disentangled-flash", "flashdeberta")
+    return found | {name: _version(name) for name in packages}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def fitting(rows: int, attempt: Callable[[int], Found]) -> tuple[int, Found]:
@@ -117,15 +165,26 @@ def fitting(rows: int, attempt: Callable[[int], Found]) -> tuple[int, Found]:
         released()  # only behind the except block is what the attempt held free
 
 
-def tried(facts: Row, measure: Callable[[], Row]) -> Row:
-    """`facts` with what was measured, or with the reason why nothing was; the line is printed."""
-    try:
-        row = facts | measure()
-    except Exception as error:
-        row = facts | {"failed": reason(error)}
-    released()
+def tried(bench: Bench, facts: Row, measure: Callable[[], Row]) -> None:
+    """Adds a row to the part's, `facts` with what was measured, or with the reason why nothing was, and tells it."""
+    if time.monotonic() > bench.until:
+        row = facts | {"failed": OUT_OF_TIME}
+    else:
+        try:
+            row = facts | measure()
+        except Exception as error:
+            row = facts | {"failed": reason(error)}
+        released()
+    bench.rows.append(row)
     print("  " + ", ".join(f"{key} {value}" for key, value in row.items()), flush=True)
-    return row
+    tell(bench.events, {"row": row})
+
+
+def tell(events: Path | None, event: Row) -> None:
+    """Appends a line to the file of events; the process that watches over this one reads it."""
+    if events:
+        with events.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(event, default=str) + "\n")
 
 
 def reason(error: BaseException) -> str:

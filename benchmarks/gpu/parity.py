@@ -39,7 +39,7 @@ class Inputs(NamedTuple):
     labels: Tensor
 
 
-def parity(bench: Bench) -> list[Row]:
+def parity(bench: Bench) -> None:
     """A row for each check: what was found, the limit, and whether it was kept."""
     config = bench.config("deberta-v3-large")
     pair = _networks(bench, config)
@@ -47,15 +47,13 @@ def parity(bench: Bench) -> list[Row]:
     right = _inputs(bench, config["vocab_size"], [width, 3 * width // 4, width // 8, 1])
     # Mean pooling reads no place in particular: rows turned round are rows with padding on the left.
     left = Inputs(right.ids.flip(1), right.mask.flip(1), right.labels)
-    rows = []
     for side, inputs in (("right", right), ("left", left)):
         facts = {"check": "fp32 logits and gradients", "padding": side}
-        rows.append(tried(facts, partial(_exact, pair, inputs)))
+        tried(bench, facts, partial(_exact, pair, inputs))
         for precision in HALVES:
             facts = {"check": f"{precision} states and gradients", "padding": side}
-            rows.append(tried(facts, partial(_rounded, bench, pair, inputs, precision)))
-    rows.append(tried({"check": "dropout", "padding": "none"}, partial(_dropped, bench)))
-    return rows
+            tried(bench, facts, partial(_rounded, bench, pair, inputs, precision))
+    tried(bench, {"check": "dropout", "padding": "none"}, partial(_dropped, bench))
 
 
 def _networks(bench: Bench, config: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ with s = min(2 n - 1, 512) places of distances; backward twice that. Heads, embe
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,8 +29,6 @@ from pipeline.models.network import decoder_network
 from pipeline.settings.finetuning import NetworkSettings
 from pipeline.training.device import resolve_precision
 
-TARGETS = {"encoder": ("inference", 1024, 0.40), "decoder": ("training", 1024, 0.45)}
-"""Share of the card's rate that is wanted, at 1,024 tokens; of decoders that in bf16."""
 BATCHES = {"encoder": 4, "decoder": 2}
 """Per step of the optimiser: about as many as the presets' 64 rows make."""
 TIMES = 2
@@ -55,7 +52,7 @@ class Subject(NamedTuple):
     training: str
 
 
-def deberta_large(bench: Bench) -> list[Row]:
+def deberta_large(bench: Bench) -> None:
     """The encoder `large` of the card's preset."""
     settings, config = bench.settings("large"), bench.config("deberta-v3-large")
     torch.manual_seed(0)
@@ -63,10 +60,25 @@ def deberta_large(bench: Bench) -> list[Row]:
         write_weights(config, Path(folder), bench.device)
         network = encoder(Path(folder), settings, bench.device)
     inference = settings.inference.precision if bench.on_gpu else "fp32"
-    return list(_rows(bench, Subject(network, settings, config, inference, _training(bench)), (False, True)))
+    _rows(bench, Subject(network, settings, config, inference, _training(bench)), (False, True))
 
 
-def llama(bench: Bench, precision: str) -> list[Row]:
+def llama_bf16(bench: Bench) -> None:
+    """Llama-3-8B with LoRA, its base in bf16."""
+    llama(bench, "bf16")
+
+
+def llama_nf4(bench: Bench) -> None:
+    """The same with a base of 4 bits."""
+    llama(bench, "nf4")
+
+
+def llama_int8(bench: Bench) -> None:
+    """The same with a base of 8 bits."""
+    llama(bench, "int8")
+
+
+def llama(bench: Bench, precision: str) -> None:
     """The decoder `llama` of the card's preset on a base in `precision`."""
     settings, config = bench.settings("qwen"), bench.config("llama-3-8b")
     settings = replace(settings, inference=replace(settings.inference, precision=precision))
@@ -76,32 +88,32 @@ def llama(bench: Bench, precision: str) -> list[Row]:
     # Podium's quantised layers compute in fp16 at inference.
     inference = "fp16" if precision in QUANTISED else precision
     again = (True, False) if precision == "bf16" else (True,)
-    return list(_rows(bench, Subject(network, settings, config, inference, _training(bench)), again))
+    _rows(bench, Subject(network, settings, config, inference, _training(bench)), again)
 
 
 def _training(bench: Bench) -> str:
     return resolve_precision("auto")[0] if bench.on_gpu else "fp32"
 
 
-def _rows(bench: Bench, subject: Subject, checkpointing: tuple[bool, ...]) -> Iterator[Row]:
+def _rows(bench: Bench, subject: Subject, checkpointing: tuple[bool, ...]) -> None:
     """Inference at every length, then training: after training, memory would hold its moments."""
     network, kind = subject.network, subject.settings.kind
     precision = subject.settings.inference.precision if kind == "decoder" else subject.inference
     if kind == "encoder":
         network.to(DTYPES[subject.inference])  # as the kernel has it
-    for length in bench.lengths:
+    for length in bench.by_worth:
         facts = {"what": "inference", "precision": precision, "tokens": length, "checkpointing": "-"}
-        yield tried(facts, partial(_asked, bench, subject, length))
+        tried(bench, facts, partial(_asked, bench, subject, length))
     if kind == "encoder":
         network.float()
     elif precision in QUANTISED and bench.on_gpu:
         settled(network.backbone, bench.training(subject.training).half)
     for again in checkpointing:
         _checkpoint(subject, again)
-        for length in bench.lengths:
+        for length in bench.by_worth:
             base = subject.training if kind == "encoder" else precision
             facts = {"what": "training", "precision": base, "tokens": length, "checkpointing": "on" if again else "off"}
-            yield tried(facts, partial(_trained, bench, subject, length))
+            tried(bench, facts, partial(_trained, bench, subject, length))
             network.zero_grad(set_to_none=True)
     released()
 
@@ -127,7 +139,7 @@ def _asked(bench: Bench, subject: Subject, length: int) -> Row:
 
     rows, found = fitting(max(1, budget // (views * length)), attempt)
     cost = costs(network.backbone, subject.config, length).inference
-    return _told(bench, subject, "inference", length, rows * views * length, cost, found, rows * views)
+    return _told(bench, subject.inference, rows * views * length, cost, found, rows * views)
 
 
 def _trained(bench: Bench, subject: Subject, length: int) -> Row:
@@ -144,27 +156,19 @@ def _trained(bench: Bench, subject: Subject, length: int) -> Row:
 
     rows, found = fitting(max(1, budget // (views * length)), attempt)
     cost = costs(network.backbone, subject.config, length).training
-    return _told(bench, subject, "training", length, batches * rows * views * length, cost, found, rows * views)
+    return _told(bench, subject.training, batches * rows * views * length, cost, found, rows * views)
 
 
 def _asks(subject: Subject, length: int) -> dict[str, Any]:
     return {"tokens": length, "config": subject.config}
 
 
-def _told(
-    bench: Bench, subject: Subject, what: str, length: int, tokens: int, cost: float, found: Any, sequences: int
-) -> Row:
+def _told(bench: Bench, precision: str, tokens: int, cost: float, found: Any, sequences: int) -> Row:
+    """The row of a pass over so many tokens, each at `cost`; `precision` is that whose rate its share is one of."""
     rate = tokens / found["seconds"]
     row: Row = {"sequences": sequences, "tokens/s": round(rate), "GB": found["gb"]}
-    measured_in = subject.inference if what == "inference" else subject.training
-    if measured_in not in bench.rates:
-        return row
-    share = rate * cost / (bench.rates[measured_in] * 1e12)
-    row["share"] = rounded(share)
-    kind = subject.settings.kind
-    wanted = kind == "encoder" or subject.settings.inference.precision == "bf16"
-    if wanted and (what, length) == TARGETS[kind][:2]:
-        row |= {"target": TARGETS[kind][2], "reached": share >= TARGETS[kind][2]}
+    if precision in bench.rates:
+        row["share"] = rounded(rate * cost / (bench.rates[precision] * 1e12))
     return row
 
 

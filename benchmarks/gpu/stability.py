@@ -23,7 +23,7 @@ SKIPPED = 4
 """Steps that fp16 may lose while its loss scale finds its place."""
 
 
-def stability(bench: Bench) -> list[Row]:
+def stability(bench: Bench) -> None:
     """A row for each precision: the losses at both ends, the steps skipped, and the distance from the other curve."""
     config, steps = bench.config("deberta-v3-large"), 4 if bench.tiny else STEPS
     tokens = bench.lengths[0] // 2
@@ -32,7 +32,6 @@ def stability(bench: Bench) -> list[Row]:
     training = replace(settings.training, epochs=steps)
     os.environ["PODIUM_CHECKPOINT_SECONDS"] = "1e9"
     curves: dict[str, list[float]] = {}
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(0)
         write_weights(config, Path(folder), bench.device)
@@ -52,11 +51,11 @@ def stability(bench: Bench) -> list[Row]:
                 row: Row = {"steps": len(record.losses), "first loss": first, "last loss": last}
                 return row | {"skipped": record.skipped, "kept": finite and record.skipped <= SKIPPED}
 
-            rows.append(tried({"precision": precision}, run))
+            tried(bench, {"precision": precision}, run)
     if len(curves) == len(HALVES):
         apart = float(np.abs(np.subtract(curves["fp16"], curves["bf16"])).mean())
-        rows.append({"precision": "fp16 - bf16", "apart": rounded_loss(apart), "limit": APART, "kept": apart <= APART})
-    return rows
+        found = {"apart": rounded_loss(apart), "limit": APART, "kept": apart <= APART}
+        tried(bench, {"precision": "fp16 - bf16"}, lambda: found)
 
 
 def rounded_loss(value: float) -> float:

@@ -125,7 +125,16 @@ class Result:
     valid: bool
 
 
-def replay(case: Case, draw: Draw, budget: float) -> Result:
+@dataclass(frozen=True)
+class Spent:
+    """What a kernel of the planner's gave to the costly members, and what the cheap ones had said by its end."""
+
+    seconds: float
+    """Of both GPUs together, of networks: loading, and chunks that came to nothing, too."""
+    cheap: dict[Step, np.ndarray]
+
+
+def replay(case: Case, draw: Draw, budget: float) -> tuple[Result, Spent]:
     """Plays the planner's kernel within `budget` seconds."""
     members = draw.members(case)
     sizes = field_characters(case.rows, case.competition.kind.fields)
@@ -145,20 +154,76 @@ def replay(case: Case, draw: Draw, budget: float) -> Result:
         who_may(members, set(DEVICES)),
     )
 
+    spent = 0.0
+
+    def outcome(device: str, chunk: StepChunk) -> Outcome:
+        nonlocal spent
+        found = machine.outcome(device, chunk)
+        if members[chunk.step.member]["kind"] != "tabular":
+            spent += found.seconds + (found.loading if chunk.opens else 0.0)
+        return found
+
     def finished(chunk: StepChunk) -> None:
         results.add(chunk.step, chunk.rows, case.predictions[chunk.step][chunk.rows])
         if schedule.complete(chunk.step):
             schedule.present = np.where(np.isfinite(found := results.means()[0]), found, present)
 
     installing = machine.random.uniform(20, 60)
-    end = simulate(schedule, list(DEVICES), installing, machine.outcome, finished) if installing < stop else 0.0
+    end = simulate(schedule, list(DEVICES), installing, outcome, finished) if installing < stop else 0.0
     final = np.where(np.isfinite(found := results.means()[0]), found, present)
     last = stacking * float(np.exp(machine.random.normal(0, 0.3)))
-    return Result(
+    result = Result(
         end + (last if results.values else 0.0),
         log_losses(case.labels, as_submitted(final, case.competition)),
         written(case, final),
     )
+    cheap = {step: each for step, each in results.values.items() if members[step.member]["kind"] == "tabular"}
+    return result, Spent(spent, cheap)
+
+
+VARIANTS = {
+    f"{who}, {how}": (profiles, every)
+    for who, profiles in {"encoder": ("encoder",), "decoder": ("decoder",), "both": ("encoder", "decoder")}.items()
+    for how, every in {"one fold model": False, "all fold models": True}.items()
+}
+"""Whom the rival of `most_uncertain` asks: profiles, and whether all of their fold models."""
+
+
+def most_uncertain(case: Case, draw: Draw, spent: Spent, variant: str) -> np.ndarray:
+    """Returns (rows,) losses where the same seconds go to the rows of which the cheap members are least sure.
+
+    The usual cascade: as many rows as these seconds are enough for, the same ones for each costly member. It is better
+    off than the planner: it knows what this machine takes, loads each fold model once, asks none that is broken, and
+    no chunk of it comes to nothing.
+    """
+    members, (profiles, every) = draw.members(case), VARIANTS[variant]
+    machine = Machine(draw, members)
+    pace = np.mean([machine.speed[device] for device in DEVICES if device != "cpu"])
+    loads = loads_of(members, field_characters(case.rows, case.competition.kind.fields), case.competition.kind)
+    results = Results(case.rows, case.competition, members, case.ladder)
+    for step, values in spent.cheap.items():
+        results.add(step, np.arange(len(case.rows)), values)
+    prior = np.tile(np.asarray(case.ladder.prior), (len(case.rows), 1))
+    present = np.where(np.isfinite(found := results.means()[0]), found, prior)
+    asked = [
+        step
+        for step in case.predictions
+        if draw.profiles[step.member] in profiles
+        and step.member not in machine.broken
+        and (every or step.fold == members[step.member]["folds"][0])
+    ]
+    loading, work = 0.0, np.zeros(len(case.rows))
+    for step in asked:
+        figures = nominal(members[step.member], "t4") * machine.factor[step.member] / pace
+        loading += figures[0]
+        work += figures[2] * loads[step].tokens + figures[3] * loads[step].squares
+    order = np.argsort(-case.competition.family.uncertainty(present), kind="stable")
+    rows = order[: int(np.searchsorted(np.cumsum(work[order]), spent.seconds - loading, side="right"))]
+    if len(rows):
+        for step in asked:
+            results.add(step, rows, case.predictions[step][rows])
+    final = np.where(np.isfinite(found := results.means()[0]), found, prior)
+    return log_losses(case.labels, as_submitted(final, case.competition))
 
 
 def usual(case: Case, draw: Draw, budget: float) -> Result:

@@ -7,7 +7,8 @@ FOLDER (by default this one) is that of a finished `make repro`. Its out-of-fold
 ladder are fitted on the other folds, and scored on the fold left out. Steps that add fold models are replayed on the
 holdout rows. Who costs how much is drawn for every kernel, from two cheap members to Llama-3-8B; so are the machine's
 speed (0.2 to 1.5 times what was promised), jitter, crashes and broken members. Each draw is run at every budget, in
-shares of what everything takes on its machine. Beside it the usual kernel: fixed order, all rows, a static estimate.
+shares of what everything takes on its machine. Beside it the usual kernel: fixed order, all rows, a static estimate;
+and the usual cascade, which gives the seconds of the planner's costly members to the most uncertain rows.
 """
 
 from __future__ import annotations
@@ -21,7 +22,18 @@ import numpy as np
 import polars as pl
 from tqdm import tqdm
 
-from benchmarks.kernel.replay import PROFILES, Case, Draw, Result, cheap_losses, full_seconds, replay, usual
+from benchmarks.kernel.replay import (
+    PROFILES,
+    VARIANTS,
+    Case,
+    Draw,
+    Result,
+    cheap_losses,
+    full_seconds,
+    most_uncertain,
+    replay,
+    usual,
+)
 from benchmarks.result import command_line, write
 from pipeline.artifacts import Artifacts
 from pipeline.config import load_params
@@ -49,7 +61,8 @@ def main(run: Path, draws: int, jobs: int, output: Path) -> None:
             mine = [each for each in found if each.case.split()[0] == group and each.permuted == (costs == "permuted")]
             if mine:
                 tables[f"{group}, costs {costs}"] = summary(mine)
-    result = {"kernels": len(tasks) * len(SHARES), "groups": tables}
+    members = list(dict.fromkeys(step.member for case in cases.values() for step in case.predictions))
+    result = {"kernels": len(tasks) * len(SHARES), "draws": draws, "members": members, "groups": tables}
     write(f"deadline-{run.resolve().name}", result, output)
     for name, table in tables.items():
         show(name, table)
@@ -59,11 +72,14 @@ def show(name: str, table: dict) -> None:
     """Prints a table for people."""
     print(f"{name}: {table['kernels']} kernels, {table['overruns']} overruns, {table['invalid']} invalid files")
     print(f"full gain over the cheap members {table['full_gain']:.5f}, {table['full_gain_in_se']:.1f} standard errors")
-    print(f"{'budget':>8} {'loss':>9} {'rise in SE':>11} {'of gain':>8} | {'usual loss':>10} {'overruns':>9}")
+    print(f"{'budget':>8} {'loss':>9} {'rise in SE':>11} {'of gain':>8} | {'usual loss':>10} {'overruns':>9}", end="")
+    print(f" | {'most uncertain rows':>19} {'loses more':>10} {'in SE':>6}  asks")
     for row in table["budgets"]:
         share = f"{row['share_of_gain']:.0%}" if table["full_gain_in_se"] > 3 else "-"  # of nothing, it says nothing
         shown = f"{row['budget']:>8.0%} {row['loss']:>9.5f} {row['rise_in_se']:>11.2f} {share:>8}"
-        print(f"{shown} | {row['usual_loss']:>10.5f} {row['usual_overruns']:>9}")
+        print(f"{shown} | {row['usual_loss']:>10.5f} {row['usual_overruns']:>9}", end="")
+        print(f" | {row['uncertain_loss']:>19.5f} {row['uncertain_loses_more']:>10.5f}", end="")
+        print(f" {row['uncertain_loses_more_in_se']:>6.1f}  {row['uncertain_asks']}")
 
 
 def cases_of(run: Path) -> dict[str, Case]:
@@ -115,6 +131,8 @@ class Played:
     """Seconds."""
     ours: list[Result]
     usual: list[Result]
+    uncertain: dict[str, list[np.ndarray]]
+    """Variant of the rival that asks about the most uncertain rows -> (rows,) losses at every budget."""
     cheap: np.ndarray
     """(rows,) losses of the cheap members alone."""
 
@@ -130,17 +148,31 @@ def _play(task: tuple[str, int]) -> Played:
     budgets = [share * full_seconds(case, draw) for share in SHARES]
     ours = [replay(case, draw, budget) for budget in budgets]
     theirs = [usual(case, draw, budget) for budget in budgets]
-    return Played(task[0], permuted, budgets, ours, theirs, cheap_losses(case, draw))
+    single = max(step.fold for step in case.predictions) == 0
+    uncertain = {
+        variant: [most_uncertain(case, draw, spent, variant) for _, spent in ours]
+        for variant, (_, every) in VARIANTS.items()
+        if not (every and single)
+    }
+    results = [result for result, _ in ours]
+    return Played(task[0], permuted, budgets, results, theirs, uncertain, cheap_losses(case, draw))
 
 
 def summary(found: list[Played]) -> dict:
     """Returns overruns, invalid files, and per budget the losses, the rise over the smaller one, the share of the gain.
 
-    Standard errors are those of the rows: losses are averaged over the draws first, which share them.
+    Standard errors are those of the rows: losses are averaged over the draws first, which share them. Of the rival's
+    variants each budget has the best one, as only hindsight knows it.
     """
     ours = [per_row(found, [each.ours[place].losses for each in found]) for place in range(len(SHARES))]
     theirs = [per_row(found, [each.usual[place].losses for each in found]) for place in range(len(SHARES))]
     cheap = per_row(found, [each.cheap for each in found])
+    rivals = [
+        {name: per_row(found, [each.uncertain[name][place] for each in found]) for name in found[0].uncertain}
+        for place in range(len(SHARES))
+    ]
+    best = [min(each, key=lambda name: each[name].mean()) for each in rivals]
+    uncertain = [each[name] for each, name in zip(rivals, best, strict=True)]
     gain = cheap - ours[-1]
     rows = [
         {
@@ -150,6 +182,10 @@ def summary(found: list[Played]) -> dict:
             "share_of_gain": float((cheap - ours[place]).mean() / gain.mean()),
             "usual_loss": float(theirs[place].mean()),
             "usual_overruns": sum(not each.usual[place].valid for each in found),
+            "uncertain_loss": float(uncertain[place].mean()),
+            "uncertain_asks": best[place],
+            "uncertain_loses_more": float((uncertain[place] - ours[place]).mean()),
+            "uncertain_loses_more_in_se": paired(uncertain[place] - ours[place]),
         }
         for place, share in enumerate(SHARES)
     ]

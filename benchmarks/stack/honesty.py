@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from benchmarks.result import command_line, write
 from benchmarks.stack.cheap_members import KINDS, draw_rows
@@ -111,5 +110,5 @@ if __name__ == "__main__":
     parser.add_argument("--fresh", type=int, default=20_000, help="fresh rows for the true score")
     arguments = parser.parse_args()
     # One thread: on problems this small more of them wait for each other.
-    with stage("stacking benchmark", keep_seconds=False), threadpool_limits(1):
+    with stage("stacking benchmark", keep_seconds=False):
         main(arguments.draws, arguments.rivals, arguments.rows, arguments.fresh, arguments.output)

@@ -178,11 +178,11 @@ def write_prior(data: Path, manifest: dict, target: Path, rerun: bool) -> None:
     they are the test file's where it has others.
     """
     competition, cells = manifest.get("competition", {}), manifest.get("prior_cells", {})
-    identifier = competition.get("id")
+    identifier = competition.get("submission_id") or competition.get("id")
     sample = data / competition.get("sample_submission", "sample_submission.csv")
     header, ids = read_ids(sample, competition, rerun)
     columns, tested = read_ids(data / competition.get("test", "test.csv"), competition, rerun)
-    tested = [] if identifier and identifier not in columns else tested
+    tested = [] if competition and competition.get("id") not in columns else tested
     if sorted(header) != sorted(expected := [identifier, *cells] if competition else header):
         report(f"{sample}: expected the columns {', '.join(expected)}, found {', '.join(header)}", rerun)
         header = expected
@@ -216,7 +216,8 @@ def as_number(text: str) -> str | float:
 
 def read_ids(path: Path, competition: dict, rerun: bool) -> tuple[list[str], list[str]]:
     """Returns a table's header and id column (by name, else the first); bytes that are no UTF-8 pass unchanged."""
-    name = competition.get("id")
+    sample = path.name == os.path.basename(competition.get("sample_submission", "sample_submission.csv"))
+    name = (competition.get("submission_id") if sample else None) or competition.get("id")
     try:
         if path.suffix == ".parquet":
             return read_parquet_ids(path, name)
@@ -226,10 +227,11 @@ def read_ids(path: Path, competition: dict, rerun: bool) -> tuple[list[str], lis
                 each = list(found[name].values() if isinstance(found, dict) else (row[name] for row in found))
                 return [name], list(map(str, each))
             escape = "\\" if competition.get("quotes") == "backslash" else None
+            quoting = csv.QUOTE_NONE if competition.get("quotes") == "none" and not sample else csv.QUOTE_MINIMAL
             header, start = [], stream.tell()
             for separator in competition.get("separator", ","), ",":  # a sample may have commas where others have none
                 stream.seek(start)
-                reader = csv.reader(stream, delimiter=separator, escapechar=escape)
+                reader = csv.reader(stream, delimiter=separator, escapechar=escape, quoting=quoting)
                 header = next(reader, [])
                 if name in header:
                     break

@@ -16,6 +16,8 @@ from scipy.special import expit, logit, softmax
 
 SMALLEST = 1.0e-6
 """Probabilities below this are equal to a stacker; it keeps one over-sure member from outvoting all others."""
+LARGEST = 700.0
+"""A logarithm whose number is finite."""
 SMALLEST_LIKELIHOOD = 1.0e-15
 """The clip of scikit-learn's and Kaggle's log loss."""
 
@@ -220,10 +222,14 @@ class Ordinal(Bernoulli):
 
 @dataclass(frozen=True)
 class Gaussian:
-    """One number or several: the mean in the competition's units, and in units of the training rows' spread."""
+    """One number or several: the mean in the competition's units, and in units of the training rows' spread.
+
+    `log`: numbers from 0 that are learned as log(1 + number), whose centre and spread are meant.
+    """
 
     centre: tuple[float, ...]
     spread: tuple[float, ...]
+    log: bool = False
     exchangeable: ClassVar[bool] = False
     bounded: ClassVar[bool] = False
 
@@ -233,13 +239,17 @@ class Gaussian:
         return len(self.centre)
 
     def statistic(self, labels: np.ndarray) -> np.ndarray:
-        return (np.asarray(labels, dtype=np.float64) - np.array(self.centre)) / np.array(self.spread)
+        numbers = np.asarray(labels, dtype=np.float64)
+        if self.log:
+            numbers = np.log1p(np.maximum(numbers, SMALLEST - 1.0))
+        return (numbers - np.array(self.centre)) / np.array(self.spread)
 
     def link(self, means: np.ndarray) -> np.ndarray:
         return self.statistic(means)
 
     def means(self, eta: np.ndarray) -> np.ndarray:
-        return eta * np.array(self.spread) + np.array(self.centre)
+        found = eta * np.array(self.spread) + np.array(self.centre)
+        return np.expm1(np.minimum(found, LARGEST)) if self.log else found
 
     def potential(self, eta: np.ndarray) -> np.ndarray:
         return 0.5 * (eta**2).sum(axis=0)
@@ -254,6 +264,8 @@ class Gaussian:
         return 0.5 * np.where(np.isfinite(truth) | ~np.isfinite(means), away**2, 0.0).mean(axis=1)
 
     def prior(self, labels: np.ndarray) -> np.ndarray:
+        if self.log:
+            return self.means(np.nanmean(self.statistic(labels), axis=0))
         return np.nanmean(np.asarray(labels, dtype=np.float64), axis=0)
 
     def uncertainty(self, means: np.ndarray) -> np.ndarray:
@@ -264,7 +276,7 @@ class Gaussian:
         return 0.5 * ((self.link(better) - self.link(present)) ** 2).mean(axis=1)
 
     def expected(self, means: np.ndarray) -> np.ndarray:
-        return means
+        return np.maximum(means, 0.0) if self.log else means
 
     def strata(self, labels: np.ndarray) -> np.ndarray:
         """Tenths of the rows by the mean of their standardised numbers."""

@@ -296,6 +296,32 @@ def micro_f1(labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
     return ratio(2.0 * (true & said).sum(axis=1), (1.0 * true + said).sum(axis=1), undefined=0.0)
 
 
+def weighted_f1(labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    """Weighted F1 as scikit-learn counts it: the mean over the classes, each with its share of the rows as its weight.
+
+    Of one label column it is that of its two classes.
+    """
+    known, truth, said = decided("weighted_f1", labels, answers)
+    return among(known, weighted_classes_f1, truth, said)
+
+
+def weighted_classes_f1(labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    """Returns the numbers of the F1 score of the classes in the labels, weighted by their shares, all (rows,)."""
+    classes = np.unique(labels)
+    true, said = labels[:, None] == classes, answers[:, None] == classes
+    each = ratio(2.0 * (true & said), 1.0 * true + said)
+    score, share = each.mean(axis=0), true.mean(axis=0)
+    return (score * true + share * (each - score)).sum(axis=1)  # of a product of two means
+
+
+def samples_f1(labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    """Mean F1 of Kaggle, scikit-learn's `samples`: each row's F1 score of its labels, 0 without any on either side."""
+    true, said = labels >= 0.5, (answers >= 0.5) & ~np.isnan(labels)
+    hits, total = (true & said).sum(axis=1), true.sum(axis=1) + said.sum(axis=1)
+    found = np.where(total > 0, 2.0 * hits / np.maximum(total, 1), 0.0)
+    return among(~np.isnan(labels).all(axis=1), lambda each: each, found)
+
+
 def correlations_of_classes(labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
     """Returns the numbers of Matthews' coefficient, 0 where labels or answers are constant, all (rows,)."""
     if constant(labels) or constant(answers):
@@ -441,11 +467,26 @@ def roots(labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
 
 
 def rmse(labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
-    """Root mean squared error; of several columns, the mean over the columns (MCRMSE).
+    """Root mean squared error over all cells; `mcrmse` takes the mean over the columns.
 
     The labels' mean, as a constant answer, scores their standard deviation.
     """
+    known = ~np.isnan(labels)
+    errors = np.where(known, squares(labels.astype(np.float64), answers.astype(np.float64)), 0.0)
+    found = ratio(errors.sum(axis=1), known.sum(axis=1))
+    root = np.sqrt(found.mean())
+    return found if root == 0 else root + (found - found.mean()) / (2.0 * root)
+
+
+def mcrmse(labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    """Mean over the columns of their root mean squared errors."""
     return by_column(roots, labels, answers)
+
+
+def rmsle(labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    """Root mean squared error of log(1 + number), over all cells; a number below 0 counts as 0."""
+    truth, said = (np.log1p(np.maximum(each.astype(np.float64), 0.0)) for each in (labels, answers))
+    return rmse(truth, said)
 
 
 def determinations(labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
@@ -525,6 +566,8 @@ METRICS = {
     "f1": Metric(f1, True, "decided", SIDES),
     "macro_f1": Metric(macro_f1, True, "decided", SIDES),
     "micro_f1": Metric(micro_f1, True, "decided", SIDES),
+    "weighted_f1": Metric(weighted_f1, True, "decided", SIDES),
+    "samples_f1": Metric(samples_f1, True, "decided", ("labels",)),
     "mcc": Metric(mcc, True, "decided", SIDES),
     "roc_auc": Metric(roc_auc, True, outcomes=SIDES),
     "mean_auc": Metric(mean_auc, True, outcomes=("labels",)),
@@ -532,7 +575,8 @@ METRICS = {
     "pr_auc": Metric(pr_auc, True, outcomes=SIDES),
     "qwk": Metric(qwk, True, "decided", ("ordered",)),
     "rmse": Metric(rmse, False, outcomes=SCORES),
-    "mcrmse": Metric(rmse, False, outcomes=("numbers", "labels")),
+    "mcrmse": Metric(mcrmse, False, outcomes=("numbers", "labels")),
+    "rmsle": Metric(rmsle, False, outcomes=("numbers",)),
     "mae": Metric(mae, False, outcomes=SCORES),
     "r2": Metric(r2, True, outcomes=SCORES),
     "pearson": Metric(pearson, True, outcomes=SCORES),

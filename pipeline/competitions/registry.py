@@ -14,13 +14,18 @@ import numpy as np
 
 from pipeline.competitions.metrics import Metric, metric_named
 from pipeline.competitions.submission import check_answers
-from pipeline.competitions.task import AUTO, OURS, SIDES, TAKEN, Competition
+from pipeline.competitions.task import AUTO, NUMBERED, OURS, SIDES, TAKEN, Competition
 from pipeline.errors import PodiumError, nearest
 from pipeline.validation import read_yaml, validated
 
 FOLDER = Path(__file__).parent
-WRITTEN = {"classes": ("column", "one_hot", "joined"), "choice": ("column",), "ordered": ("column",)}
-"""Outcome -> the keys of `label` of which it needs one; the others need `columns`."""
+WRITTEN = {
+    "classes": ("column", "one_hot", "joined"),
+    "labels": ("columns", "listed"),
+    "choice": ("column",),
+    "ordered": ("column",),
+}
+"""Outcome -> the keys of `label` of which it needs one; numbers need `columns`."""
 FIELD = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
@@ -57,6 +62,8 @@ def _as_texts(given: Any) -> Any:
         label = found["label"] = dict(found["label"])
         if isinstance(label.get("values"), list):
             label["values"] = [_text(each) for each in label["values"]]
+        if "listed" in label:
+            label.setdefault("join", " ")
         if isinstance(label.get("columns"), str):  # one column may stand without brackets
             label["columns"] = [label["columns"]]
     if isinstance(found.get("answers"), dict):
@@ -75,6 +82,7 @@ def _text(value: Any) -> Any:
 
 def _check(competition: Competition) -> None:
     _check_inputs(competition)
+    _check_lookups(competition)
     _check_outcome(competition)
     _check_columns(competition)
     metric = metric_named(competition.metric)
@@ -87,7 +95,7 @@ def _check(competition: Competition) -> None:
         raise PodiumError(f"group: metric {competition.metric} needs the columns that make a group, found none")
     known = competition
     if competition.classes == AUTO:  # no class can be named; any number of them may be asked for
-        known = replace(competition, classes=tuple(f"class {place}" for place in range(1000)))
+        known = replace(competition, classes=tuple(f"class_{place}" for place in range(1000)))
     check_answers(known, metric)
     _ask(metric, known)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", competition.name):
@@ -146,6 +154,22 @@ def _check_inputs(competition: Competition) -> None:
         raise PodiumError(f"symmetric: only a pair may be, found task {task}")
 
 
+def _check_lookups(competition: Competition) -> None:
+    """Which files hold a part of the rows."""
+    for place, lookup in enumerate(competition.lookup):
+        key = f"lookup.{place}"
+        for name in (lookup.train, lookup.test or lookup.train):
+            folder, braces, _ = name.partition("{}")
+            if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+                raise PodiumError(f'{key}: expected a file of the data folder, found "{name}"')
+            if braces and (not folder.rpartition("/")[0] or "{}" not in Path(name).name):
+                words = "expected text files in a folder of their own, such as train/{}.txt"
+                raise PodiumError(f'{key}: {words}, found "{name}"')
+            if bool(braces) != bool(lookup.column):
+                words = "text files ({} in their name) need `column`" if braces else "a table names its columns itself"
+                raise PodiumError(f'{key}.column: {words}, found "{lookup.column}"')
+
+
 def _check_outcome(competition: Competition) -> None:
     """Which answers there are, and where train.csv has them."""
     outcome, label, task = competition.outcome, competition.label, competition.task
@@ -154,15 +178,15 @@ def _check_outcome(competition: Competition) -> None:
     if task == "preference" and outcome != "classes":
         raise PodiumError(f"outcome: a preference has classes (first side, second side, tie), found {outcome}")
     wanted = WRITTEN.get(outcome, ("columns",))
-    given = [key for key in ("column", "one_hot", "columns", "joined") if getattr(label, key) is not None]
+    given = [key for key in ("column", "one_hot", "columns", "listed", "joined") if getattr(label, key) is not None]
     if len(given) != 1 or given[0] not in wanted:
         found = f", found {' and '.join(given)}" if given else ""
         raise PodiumError(f"label: outcome {outcome}: give {' or '.join(wanted)}{found}")
     if not getattr(label, given[0]):
         raise PodiumError(f"label.{given[0]}: expected a column of train.csv, found none")
-    if outcome != "classes" and competition.classes:
-        raise PodiumError(f"classes: only outcome classes has them, found outcome {outcome}")
-    if outcome == "classes":
+    if outcome != "classes" and label.listed is None and competition.classes:
+        raise PodiumError(f"classes: only outcome classes and label.listed have them, found outcome {outcome}")
+    if outcome == "classes" or label.listed is not None:
         _check_classes(competition)
     if competition.candidates:
         _check_candidates(competition)
@@ -170,10 +194,12 @@ def _check_outcome(competition: Competition) -> None:
         raise PodiumError("label: low and high belong to outcome ordered, and it needs both")
     if outcome == "ordered" and (label.low is None or label.high is None or label.low >= label.high):
         raise PodiumError(f"label: expected low below high, found {label.low} and {label.high}")
+    if label.log and outcome != "numbers":
+        raise PodiumError(f"label.log: only numbers have it, found outcome {outcome}")
     for name in competition.outputs:
         if name in (*TAKEN, competition.id) or not name.strip():
             raise PodiumError(
-                f'{"classes" if outcome == "classes" else "label"}: no answer can be named "{name}": expected a name '
+                f'{"classes" if competition.classes else "label"}: no answer can be named "{name}": expected a name '
                 f"that is neither empty, nor the id column's ({competition.id}), nor one of Podium's own columns "
                 f"({', '.join(TAKEN)})"
             )
@@ -213,8 +239,14 @@ def _check_columns(competition: Competition) -> None:
     """No column may be read as two things; but a group may be any of them."""
     label = competition.label
     columns = {"id": competition.id}
+    for key in ("train_id", "submission_id"):
+        if getattr(competition, key) == "":
+            raise PodiumError(f"{key}: expected the name of a column, found none")
+    if competition.train_id not in (None, competition.id, NUMBERED):
+        columns["train_id"] = competition.train_id
     columns |= {f"texts.{field}": column for field, column in competition.texts.items()}
-    columns |= {"label.column": label.column} if label.column is not None else {}
+    for key in ("column", "listed"):
+        columns |= {f"label.{key}": name} if (name := getattr(label, key)) is not None else {}
     for key in ("one_hot", "columns", "joined"):
         columns |= {f"label.{key}.{place}": column for place, column in enumerate(getattr(label, key) or ())}
     for key, column in columns.items():

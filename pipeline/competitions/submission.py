@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # the kernel asks for no metric
     from pipeline.competitions.metrics import Metric
     from pipeline.competitions.task import Competition
 
-MEAN, LABEL, TOP = "mean", "label", "top "
+MEAN, LABEL, LABELS, TOP = "mean", "label", "labels", "top "
 SMALLEST_PROBABILITY = 1.0e-7
 """No class is ruled out: a zero would cost a log loss without bound."""
 
@@ -35,14 +35,19 @@ def check_answers(competition: Competition, metric: Metric) -> None:
     ranked = competition.outcome in ("classes", "choice")
     for column, what in competition.answers.items():
         key = f"answers.{column}"
-        if column == competition.id or not column.strip():
+        if column == competition.submitted_id or not column.strip():
             raise PodiumError(f'{key}: expected a column beside the id, found "{column}"')
         if what.startswith(TOP):
             count = what.removeprefix(TOP)
             if not ranked or not count.isdecimal() or not 1 <= int(count) <= len(outputs):
                 raise PodiumError(f'{key}: expected "top k" of {len(outputs)} classes or options, found "{what}"')
+        elif what == LABELS and competition.outcome == "labels":
+            if metric.wants != "decided":
+                raise PodiumError(f"{key}: metric {competition.metric} scores means; give a column for each label")
+            if inside := [name for name in outputs if competition.join in name]:
+                raise PodiumError(f'join: expected what parts the labels of {column}, "{inside[0]}" holds it')
         elif what not in (MEAN, LABEL, *outputs):
-            words = [MEAN, LABEL, "top 3", *outputs[:10]]
+            words = [MEAN, LABEL, *([LABELS] if competition.outcome == "labels" else ["top 3"]), *outputs[:10]]
             raise PodiumError(f'{key}: expected one of {", ".join(words)}, found "{what}"{nearest(what, words)}')
         elif what == MEAN and column not in outputs and competition.outcome != "ordered" and len(outputs) > 1:
             raise PodiumError(f"{key}: which mean? Name one of {', '.join(outputs[:10])}")
@@ -52,14 +57,14 @@ def check_answers(competition: Competition, metric: Metric) -> None:
             raise PodiumError(f"{key}: which label? Give one column for each of {', '.join(outputs[:10])}")
         if what == LABEL and metric.wants != "decided" and not ranked:
             raise PodiumError(f"{key}: metric {competition.metric} scores means; write mean, not label")
-        if not what.startswith(TOP) and what != LABEL and metric.wants == "decided":
+        if not what.startswith(TOP) and what not in (LABEL, LABELS) and metric.wants == "decided":
             raise PodiumError(f"{key}: metric {competition.metric} scores labels; write label, not {what}")
 
 
 def as_submitted(means: np.ndarray, competition: Competition) -> np.ndarray:
     """Returns (rows, outputs) means as a submission may hold them: those of classes are clipped and sum to 1."""
     if competition.outcome not in ("classes", "choice"):
-        return np.clip(means, 0.0, 1.0) if competition.family.bounded else means
+        return np.clip(means, 0.0, 1.0) if competition.family.bounded else competition.family.expected(means)
     clipped = np.clip(means, SMALLEST_PROBABILITY, 1.0)
     return clipped / clipped.sum(axis=1, keepdims=True)
 
@@ -82,6 +87,8 @@ def _cells(column: str, what: str, means: np.ndarray, decided: np.ndarray, compe
         best = np.argsort(-means, axis=1, kind="stable")[:, : int(what.removeprefix(TOP))]
         values = competition.label_values
         return [competition.join.join(values[place] for place in row) for row in best.tolist()]
+    if what == LABELS:
+        return [competition.join.join(np.array(outputs)[row >= 0.5].tolist()) for row in decided]
     if what == LABEL:
         if competition.outcome in ("classes", "choice"):
             return [competition.label_values[place] for place in decided.tolist()]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path, PurePath
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -23,8 +24,23 @@ OURS = (*TAKEN, "fold", "group", "time")
 """Columns that stand beside those of the texts in the tables between two stages."""
 SCORED = ("metric", "answers", "join", "medals", "hidden_rows", "submission")
 """Keys that say what is made of the answers."""
-WRITTEN = ("separator", "quotes", "train", "test", "sample_submission", "ignored")
+WRITTEN = (
+    *(
+        "separator",
+        "quotes",
+        "encoding",
+        "train",
+        "test",
+        "sample_submission",
+        "ignored",
+        "lookup",
+        "train_id",
+        "submission_id",
+    ),
+)
 """Keys that say how rows are written down."""
+NUMBERED = "#"
+"""In place of the id column of train.csv: it has none, and its rows are numbered."""
 AUTO = ("auto",)
 """In place of the classes: the values found in train.csv, sorted. `prepare` puts them there."""
 
@@ -63,10 +79,14 @@ class Label:
     """One column of 0 and 1 per class, in the order of `classes`; exactly one of them is 1."""
     columns: tuple[str, ...] | None = None
     """One column per label (0, 1, or a share between; empty where it is not known) or per number."""
+    log: bool = False
+    """Of `numbers` from 0, such as prices and counts: what is learned is log(1 + number)."""
+    listed: str | None = None
+    """Of `labels`: one column that lists the labels of a row, of which `classes` names some; others do not count."""
     joined: tuple[str, ...] | None = None
     """Several columns that make one class value together."""
     join: str = ":"
-    """Stands between the cells of `joined`."""
+    """Stands between the cells of `joined`, or between the labels of `listed`."""
     empty: str = "NA"
     """Stands for an empty cell of `joined`."""
     values: tuple[str, ...] | None = None
@@ -75,6 +95,30 @@ class Label:
     """The lowest score of an `ordered` outcome."""
     high: int | None = None
     """The highest."""
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """A file beside train and test with a part of each row: its columns join those of the row with an equal `key`."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    key: str
+    """A column of train and test, and of the file."""
+    train: str
+    """A table of the data folder; or the place of a text file, in which `{}` stands for the key: `train/{}.txt`."""
+    test: str = ""
+    """The same for the test rows; by default it is the same file."""
+    column: str = ""
+    """Of text files: the name of the column that holds their text."""
+
+    def place(self, part: Literal["train", "test"]) -> str:
+        """Returns the table of a part's rows, or the place of its text files."""
+        return (self.test or self.train) if part == "test" else self.train
+
+    def mounted(self, part: Literal["train", "test"]) -> str:
+        """Returns the file, or the folder with the text files, that a part's rows need."""
+        place = self.place(part)
+        return place.partition("{}")[0].rpartition("/")[0] if "{}" in place else place
 
 
 @dataclass(frozen=True)
@@ -94,8 +138,8 @@ class Competition:
     label: Label
     outcome: Literal["classes", "labels", "ordered", "numbers", "choice"] = "classes"
     classes: tuple[str, ...] = ()
-    """The names of the classes (outcome `classes`): without `answers` the submission's columns after the id. `auto`:
-    the values found in train.csv, sorted."""
+    """The names of the classes (outcome `classes`), or of the labels that `label.listed` lists: without `answers` the
+    submission's columns after the id. `auto`: the values found in train.csv, sorted."""
     options: tuple[str, ...] = ()
     """Of `choices`: the fields of which one is the answer, as it is named in the submission."""
     symmetric: bool = False
@@ -126,9 +170,16 @@ class Competition:
     hidden_rows: int | None = None
     """About how many rows the hidden test file has, where that is known."""
     separator: str = ","
-    quotes: Literal["doubled", "backslash"] = "doubled"
+    quotes: Literal["doubled", "backslash", "none"] = "doubled"
     """A quote inside a quoted cell: `doubled`, as in RFC 4180, or after a `backslash`, which makes any next character a
-    plain one."""
+    plain one. `none`: a quote is a character as any other."""
+    encoding: Literal["utf-8", "latin-1", "cp1252"] = "utf-8"
+    submission_id: str | None = None
+    """The id column of the submission, where it has another name than in test.csv."""
+    train_id: str | None = None
+    """The id column of train.csv, where it has another name than in test and submission; `#`: it has none."""
+    lookup: tuple[Lookup, ...] = ()
+    """Files beside train and test that hold a part of their rows."""
     train: str = "train.csv"
     test: str = "test.csv"
     sample_submission: str = "sample_submission.csv"
@@ -140,7 +191,7 @@ class Competition:
     @property
     def outputs(self) -> tuple[str, ...]:
         """The names of the numbers that an answer consists of: columns of every file of predictions."""
-        if self.outcome == "classes":
+        if self.outcome == "classes" or self.label.listed is not None:
             return self.classes
         if self.outcome == "choice":
             return self.options
@@ -153,6 +204,25 @@ class Competition:
         """The scores of an `ordered` outcome, the lowest first."""
         assert self.label.low is not None and self.label.high is not None
         return range(self.label.low, self.label.high + 1)
+
+    def part(self, path: Path) -> Literal["train", "test", "sample_submission"] | None:
+        """Returns which of the three tables `path` is, by its name."""
+        for part in ("train", "test", "sample_submission"):
+            if path.parts[-len(own := PurePath(getattr(self, part)).parts) :] == own:
+                return part
+        return None
+
+    def id_column(self, path: Path) -> str:
+        """Returns the id column of a file of the competition."""
+        part = self.part(path)
+        if part == "sample_submission":
+            return self.submitted_id
+        return self.train_id if self.train_id is not None and part == "train" else self.id
+
+    @property
+    def submitted_id(self) -> str:
+        """The id column of the submission."""
+        return self.id if self.submission_id is None else self.submission_id
 
     @property
     def label_values(self) -> tuple[str, ...]:
@@ -176,7 +246,7 @@ class Competition:
     def family(self) -> Family:
         """What an answer is in numbers."""
         if self.outcome == "numbers":
-            return Gaussian(self.centre, self.spread)
+            return Gaussian(self.centre, self.spread, self.label.log)
         if self.outcome == "ordered":
             return Ordinal(len(self.outputs), self.scores[0])
         if self.outcome == "labels":

@@ -51,7 +51,7 @@ def prompt_of(tokenizer: Any, competition: Competition) -> Prompt:
 
     Raises: PodiumError where the outcome has no answers that are one token each.
     """
-    before, after = _frame(tokenizer)
+    before, after = frame(tokenizer)
     asked = _questions(competition, tokenizer, bool(after))
 
     def ids(text: str) -> np.ndarray:
@@ -64,7 +64,7 @@ def prompt_of(tokenizer: Any, competition: Competition) -> Prompt:
     return Prompt(start, ends, np.array([question.answers for question in asked], dtype=np.int64))
 
 
-def _frame(tokenizer: Any) -> tuple[str, str]:
+def frame(tokenizer: Any) -> tuple[str, str]:
     """Returns what the chat template puts before and after a user's message; nothing where there is no template."""
     if not getattr(tokenizer, "chat_template", None):
         return "", ""
@@ -104,7 +104,7 @@ def _questions(competition: Competition, tokenizer: Any, chat: bool) -> list[Que
 
 def _named(text: str, names: list[str], tokenizer: Any, chat: bool) -> Question:
     """Returns a question that is answered with one of `names`, or with a letter where these are not one token each."""
-    if None not in (tokens := _tokens(tokenizer, names, chat)):
+    if None not in (tokens := answer_tokens(tokenizer, names, chat)):
         return Question(
             f"{text} Answer with {', '.join(names[:-1])} or {names[-1]}.",
             [token for token in tokens if token is not None],
@@ -118,14 +118,14 @@ def _named(text: str, names: list[str], tokenizer: Any, chat: bool) -> Question:
 def _answered(text: str, letters: str, tokenizer: Any, chat: bool) -> Question:
     """Returns a question that letters answer. Raises: PodiumError where one has no token of its own."""
     found: list[int] = []
-    for letter, token in zip(letters, _tokens(tokenizer, [*letters], chat), strict=True):
+    for letter, token in zip(letters, answer_tokens(tokenizer, [*letters], chat), strict=True):
         if token is None:
             raise PodiumError(f'head tokens: the tokenizer has no token of its own for "{letter}"; use another head')
         found.append(token)
     return Question(text, found)
 
 
-def _tokens(tokenizer: Any, answers: list[str], chat: bool) -> list[int | None]:
+def answer_tokens(tokenizer: Any, answers: list[str], chat: bool) -> list[int | None]:
     """Returns the token that each answer is, None where it is more than one or another's; without a template a blank
     goes before it."""
     found: list[int | None] = []

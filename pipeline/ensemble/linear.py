@@ -4,7 +4,8 @@ A linear stacker says z_c = bias_c + sum over members m and outputs k of weights
 family's mean of z (the softmax, for classes). Its form tells which of these weights are free.
 Weights that change places when the two sides of a row do are one number, so mirrored rows get mirrored answers by
 construction, and the fit needs no mirrored copies of the rows. The loss is convex, so L-BFGS-B (Byrd, Lu, Nocedal and
-Zhu 1995) finds its only minimum from any start.
+Zhu 1995) finds its only minimum from any start; it is asked for each number in the unit in which the loss curves alike,
+since a class of eight rows curves it a hundred times less than one of eight hundred.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from pipeline.competitions.family import Categorical, Family
 
 WIDE = 12
 """More outputs than that have a weight from each to itself alone: all pairs would be too many to learn, and slow."""
+
+FLATTEST = 1.0e-6
+"""A number that hardly curves the loss counts as if it did by this share of the one that curves it most."""
 
 
 @dataclass(frozen=True)
@@ -102,16 +106,35 @@ def fit_linear(
         slope = (table.T @ slopes).reshape(members, -1) @ ties.T / rows + strength * sizes * away
         return value, np.concatenate([slope.ravel(), form.bias_ties @ slopes.mean(axis=0)])
 
-    found = _minimum(loss, np.concatenate([goal.ravel(), np.zeros(len(form.bias_ties))]), split, form)
+    def curvature(free: np.ndarray) -> np.ndarray:
+        """The diagonal of the Hessian, with the squared slopes of the rows for their curvature, as Fisher has it."""
+        weights, bias = unfold(free)
+        squares = family.loss_and_slope(table @ weights.reshape(-1, outputs) + bias, truth)[1] ** 2
+        each = (np.square(table).T @ squares).reshape(members, -1) @ ties.T / rows + strength * sizes
+        return np.concatenate([each.ravel(), form.bias_ties @ squares.mean(axis=0)])
+
+    start = np.concatenate([goal.ravel(), np.zeros(len(form.bias_ties))])
+    found = _minimum(loss, start, curvature(start), split, form)
     weights, bias = unfold(found)
     # What is added to all logits of a softmax changes nothing.
     return weights, bias - bias.mean() if isinstance(family, Categorical) else bias
 
 
 def _minimum(
-    loss: Callable[[np.ndarray], tuple[float, np.ndarray]], start: np.ndarray, split: int, form: LinearForm
+    loss: Callable[[np.ndarray], tuple[float, np.ndarray]],
+    start: np.ndarray,
+    curvature: np.ndarray,
+    split: int,
+    form: LinearForm,
 ) -> np.ndarray:
     low = np.concatenate([np.full(split, form.low), np.full(len(start) - split, -form.largest_bias)])
     high = np.concatenate([np.full(split, form.high), np.full(len(start) - split, form.largest_bias)])
+    unit = 1.0 / np.sqrt(np.maximum(curvature, FLATTEST * curvature.max()))
+
+    def scaled(free: np.ndarray) -> tuple[float, np.ndarray]:
+        value, slope = loss(free * unit)
+        return value, slope * unit
+
     options = {"maxiter": 500, "ftol": 1.0e-12, "gtol": 1.0e-6}
-    return minimize(loss, start, jac=True, method="L-BFGS-B", bounds=Bounds(low, high), options=options).x
+    bounds = Bounds(low / unit, high / unit)
+    return minimize(scaled, start / unit, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x * unit

@@ -39,9 +39,9 @@ class Table:
         folds = self.rows["fold"].to_numpy()
         if len(np.unique(folds)) >= FEWEST_PARTS:
             return folds
-        return assign_folds(
-            self._keys(competition), competition.family.strata(self.labels), FEWEST_PARTS + 1, 0.0, seed
-        )
+        keys = self._keys(competition)
+        parts = min(FEWEST_PARTS + 1, keys.n_unique())  # a holdout may be one group, the answers to a single prompt
+        return assign_folds(keys, competition.family.strata(self.labels), parts, 0.0, seed)
 
     def groups(self, competition: Competition) -> np.ndarray:
         """Returns integers (rows,), equal where two rows are of one group, as two answers to one prompt are."""

@@ -23,7 +23,7 @@ from pipeline.artifacts import Artifacts
 from pipeline.config import Params
 from pipeline.data.split import Split, split_rows
 from pipeline.errors import PodiumError, nearest
-from pipeline.files import write_json, write_text
+from pipeline.files import sha256_file, write_json, write_text
 from pipeline.members.context import Start, read_start
 from pipeline.members.fold import Look, quick_look
 from pipeline.members.start import resolve
@@ -63,11 +63,15 @@ def opened(name: str, fold: int, params: Params, artifacts: Artifacts) -> tuple[
     check_member(name, params)
     if fold not in params.folds.ids:
         raise PodiumError(f"FOLD: expected one of {', '.join(map(str, params.folds.ids))}, found {fold}")
+    return split_rows(artifacts.train().collect(), artifacts.folds(), fold), started(name, params, artifacts)[0]
+
+
+def started(name: str, params: Params, artifacts: Artifacts) -> tuple[Start, str]:
+    """Returns what decides a member's training by the settings as they are now, and the hash of such a start file."""
     with tempfile.TemporaryDirectory(prefix="podium-try-") as folder:
         file = Path(folder) / "start.json"
         write_json(file, resolve(name, params, artifacts.competition(), artifacts))
-        start = read_start(file)
-    return split_rows(artifacts.train().collect(), artifacts.folds(), fold), start
+        return read_start(file), sha256_file(file)
 
 
 def look_at(name: str, fold: int, rows: int, params: Params, artifacts: Artifacts) -> tuple[Look, int]:
@@ -93,9 +97,14 @@ def build_needed(name: str, params: Params) -> None:
     Raises: PodiumError for an unknown member, or where DVC could not build it.
     """
     check_member(name, params)
-    needed = ["folds", f"pretrain@{params.members[name].backbone}"]
-    if subprocess.run([sys.executable, "-m", "dvc", "repro", "-q", *needed]).returncode:
-        raise PodiumError("what the member trains on could not be built; see above")
+    extra = ["extra"] if params.members[name].extra else []
+    build_stages("folds", *extra, f"pretrain@{params.members[name].backbone}")
+
+
+def build_stages(*names: str) -> None:
+    """Builds some stages; nothing where they are up to date. Raises: PodiumError where DVC could not."""
+    if subprocess.run([sys.executable, "-m", "dvc", "repro", "-q", *names]).returncode:
+        raise PodiumError(f"{', '.join(names)}: could not be built; see above")
 
 
 def try_member(name: str, fold: int, rows: int, params: Params, changed: list[str], artifacts: Artifacts) -> Try:

@@ -1,47 +1,25 @@
-"""The exact reading of a table in plain Python, as text: the header, and the cells of every row.
+"""The rows of a competition's tables as its YAML file sees them, in exact plain Python: header, and cells as text.
 
-CSV with any separator, `.json` (a list of records, or column -> values), `.jsonl`, `.parquet`. In the formats that know
-numbers a cell is the number as it is written there, and a list of strings is its JSON.
+Beside what a file holds these are the columns that `lookup` brings from other files, and numbers where `train_id` asks
+for them.
 """
 
 from __future__ import annotations
 
 import csv
-import json
-import re
-from collections.abc import Iterator
-from io import TextIOWrapper
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from pipeline.competitions.task import Competition
-from pipeline.errors import PodiumError
+from pipeline.competitions.task import NUMBERED, Competition, Lookup
+from pipeline.errors import PodiumError, nearest
+from pipeline.ingest.tables import BATCH, check_encoding, quoted, table
 
-csv.field_size_limit(2**31 - 1)  # Python's own limit is 128 KiB, less than one long answer
-
-LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-BATCH = 2048
 PACKED = (".zip", ".gz", ".7z", ".bz2", ".xz", ".zst")
-OTHERS = (".json", ".jsonl", ".parquet")
-"""Endings of tables that are no CSV files."""
-
-
-class _Number(float):
-    """A number of a JSON file that remembers how it is written: an id 007.50 stays what it was."""
-
-    def __new__(cls, text: str) -> _Number:
-        number = super().__new__(cls, text)
-        number.text = text
-        return number
-
-    text: str
-
-    def __str__(self) -> str:
-        return self.text
 
 
 def read_header(path: Path, competition: Competition, strict: bool = True) -> list[str]:
@@ -58,9 +36,9 @@ def read_header(path: Path, competition: Competition, strict: bool = True) -> li
     if not path.stat().st_size:
         raise PodiumError(f"{path}: expected a line of column names, found an empty file")
     try:
-        header = next(_table(path, competition, strict), [])
+        header = next(_rows(path, competition, strict), [])
     except UnicodeDecodeError:
-        check_utf8(path)
+        check_encoding(path, competition.encoding)
         raise
     except csv.Error as error:
         raise PodiumError(f"{path}: column names: expected quotes as in RFC 4180, found: {error}") from None
@@ -90,14 +68,15 @@ def plain_rows(path: Path, competition: Competition, strict: bool, most: int | N
     Where `strict` is False, undecodable bytes become U+FFFD, short rows are filled up and long ones cut. Of a CSV file
     no more is read than the first `most` rows need.
 
-    Raises: PodiumError, if `strict`, for what is not UTF-8, for broken quoting and for a row of the wrong length.
+    Raises: PodiumError, if `strict`, for what is not in the file's encoding, for broken quoting, for a row of the wrong
+    length, and for a key that a `lookup` does not have.
     """
     if strict and most is None and path.suffix != ".parquet":
-        check_utf8(path)
+        check_encoding(path, competition.encoding)
     try:
-        yield from islice(_table(path, competition, strict), 1, None if most is None else most + 1)
+        yield from islice(_rows(path, competition, strict), 1, None if most is None else most + 1)
     except UnicodeDecodeError:
-        check_utf8(path)
+        check_encoding(path, competition.encoding)
         raise
 
 
@@ -116,123 +95,87 @@ def scan_by_hand(
     return register_io_source(batches, schema=schema)
 
 
-def check_utf8(path: Path) -> None:
-    """Raises PodiumError that names the first line that is not UTF-8."""
-    with path.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                line.decode()
-            except UnicodeDecodeError as error:
-                byte = line[error.start]
-                raise PodiumError(f"{path}: line {number}: expected UTF-8, found the byte 0x{byte:02x}") from None
+def as_in_the_file(path: Path, competition: Competition) -> bool:
+    """Returns whether the competition sees nothing in a table but what a reader of UTF-8 CSV sees."""
+    numbered = competition.train_id == NUMBERED and competition.part(path) == "train"
+    plain = competition.encoding == "utf-8" and competition.quotes == "doubled"
+    return plain and not numbered and not (competition.lookup and competition.part(path) in ("train", "test"))
 
 
-def quoted(text: str, most: int = 60) -> str:
-    """Returns `text` in quotes on one line, cut after `most` characters."""
-    text = text if len(text) <= most else text[:most] + "…"
-    return f'"{text}"' if text.isprintable() else repr(text)
+def _rows(path: Path, competition: Competition, strict: bool) -> Iterator[list[str]]:
+    """Yields the header, then the cells of every row, with those of other files and a number where there is no id."""
+    rows, part = table(path, competition, strict), competition.part(path)
+    if part == "train" and competition.train_id == NUMBERED:
+        rows = _numbered(rows)
+    for lookup in competition.lookup if part in ("train", "test") else ():
+        rows = _looked_up(rows, path, lookup, competition, strict)
+    return rows
 
 
-def _table(path: Path, competition: Competition, strict: bool) -> Iterator[list[str]]:
-    """Yields the header, then the cells of every row."""
-    if path.suffix == ".parquet":
-        return _parquet(path)
-    if path.suffix in OTHERS:
-        return _records(path, strict)
-    return _csv(path, competition, strict)
+def _numbered(rows: Iterator[list[str]]) -> Iterator[list[str]]:
+    yield [NUMBERED, *next(rows, [])]
+    for number, cells in enumerate(rows):
+        yield [str(number), *cells]
 
 
-def _csv(path: Path, competition: Competition, strict: bool) -> Iterator[list[str]]:
-    with _opened(path, strict) as stream:
-        escape = "\\" if competition.quotes == "backslash" else None
-        reader = csv.reader(stream, delimiter=competition.separator, escapechar=escape, strict=strict)
-        header = next(reader, [])
-        yield header
-        width, number = len(header), 0
+def _looked_up(
+    rows: Iterator[list[str]], path: Path, lookup: Lookup, competition: Competition, strict: bool
+) -> Iterator[list[str]]:
+    """Yields header and rows with the columns of a lookup behind; one that the rows have already is passed over."""
+    header, part = next(rows, []), competition.part(path)
+    assert part in ("train", "test")
+    if lookup.key not in header:
+        raise PodiumError(f"{path}: missing column {quoted(lookup.key)} of lookup.key{nearest(lookup.key, header)}")
+    root = path.parents[len(Path(getattr(competition, part)).parts) - 1]
+    place = root / lookup.place(part)
+    if "{}" in place.name:
+        columns, found = _texts_below(place, lookup.column, competition, strict)
+    else:
+        columns, found = _table_by_key(place, lookup.key, competition, strict)
+    new = [at for at, name in enumerate(columns) if name not in header]
+    yield [*header, *(columns[at] for at in new)]
+    at = header.index(lookup.key)
+    for number, cells in enumerate(rows, start=1):
+        told = found(cells[at])
+        if told is None and strict:
+            raise PodiumError(
+                f"{path}: row {number}: column {quoted(lookup.key)}: {place} has nothing for {quoted(cells[at])}"
+            )
+        yield [*cells, *(told[each] if told else "" for each in new)]
+
+
+Found = Callable[[str], list[str] | None]
+
+
+def _table_by_key(path: Path, key: str, competition: Competition, strict: bool) -> tuple[list[str], Found]:
+    """Returns the columns of a table, and what finds the row of a key."""
+    plain = replace(competition, lookup=(), train_id=None)
+    header = read_header(path, plain, strict)
+    if key not in header:
+        raise PodiumError(f"{path}: missing column {quoted(key)} of lookup.key{nearest(key, header)}")
+    at, rows = header.index(key), dict[str, list[str]]()
+    for cells in plain_rows(path, plain, strict):
+        if strict and cells[at] in rows:
+            raise PodiumError(
+                f"{path}: column {quoted(key)}: expected one row per key, {quoted(cells[at])} has several"
+            )
+        rows.setdefault(cells[at], cells)
+    return header, rows.get
+
+
+def _texts_below(place: Path, column: str, competition: Competition, strict: bool) -> tuple[list[str], Found]:
+    """Returns the name of the column of text files, and what reads the file of a key."""
+    if not place.parent.is_dir() and strict:
+        raise PodiumError(f"{place.parent}: no such folder")
+
+    def found(key: str) -> list[str] | None:
         try:
-            for cells in filter(None, reader):
-                number += 1
-                if strict and len(cells) != width:
-                    place = f"row {number} (up to line {reader.line_num})"
-                    raise PodiumError(f"{path}: {place}: expected {width} fields, found {len(cells)}")
-                yield cells[:width] + [""] * (width - len(cells))
-        except csv.Error as error:
-            place = f"row {number + 1} (up to line {reader.line_num})"
-            raise PodiumError(f"{path}: {place}: expected quotes as in RFC 4180, found: {error}") from None
-
-
-def _parquet(path: Path) -> Iterator[list[str]]:
-    try:
-        table = pl.scan_parquet(path, glob=False)
-        yield table.collect_schema().names()
-        for batch in table.collect_batches(chunk_size=BATCH, maintain_order=True):
-            for row in batch.iter_rows():
-                yield [_written(value) for value in row]
-    except pl.exceptions.PolarsError as error:
-        raise PodiumError(f"{path}: expected a parquet file, found: {str(error).splitlines()[0][:120]}") from None
-
-
-def _records(path: Path, strict: bool) -> Iterator[list[str]]:
-    header: list[str] | None = None
-    for number, record in enumerate(_values(path, strict), start=1):
-        if not isinstance(record, dict):
-            if strict:
-                raise PodiumError(f"{path}: row {number}: expected a record {{column: value}}, found {_kind(record)}")
-            record = {}
-        if header is None:
-            header = list(record)
-            yield header
-        if strict and record.keys() != set(header):
-            odd = next(name for name in (*header, *record) if (name in header) != (name in record))
-            words = "a key that row 1 has, found none" if odd in header else "the keys of row 1, found one more"
-            raise PodiumError(f"{path}: row {number}: column {quoted(odd)}: expected {words}")
-        yield [_written(record.get(name)) for name in header]
-
-
-def _values(path: Path, strict: bool) -> Iterator[Any]:
-    """Yields the records of a `.json` or `.jsonl` file; of a mapping column -> values it makes records."""
-    with _opened(path, strict) as stream:
-        if path.suffix == ".jsonl":
-            for line, text in enumerate(stream, start=1):
-                if text.strip():
-                    yield _parsed(text, f"{path}: line {line}", strict)
-            return
-        value = _parsed(stream.read(), str(path), strict=True)
-    if isinstance(value, dict):
-        # pandas writes column -> {row: value} unless told otherwise.
-        columns = {name: list(each.values()) if isinstance(each, dict) else each for name, each in value.items()}
-        heights = {name: len(each) for name, each in columns.items() if isinstance(each, list)}
-        if len(heights) < len(columns) or len(set(heights.values())) > 1:
-            raise PodiumError(f"{path}: expected lists of one length, found {str(heights or list(columns))[:120]}")
-        value = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    if not isinstance(value, list):
-        raise PodiumError(f"{path}: expected a list of records, or column: [values], found {_kind(value)}")
-    yield from value
-
-
-def _parsed(text: str, where: str, strict: bool) -> Any:
-    try:
-        # What Python takes for a number and JSON does not know, such as NaN, is a cell without a value.
-        return json.loads(text, parse_int=_Number, parse_float=_Number, parse_constant=lambda _: None)
-    except (ValueError, RecursionError) as error:
-        if not strict:
+            file = place.with_name(place.name.replace("{}", key))
+            return [file.read_text(encoding=competition.encoding, errors="strict" if strict else "replace")]
+        except UnicodeDecodeError:
+            check_encoding(file, competition.encoding)
+            raise
+        except (OSError, ValueError):  # no such file, or a key that can name none
             return None
-        why = f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else error
-        raise PodiumError(f"{where}: expected JSON, found: {why}") from None
 
-
-def _written(value: Any) -> str:
-    """Returns a value of a JSON or parquet file as the cell of a CSV file would hold it."""
-    if value is None or value != value:  # nothing, or NaN
-        return ""
-    text = json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else str(value)
-    return LONE_SURROGATE.sub("\ufffd", text)
-
-
-def _kind(value: Any) -> str:
-    return "a number" if isinstance(value, _Number) else type(value).__name__
-
-
-def _opened(path: Path, strict: bool) -> TextIOWrapper:
-    # newline="" leaves line ends to the csv module, which tells those inside quotes from those that end a row.
-    return path.open(encoding="utf-8-sig", errors="strict" if strict else "replace", newline="")
+    return [column], found

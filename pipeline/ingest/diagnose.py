@@ -14,11 +14,12 @@ from pathlib import Path
 
 import polars as pl
 
-from pipeline.competitions.submission import LABEL, MEAN, TOP, submission_columns
+from pipeline.competitions.submission import LABEL, LABELS, MEAN, TOP, submission_columns
 from pipeline.competitions.task import Competition
 from pipeline.errors import PodiumError, nearest
-from pipeline.ingest.cells import LONE_SURROGATE, plain_rows, quoted, read_header
+from pipeline.ingest.cells import plain_rows, read_header
 from pipeline.ingest.labels import label_fault, moment
+from pipeline.ingest.tables import LONE_SURROGATE, quoted
 
 MANY = 20
 """Column names that a message lists at most."""
@@ -74,12 +75,12 @@ def find_fault(path: Path, competition: Competition, labelled: bool, most: int |
     Raises: PodiumError for the first fault; rows count from 1 below the header.
     """
     at = {name: place for place, name in enumerate(read_header(path, competition))}
-    first_time: str | None = None
+    first_time, id_column = None, competition.id_column(path)
     for number, cells in enumerate(plain_rows(path, competition, strict=True, most=most), start=1):
         row = {name: cells[place] for name, place in at.items()}
-        identity = row[competition.id]
+        identity = row[id_column]
         if not identity:
-            raise PodiumError(f"{path}: row {number}: column {quoted(competition.id)}: expected an id, found nothing")
+            raise PodiumError(f"{path}: row {number}: column {quoted(id_column)}: expected an id, found nothing")
         fault = _text_fault(row, competition)
         if labelled:
             first_time = first_time or row.get(competition.time or "")
@@ -147,11 +148,11 @@ def check_holds(path: Path, ids: pl.Series, other: Path, other_ids: pl.Series) -
 
 def check_sample(path: Path, header: list[str], competition: Competition) -> None:
     """Raises PodiumError where a sample submission has other columns than the answers that the YAML file states."""
-    expected = [competition.id, *submission_columns(competition)]
+    expected = [competition.submitted_id, *submission_columns(competition)]
     if sorted(header) == sorted(expected):  # in any order: the kernel writes the sample's
         return
     found = f"expected the columns {_cut(', '.join(expected))}, found {_cut(', '.join(map(quoted, header)))}"
-    hint = _fitting_answers(path, header, competition) if competition.id in header else ""
+    hint = _fitting_answers(path, header, competition) if competition.submitted_id in header else ""
     raise PodiumError(f"{path}: {found}{hint}"[: len(str(path)) + 202])
 
 
@@ -161,7 +162,7 @@ def _cut(text: str, most: int = 75) -> str:
 
 def _fitting_answers(path: Path, header: list[str], competition: Competition) -> str:
     """Returns `; write answers: ...` where the cells of a sample submission tell what stands in it, else nothing."""
-    columns = [name for name in header if name != competition.id]
+    columns = [name for name in header if name != competition.submitted_id]
     rows = [dict(zip(header, cells, strict=True)) for cells in islice(plain_rows(path, competition, strict=False), 50)]
     if len(columns) != 1:
         if len(columns) != len(competition.outputs):
@@ -169,6 +170,8 @@ def _fitting_answers(path: Path, header: list[str], competition: Competition) ->
         pairs = (f"{column}: {output}" for column, output in zip(columns, competition.outputs, strict=True))
         return f"; perhaps answers: {{{', '.join(pairs)}}}"
     (column,), values = columns, competition.label_values
+    if competition.label.listed is not None:
+        return f"; write answers: {{{column}: {LABELS}}}"
     cells = [row[column] for row in rows]
     ranked = competition.outcome in ("classes", "choice")
     if ranked and cells and all(cell in values for cell in cells):

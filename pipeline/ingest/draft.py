@@ -12,45 +12,40 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 
 from pipeline.competitions.metrics import METRICS
 from pipeline.competitions.registry import load_competition
-from pipeline.competitions.task import OURS, Competition, Label
+from pipeline.competitions.task import NUMBERED, OURS, Lookup
 from pipeline.errors import PodiumError
 from pipeline.files import write_text
-from pipeline.ingest.cells import OTHERS, PACKED, plain_rows, read_header
 from pipeline.ingest.diagnose import turns_of
+from pipeline.ingest.folder import SEPARATORS, Folder, Table, read_folder
 from pipeline.ingest.labels import TRUTHS, moment
+from pipeline.ingest.tables import OTHERS
 
 FILE = "competition.yaml"
-TABLES = (".csv", ".tsv", *OTHERS)
-SEPARATORS = ",\t;|"
-SAMPLED = 20_000
-"""Rows that a guess is made from."""
+SEVERAL = 0.2
+"""Share of the rows with several labels from which a column lists them."""
+UNEVEN = 5.0
+"""So many times the median is the largest of numbers whose ratio may matter."""
 FEW_CLASSES = 30
 """Classes that are written out by name."""
+FEWEST_GROUPS = 4
+"""As three folds and a holdout need."""
 FEW_ROWS = 100
 """A test file with fewer rows stands for a hidden one: a code competition."""
-LABEL_NAMES = ("label", "target", "answer", "winner", "score", "class", "sentiment", "category", "generated")
+SCORES = ("score", "grade", "mark", "rating", "relevance", "quality", "stars", "level", "points")
+NAMES = ("label", "target", "class", "category", "sentiment", "emotion", "topic", "type", "author")
+"""Words in the name of a column of whole numbers: they are scores in order, or names of classes."""
+LABEL_NAMES = (*SCORES, *NAMES, "answer", "winner", "generated")
+SPREADS = ("variance", "std", "error", "confidence", "votes")
+"""Words in the name of a column that says how sure the answer is."""
+SENTENCE = 20
+"""Characters of an answer, in the mean, from which different ones are texts and no names."""
 PROMPTS = ("prompt", "question", "instruction", "query", "context")
 TASKS = ("text", "pair", "preference", "choices")
 PARTNERS = {"a": "b", "A": "B", "1": "2", "left": "right", "first": "second"}
-
-
-@dataclass(frozen=True)
-class Table:
-    """The columns of a file, and what stands in its first rows."""
-
-    path: Path
-    separator: str
-    columns: dict[str, list[str]]
-    rows: int
-
-    def filled(self, column: str) -> list[str]:
-        """Returns the cells of a column that are not empty."""
-        return [cell for cell in self.columns[column] if cell]
 
 
 @dataclass(frozen=True)
@@ -75,9 +70,7 @@ def write_draft(folder: Path) -> Path:
         raise PodiumError(f"{target}: is there already; edit it, or remove it for a new draft")
     if not folder.is_dir():
         raise PodiumError(f"DATA: {folder}: no such folder")
-    sample = read_table(found_file(folder, "sample", "submission"))
-    train, test = (read_table(found_file(folder, word)) for word in ("train", "test"))
-    write_text(target, Draft(folder, train, test, sample).text)
+    write_text(target, Draft(read_folder(folder)).text)
     try:
         load_competition(str(target))
     except PodiumError as error:
@@ -85,62 +78,72 @@ def write_draft(folder: Path) -> Path:
     return target
 
 
-def found_file(folder: Path, *words: str) -> Path:
-    """Returns the table of `folder` whose name has all the words; the one with the shortest name, if there are several.
-
-    Raises: PodiumError where there is none.
-    """
-
-    def fits(file: Path) -> bool:
-        return all(word in file.name.lower() for word in words) and ("sample" in words or "sample" not in file.name)
-
-    files = sorted(folder.iterdir(), key=lambda file: (len(file.name), file.name))
-    tables = [file for file in files if file.suffix in TABLES and fits(file)]
-    if tables:
-        return tables[0]
-    packed = next((file for file in files if file.suffix in PACKED and fits(file)), None)
-    hint = (
-        f"; unpack {packed.name}" if packed else f", found {', '.join(file.name for file in files[:10]) or 'nothing'}"
-    )
-    raise PodiumError(f"{folder}: expected a table with {' and '.join(words)} in its name ({', '.join(TABLES)}){hint}")
-
-
-def read_table(path: Path) -> Table:
-    """Returns the first rows of a file; a CSV file's separator is the one that parts its header into most names."""
-    separator = ","
-    if path.suffix not in OTHERS:
-        with path.open(encoding="utf-8-sig", errors="replace") as stream:
-            line = stream.readline()
-        separator = max(SEPARATORS, key=line.count)
-    form = Competition("draft", "text", "log_loss", "id", {}, Label(), separator=separator)
-    header, cells = read_header(path, form), plain_rows(path, form, strict=False)
-    rows = list(islice(cells, SAMPLED))
-    columns = {name: [row[place] for row in rows] for place, name in enumerate(header)}
-    return Table(path, separator, columns, len(rows))
-
-
 @dataclass(frozen=True)
 class Draft:
     """The guess: each property is one of the YAML's questions."""
 
-    folder: Path
-    train: Table
-    test: Table
-    sample: Table
+    folder: Folder
+
+    @property
+    def train(self) -> Table:
+        """The rows with an answer."""
+        return self.folder.train
+
+    @property
+    def test(self) -> Table:
+        """The rows without."""
+        return self.folder.test
+
+    @property
+    def sample(self) -> Table:
+        """What is to be submitted."""
+        return self.folder.sample
 
     @cached_property
     def id(self) -> str:
-        """The sample's first column that both files have."""
-        both = [name for name in self.sample.columns if name in self.test.columns and name in self.train.columns]
-        named = both or [name for name in self.test.columns if name]
+        """The sample's first column that both files have, or else test.csv alone.
+
+        Raises: PodiumError where no column tells the rows of test.csv apart, or the sample asks about other things.
+        """
+        named = [name for name in self.sample.columns if name in self.test.columns]
+        named = [name for name in named if name in self.train.columns] or named
+        named = named or [name for name, cells in self.test.columns.items() if name and self._answered(cells)]
+        named = named or [name for name in self.test.columns if name]
         if not named:
             raise PodiumError(f"{self.test.path}: expected an id column, found no column with a name")
+        ids, asked = self.test.columns[named[0]], self.sample.columns.get(named[0], [])
+        repeated = next((each for place, each in enumerate(asked[:FEW_ROWS]) if each in asked[:place]), None)
+        if repeated is not None or (asked and set(ids).isdisjoint(asked)):
+            found = f'"{repeated}" in several' if repeated is not None else f'"{asked[0]}", which is none'
+            raise PodiumError(
+                f"{self.sample.path}: column {named[0]}: expected one row for each row of {self.test.path.name}, found "
+                f"{found}: several answers per row, such as spans or tokens, cannot be said"
+            )
         return named[0]
+
+    def _answered(self, ids: list[str]) -> str | None:
+        """Returns the column of the sample that has just these cells."""
+        return next((name for name, cells in self.sample.columns.items() if cells and set(cells) == set(ids)), None)
+
+    @cached_property
+    def submission_id(self) -> str | None:
+        """The sample's id column, where it has another name than in test.csv."""
+        return None if self.id in self.sample.columns else self._answered(self.test.columns[self.id])
+
+    @cached_property
+    def train_id(self) -> str | None:
+        """What tells the rows of train.csv apart, where that is another column than in test.csv; NUMBERED for none."""
+        if self.id in self.train.columns:
+            return None
+        alone = [name for name in self.train.columns if name not in (*self.test.columns, *self.asked)]
+        named = [name for name in alone if name.lower().endswith("id")]
+        unique = [name for name in named if len(set(cells := self.train.columns[name])) == len(cells)]
+        return unique[0] if unique else NUMBERED
 
     @cached_property
     def asked(self) -> list[str]:
         """The sample's other columns."""
-        found = [name for name in self.sample.columns if name != self.id]
+        found = [name for name in self.sample.columns if name not in (self.id, self.submission_id)]
         if not found:
             raise PodiumError(f"{self.sample.path}: expected a column beside the id, found {self.id} alone")
         return found
@@ -148,7 +151,7 @@ class Draft:
     @cached_property
     def unseen(self) -> list[str]:
         """The columns that only train.csv has: the answer is among them."""
-        return [name for name in self.train.columns if name not in self.test.columns and name]
+        return [name for name in self.train.columns if name not in (*self.test.columns, self.train_id) and name]
 
     @cached_property
     def common(self) -> list[str]:
@@ -187,11 +190,12 @@ class Draft:
             for first in self.texts
             for second in self.texts
             if any(first.endswith(a) and second == first.removesuffix(a) + b for a, b in PARTNERS.items())
+            or (first, second) == ("premise", "hypothesis")
         ]
         if not self.options and len(pairs) == 1:
             return pairs[0]
         lengths = [len("".join(self.train.columns[name])) + 1 for name in self.texts]
-        alike = len(lengths) == 2 and 0.5 < lengths[0] / lengths[1] < 2 and not pairs
+        alike = len(lengths) == 2 and 0.5 < lengths[0] / lengths[1] < 2 and not pairs and not self.folder.form.lookup
         return (self.texts[0], self.texts[1]) if alike and not self.options else None
 
     @cached_property
@@ -241,9 +245,10 @@ class Draft:
     def _label_column(self) -> str:
         if not self.unseen:
             raise PodiumError(f"{self.train.path}: expected a column that {self.test.path.name} lacks: the answer")
-        named = [name for name in self.unseen if any(word in name.lower() for word in LABEL_NAMES)]
-        values = [name for name in self.unseen if set(self.asked) <= set(self.train.filled(name))]
-        return (values or named or sorted(self.unseen, key=lambda name: len(set(self.train.columns[name]))))[0]
+        unseen = [name for name in self.unseen if not _has_word(name, SPREADS)] or self.unseen
+        named = [name for name in unseen if _has_word(name, LABEL_NAMES)]
+        values = [name for name in unseen if set(self.asked) <= set(self.train.filled(name))]
+        return (values or named or sorted(unseen, key=lambda name: len(set(self.train.columns[name]))))[0]
 
     def _several(self, columns: list[str]) -> Answers:
         cells = [[TRUTHS.get(cell, cell) for cell in self.train.columns[name]] for name in columns]
@@ -281,6 +286,12 @@ class Draft:
         given = [number for number in numbers if number is not None]
         lines: tuple[str, ...]
         if len(given) < len(numbers) or not given:
+            if join := self._parts(column):
+                label = f"label: {{listed: {_word(column)}, join: {json.dumps(join)}}}"
+                lines = ("classes: auto", label, f"answers: {{{_word(asked)}: labels}}")
+                lines += (f"join: {json.dumps(join)}",) if join != " " else ()
+                return Answers("labels", "samples_f1", lines, (column,), f"{column} lists the labels of a row")
+            self._refuse_texts(column)
             values = sorted(set(cells))
             classes = _flow(values) if len(values) <= FEW_CLASSES else "auto"
             lines = (f"classes: {classes}", f"label: {{column: {_word(column)}}}")
@@ -289,6 +300,12 @@ class Draft:
         low, high, different = int(min(given)), int(max(given)), len(set(given))
         if whole and {low, high} == {0, 1}:
             return self._yes_or_no(column, asked)
+        named = _has_word(column, NAMES) and not _has_word(column + asked, SCORES)
+        if whole and different <= 20 and named:
+            classes = ", ".join(map(str, range(low, high + 1)))
+            lines = (f"classes: [{classes}]", f"label: {{column: {_word(column)}}}")
+            why = f"whole numbers from {low} to {high}, taken for names; were they scores, write outcome: ordered"
+            return self._ranked(lines, [column], why)
         if whole and different <= 20 and high - low < 20:
             label = f"label: {{column: {_word(column)}, low: {low}, high: {high}}}"
             lines = (label,) if asked == column else (label, f"answers: {{{_word(asked)}: label}}")
@@ -297,25 +314,51 @@ class Draft:
         lines = (f"label: {{columns: {_flow([column])}}}",)
         if asked != column:
             lines += (f"answers: {{{_word(asked)}: mean}}",)
-        return Answers("numbers", "rmse", lines, (column,), "a column of numbers")
+        uneven = min(given) >= 0 and max(given) > UNEVEN * sorted(given)[len(given) // 2]
+        hint = f"; for rmsle write label: {{columns: {_flow([column])}, log: true}}" if uneven else ""
+        return Answers("numbers", "rmse", lines, (column,), f"a column of numbers{hint}")
+
+    def _parts(self, column: str) -> str | None:
+        """Returns what parts the labels in the cells of a column and of the sample; None where each has one."""
+        cells, sample = self.train.filled(column), self.sample.filled(self.asked[0])
+        for join in SEPARATORS + " ":
+            lists = [cell.split(join) for cell in cells]
+            known = {label for each in lists for label in each}
+            several = sum(len(each) > 1 for each in lists) > SEVERAL * len(lists)
+            if several and 2 * len(known) < len(set(cells)) and sample and known.issuperset(sample[0].split(join)):
+                return join
+        return None
+
+    def _refuse_texts(self, column: str) -> None:
+        """Raises PodiumError where the answers are texts of their own, or several labels in one cell."""
+        cells = self.train.filled(column)
+        different = set(cells)
+        place = f"{self.train.path}: column {column}"
+        if 2 * len(different) > len(cells) and sum(map(len, cells)) >= SENTENCE * len(cells) > 0:
+            raise PodiumError(
+                f"{place}: expected classes, scores or numbers, found {len(different)} different texts in "
+                f"{len(cells)} rows: answers that are texts or spans cannot be said"
+            )
 
     def _yes_or_no(self, column: str, asked: str) -> Answers:
-        decided = all(
-            (number := _number(cell)) is not None and number.is_integer() for cell in self.sample.filled(asked)
-        )
+        numbers = {_number(cell) for cell in self.sample.filled(asked)}
+        decided = all(number is not None and number.is_integer() for number in numbers)
         word = "label" if decided else "mean"
-        why = (
-            f"0 or 1; the sample has {'whole numbers, so the label is' if decided else 'means, so a mean is'} asked for"
-        )
+        why = f"0 or 1; the sample has {'whole numbers' if decided else 'means'}, so a {word} is asked for"
+        if decided and len(numbers) == 1:
+            why = "0 or 1; CHECK: the sample has one value alone, so a probability may be asked for"
+        answers = f"answers: {{{_word(asked)}: label}}"
+        if decided:
+            first = '"1"' if column in (*OURS, self.id) else "mean"
+            answers += f"   # for roc_auc or log_loss {{{_word(asked)}: {first}}}"
         lines: tuple[str, ...]
         if column in (*OURS, self.id):
             lines = ("classes: [0, 1]", f"label: {{column: {_word(column)}}}")
-            answer = "label" if decided else '"1"'
-            lines += (f"answers: {{{_word(asked)}: {answer}}}",)
+            lines += (answers if decided else f'answers: {{{_word(asked)}: "1"}}',)
             return Answers("classes", "accuracy" if decided else "roc_auc", lines, (column,), why)
         lines = (f"label: {{columns: {_flow([column])}}}",)
         if decided or asked != column:
-            lines += (f"answers: {{{_word(asked)}: {word}}}",)
+            lines += (answers if decided else f"answers: {{{_word(asked)}: mean}}",)
         return Answers("labels", "f1" if decided else "roc_auc", lines, (column,), why)
 
     def _ranked(self, lines: Sequence[str], columns: Sequence[str], why: str, joined: bool = False) -> Answers:
@@ -333,24 +376,28 @@ class Draft:
     def text(self) -> str:
         """The YAML file."""
         answers = self.answers
-        used = {self.id, *self.texts, *answers.columns}
+        form = self.folder.form
+        used = {self.id, self.train_id, *self.texts, *answers.columns, *self.groups}
+        used |= {lookup.key for lookup in form.lookup}
         every = list(dict.fromkeys([*self.train.columns, *self.test.columns]))
         ignored = [name for name in every if name and name not in used]
         known = [name for name, metric in METRICS.items() if answers.outcome in metric.outcomes]
         others = [name for name in known if name != answers.metric]
         lines = [
             "# A draft, guessed from the files: read every line, docs/competition.md describes the keys.",
-            f"name: {_slug(self.folder)}   # Kaggle's slug of the competition",
+            f"name: {_slug(self.folder.path)}   # Kaggle's slug of the competition",
             f"task: {self.task}   # or {', '.join(task for task in TASKS if task != self.task)}",
             f"metric: {answers.metric}   # as the competition's page says; for this outcome also {', '.join(others)}",
             f"id: {_word(self.id)}",
+            *([f"submission_id: {_word(self.submission_id)}"] if self.submission_id else []),
+            *([f"train_id: {_word(self.train_id)}   # what train.csv has in its place"] if self.train_id else []),
             "texts:   # our name: the column, in reading order",
             *(f"  {field}: {_word(column)}" for field, column in self.fields.items()),
         ]
         if self.task == "pair":
             symmetric = answers.outcome in ("numbers", "labels", "ordered")
             lines.append(f"symmetric: {str(symmetric).lower()}   # true where the order of the two means nothing")
-        if all(_is_turns(self.train.columns[name]) for name in self.texts):
+        if len(self.texts) > 1 and all(_is_turns(self.train.columns[name]) for name in self.texts):
             lines.append("turns: json   # the cells are lists of turns")
         if self.task == "preference":
             lines.append(
@@ -359,25 +406,52 @@ class Draft:
         if answers.outcome != "choice":
             lines.append(f"outcome: {answers.outcome}   # {answers.why}")
         lines += answers.lines
-        lines += self._groups(ignored)
+        if self.groups:
+            lines.append(f"group: {self.groups[0]}   # must not be parted: no value of the test rows is in train")
+        lines += self._comments(ignored)
         if ignored:
             lines.append(f"ignored: {_flow(ignored)}   # not read; `*` stands for every column that is not named")
         hidden = self.test.rows < FEW_ROWS
         why = "few test rows: the hidden ones are read by a kernel" if hidden else "a submission.csv is uploaded"
         lines.append(f"submission: {'code' if hidden else 'file'}   # {why}; else {'file' if hidden else 'code'}")
-        if self.train.separator != "," and self.train.path.suffix not in OTHERS:
-            lines.append(f"separator: {json.dumps(self.train.separator)}")
+        if form.separator != "," and self.train.path.suffix not in OTHERS:
+            lines.append(f"separator: {json.dumps(form.separator)}")
+        if form.quotes != "doubled":
+            lines.append(f"quotes: {form.quotes}")
+        if form.encoding != "utf-8":
+            lines.append(f"encoding: {form.encoding}   # train or test are not in UTF-8; perhaps cp1252")
         for key, table in (("train", self.train), ("test", self.test), ("sample_submission", self.sample)):
             if table.path.name != f"{key}.csv":
                 lines.append(f"{key}: {_word(table.path.name)}")
+        if form.lookup:
+            lines += ["lookup:   # other files with a part of each row", *map(_lookup, form.lookup)]
         return "\n".join(lines) + "\n"
 
-    def _groups(self, ignored: list[str]) -> list[str]:
-        """Returns comments on the columns by which folds might be parted, or cut."""
-        several = [name for name in [*ignored, *self.texts] if name in self.train.columns and self._repeats(name)]
+    @cached_property
+    def groups(self) -> list[str]:
+        """A column of which each value has several rows, and the test rows have others: rows of one author or page."""
+        # By default rows with the same first text are together, and of pairs all that share one.
+        for name in [name for name in self.common if name not in self.texts and self.task != "pair"]:
+            cells, other = self.train.filled(name), set(self.test.filled(name))
+            told = name.lower().endswith("id") or self.test.rows >= FEW_ROWS
+            apart = len(other) > 1 and other.isdisjoint(cells) and not self._is_time(name)
+            if told and apart and FEWEST_GROUPS <= len(set(cells)) <= 0.5 * len(cells):
+                return [name]
+        return []
+
+    def _comments(self, ignored: list[str]) -> list[str]:
+        """Returns comments on the columns that might be read, or by which folds might be parted, or cut."""
+        both = [name for name in ignored if name in self.train.columns and name in self.test.columns]
+        words = [name for name in both if self._repeats(name) and _is_word(self.train.columns[name])]
+        keys = [lookup.key for lookup in self.folder.form.lookup]
+        several = [
+            name for name in [*ignored, *keys, *self.texts] if name in self.train.columns and self._repeats(name)
+        ]
         times = [name for name in ignored if name in self.train.columns and self._is_time(name)]
         lines = []
-        if several:
+        if words:
+            lines.append(f"# texts may have these, too: {', '.join(words)}   # short words that repeat")
+        if several and not self.groups:
             found = ", ".join(f"{name} ({len(set(self.train.filled(name)))} values)" for name in several[:6])
             rows = f"{self.train.rows} rows"
             lines.append(f"# group: [...]   # rows that must not be parted; values repeat in {found} of {rows}")
@@ -402,6 +476,14 @@ def _is_text(cells: list[str]) -> bool:
     return long or len(set(filled)) >= min(20, 0.3 * len(filled))
 
 
+def _is_word(cells: list[str]) -> bool:
+    return 2 * sum(moment(cell) is not None for cell in cells if cell) < len(cells) > sum(map(len, cells)) / 40
+
+
+def _has_word(name: str, words: Sequence[str]) -> bool:
+    return any(word in name.lower() for word in words)
+
+
 def _is_turns(cells: list[str]) -> bool:
     try:
         return bool(cells) and all(turns_of(cell) is not None for cell in cells[:200])
@@ -412,6 +494,12 @@ def _is_turns(cells: list[str]) -> bool:
 def _number(cell: str) -> float | None:
     found = moment(cell)
     return found[1] if found and found[0] == "number" else None
+
+
+def _lookup(lookup: Lookup) -> str:
+    """Returns a lookup as an item of the YAML file."""
+    given = {key: value for key, value in vars(lookup).items() if value}
+    return f"  - {{{', '.join(f'{key}: {_word(value)}' for key, value in given.items())}}}"
 
 
 def _slug(folder: Path) -> str:

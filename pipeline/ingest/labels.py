@@ -17,7 +17,7 @@ from scipy.sparse import coo_array, csgraph
 from pipeline.competitions.task import Competition
 from pipeline.data.rows import by_appearance, condensed, joined
 from pipeline.errors import nearest
-from pipeline.ingest.cells import quoted
+from pipeline.ingest.tables import quoted
 
 TRUTHS = {"True": "1", "true": "1", "TRUE": "1", "False": "0", "false": "0", "FALSE": "0"}
 ZERO_OR_ONE = ("0", "0.0", "1", "1.0")
@@ -31,14 +31,22 @@ _WHOLE = re.compile(r"(-?[0-9]+)(\.0)?")
 def label_columns(competition: Competition) -> tuple[str, ...]:
     """Returns the columns of train.csv that hold the answer."""
     label = competition.label
-    return label.one_hot or label.columns or label.joined or ((label.column,) if label.column is not None else ())
+    alone = label.column if label.column is not None else label.listed
+    return label.one_hot or label.columns or label.joined or ((alone,) if alone is not None else ())
 
 
 def label_type(competition: Competition) -> pl.DataType:
     """Returns the type of `label` in train.parquet: a class index, or one number per output, or one score."""
     if competition.outcome in ("classes", "choice"):
         return pl.Int16()
-    return pl.Array(pl.Float64, len(label_columns(competition)))
+    return pl.Array(pl.Float64, len(competition.classes or label_columns(competition)))
+
+
+def listed(competition: Competition) -> pl.Expr:
+    """Returns the labels that stand in the `listed` cell of each row."""
+    label = competition.label
+    cells = pl.col(label.listed or "").fill_null("")
+    return cells.str.split(label.join).list.eval(pl.element().str.strip_chars())
 
 
 def class_cells(competition: Competition) -> pl.Expr:
@@ -64,6 +72,9 @@ def labels(cells: pl.DataFrame, competition: Competition) -> pl.Series:
     if competition.outcome in ("classes", "choice"):
         index = _spellings(competition)
         return cells.select(class_cells(competition).replace_strict(index, default=None, return_dtype=kind)).to_series()
+    if competition.label.listed is not None:
+        hits = [listed(competition).list.contains(name).cast(pl.Float64).alias(name) for name in competition.classes]
+        return cells.select(pl.concat_arr(hits)).to_series()
     numbers = cells.select(_numbers(name, competition) for name in columns)
     known = numbers.select(~pl.any_horizontal(pl.all().is_null())).to_series()
     return numbers.select(pl.when(known).then(pl.concat_arr(pl.all()))).to_series()
@@ -73,6 +84,8 @@ def label_fault(row: dict[str, str], competition: Competition) -> str | None:
     """Returns what is wrong with the label cells of a row, or None."""
     columns = label_columns(competition)
     found = {column: row[column] for column in columns}
+    if competition.label.listed is not None:
+        return None  # any text is a list of labels
     if competition.outcome not in ("classes", "choice"):
         wrong = next((column for column in columns if not _is_right(found[column], competition)), None)
         if wrong is None:
@@ -110,7 +123,9 @@ def _spellings(competition: Competition) -> dict[str, int]:
 def _bounds(competition: Competition) -> tuple[float, float]:
     if competition.outcome == "ordered":
         return competition.scores[0], competition.scores[-1]
-    return (0.0, 1.0) if competition.outcome == "labels" else (-sys.float_info.max, sys.float_info.max)
+    if competition.outcome == "labels":
+        return 0.0, 1.0
+    return 0.0 if competition.label.log else -sys.float_info.max, sys.float_info.max
 
 
 def _may_be_empty(competition: Competition) -> bool:
@@ -149,6 +164,7 @@ def _expected(competition: Competition) -> str:
     if competition.outcome == "ordered":
         return f"a whole number from {low} to {high}"
     words = "a number from 0 to 1" if competition.outcome == "labels" else "a number"
+    words += " from 0 up" if competition.label.log else ""
     return f"{words}, or nothing" if _may_be_empty(competition) else words
 
 

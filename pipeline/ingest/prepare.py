@@ -20,20 +20,27 @@ import numpy as np
 import polars as pl
 
 from pipeline.artifacts import Artifacts
-from pipeline.competitions.task import AUTO, TAKEN, Competition
+from pipeline.competitions.metrics import metric_named
+from pipeline.competitions.submission import check_answers
+from pipeline.competitions.task import AUTO, NUMBERED, TAKEN, Competition
 from pipeline.errors import PodiumError
 from pipeline.files import atomic_folder, write_json
 from pipeline.ingest import diagnose, labels
-from pipeline.ingest.cells import OTHERS, quoted, read_header, scan_by_hand
+from pipeline.ingest.cells import as_in_the_file, read_header, scan_by_hand
 from pipeline.ingest.diagnose import turns_of
 from pipeline.ingest.labels import label_columns
 from pipeline.ingest.quotes import as_in_rfc_4180
+from pipeline.ingest.tables import OTHERS, quoted
 
 TURNS = pl.List(pl.String)
 SMALLEST_SPREAD = 1.0e-9
 """Numbers that differ by less are one number."""
 ROW_GROUP = 4096
 """Rows per parquet row group. Fixed, so that the bytes of a file do not depend on how many threads wrote it."""
+FEWEST_ROWS = 5
+"""Rows that a label has at least which `classes: auto` finds in lists."""
+MANY_ROWS = 100
+"""From so many rows on, classes of which most have one row are taken for texts."""
 MOST_CLASSES = 2**15 - 1
 """Labels are Int16."""
 
@@ -117,8 +124,9 @@ def glance(source: Path, competition: Competition, most: int) -> Competition:
 
 def ids_of(path: Path, competition: Competition) -> pl.Series:
     """Returns the ids of a file of the competition, in file order."""
-    rows = scan_by_hand(path, read_header(path, competition), [competition.id], competition, strict=True)
-    return rows.collect(engine="streaming")[competition.id].alias("id")
+    column = competition.id_column(path)
+    rows = scan_by_hand(path, read_header(path, competition), [column], competition, strict=True)
+    return rows.collect(engine="streaming")[column].alias("id")
 
 
 def read_test(path: Path, competition: Competition, strict: bool) -> pl.DataFrame:
@@ -135,13 +143,13 @@ def read_test(path: Path, competition: Competition, strict: bool) -> pl.DataFram
         diagnose.check_ids(path, rows["id"])
         return rows
     header = read_header(path, competition, strict=False)
-    needed = _needed(competition, labelled=False)
+    needed = _needed(path, competition, labelled=False)
     diagnose.check_columns(path, header, needed, ignored=header)
     try:
-        return _rows(_scan(path, header, competition), competition, False, set()).collect(engine="streaming")
+        return _rows(_scan(path, header, competition), path, competition, False, set()).collect(engine="streaming")
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         cells = scan_by_hand(path, header, needed, competition, strict=False)
-        return _rows(cells, competition, False, set()).collect(engine="streaming")
+        return _rows(cells, path, competition, False, set()).collect(engine="streaming")
 
 
 def _read(path: Path, competition: Competition, labelled: bool, sink: Path | None = None) -> pl.DataFrame:
@@ -149,7 +157,7 @@ def _read(path: Path, competition: Competition, labelled: bool, sink: Path | Non
     header = _header(path, competition, labelled)
     doubts: set[str] = set()
     try:
-        rows = _run(_rows(_scan(path, header, competition), competition, labelled, doubts), sink)
+        rows = _run(_rows(_scan(path, header, competition), path, competition, labelled, doubts), sink)
     except pl.exceptions.PolarsError:
         doubts.add(_WRONG)
     if doubts & {_WRONG, _MAYBE_SHORT}:
@@ -157,8 +165,8 @@ def _read(path: Path, competition: Competition, labelled: bool, sink: Path | Non
     if _WRONG in doubts:
         # No fault of the file's: the csv module takes a quote in the middle of a cell and escapes, polars does not.
         doubts.clear()
-        cells = scan_by_hand(path, header, _needed(competition, labelled), competition, strict=True)
-        rows = _run(_rows(cells, competition, labelled, doubts), sink)
+        cells = scan_by_hand(path, header, _needed(path, competition, labelled), competition, strict=True)
+        rows = _run(_rows(cells, path, competition, labelled, doubts), sink)
         assert _WRONG not in doubts, f"{path}: find_fault passes a row that _normalised does not"
     return rows
 
@@ -170,6 +178,7 @@ def _after_headers(source: Path, competition: Competition) -> Competition:
     _header(source / competition.test, competition, labelled=False)
     if competition.classes == AUTO:
         competition = replace(competition, classes=_classes_of(source / competition.train, competition))
+        check_answers(competition, metric_named(competition.metric))
     sample_csv = source / competition.sample_submission
     sample = _as_sample(sample_csv, competition)
     diagnose.check_sample(sample_csv, read_header(sample_csv, sample), sample)
@@ -179,13 +188,21 @@ def _after_headers(source: Path, competition: Competition) -> Competition:
 def _header(path: Path, competition: Competition, labelled: bool) -> list[str]:
     header = read_header(path, competition)
     # A test file may have what parts the training rows; nothing is done with it there.
-    passed_over = (*competition.ignored, *competition.group, *([competition.time] if competition.time else []))
-    diagnose.check_columns(path, header, _needed(competition, labelled), passed_over)
+    passed_over = [*competition.ignored, *competition.group, *([competition.time] if competition.time else [])]
+    if competition.lookup:  # of other files nothing need be ignored
+        own = read_header(path, replace(competition, lookup=()))
+        passed_over += [*(lookup.key for lookup in competition.lookup), *(name for name in header if name not in own)]
+    if labelled and competition.train_id is None and competition.id not in header:
+        raise PodiumError(
+            f"{path}: missing column {quoted(competition.id)}, found {', '.join(map(quoted, header))[:200]}; where "
+            f'{path.name} has another id, write `train_id: its name`, and "{NUMBERED}" where it has none'
+        )
+    diagnose.check_columns(path, header, _needed(path, competition, labelled), passed_over)
     return header
 
 
-def _needed(competition: Competition, labelled: bool) -> list[str]:
-    columns = [competition.id, *competition.texts.values()]
+def _needed(path: Path, competition: Competition, labelled: bool) -> list[str]:
+    columns = [competition.id_column(path), *competition.texts.values()]
     if labelled:
         columns += [*label_columns(competition), *competition.group, *([competition.time] if competition.time else [])]
     return list(dict.fromkeys(columns))
@@ -198,7 +215,9 @@ def _scan(path: Path, header: list[str], competition: Competition) -> pl.LazyFra
     """
     if path.suffix in OTHERS:
         raise pl.exceptions.ComputeError(f"{path}: is no CSV file")
-    if competition.quotes != "doubled" or not as_in_rfc_4180(path, competition.separator):
+    if not as_in_the_file(path, competition):
+        raise pl.exceptions.ComputeError(f"{path}: polars would see something else than the YAML file says")
+    if not as_in_rfc_4180(path, competition.separator):
         raise pl.exceptions.ComputeError(f"{path}: polars would not read its quotes as the csv module does")
     cells = pl.scan_csv(path, separator=competition.separator, infer_schema=False, glob=False)
     if cells.collect_schema().names() != header:
@@ -206,7 +225,7 @@ def _scan(path: Path, header: list[str], competition: Competition) -> pl.LazyFra
     return cells
 
 
-def _rows(cells: pl.LazyFrame, competition: Competition, labelled: bool, doubts: set[str]) -> pl.LazyFrame:
+def _rows(cells: pl.LazyFrame, path: Path, competition: Competition, labelled: bool, doubts: set[str]) -> pl.LazyFrame:
     schema: dict[str, pl.DataType] = {"id": pl.String()}
     if labelled:
         schema["label"] = labels.label_type(competition)
@@ -215,7 +234,8 @@ def _rows(cells: pl.LazyFrame, competition: Competition, labelled: bool, doubts:
         schema["group"] = pl.UInt64()
     if labelled and competition.time:
         schema["time"] = pl.Float64()
-    normalise = partial(_normalised, competition=competition, labelled=labelled, doubts=doubts)
+    id_column = competition.id_column(path)
+    normalise = partial(_normalised, id_column=id_column, competition=competition, labelled=labelled, doubts=doubts)
     return cells.map_batches(normalise, schema=schema, streamable=True)
 
 
@@ -231,12 +251,14 @@ def _run(rows: pl.LazyFrame, sink: Path | None) -> pl.DataFrame:
         raise
 
 
-def _normalised(cells: pl.DataFrame, competition: Competition, labelled: bool, doubts: set[str]) -> pl.DataFrame:
+def _normalised(
+    cells: pl.DataFrame, id_column: str, competition: Competition, labelled: bool, doubts: set[str]
+) -> pl.DataFrame:
     """Returns a batch of cells as rows of train.parquet or test.parquet; `doubts` gets why one needs a second look."""
-    if cells[:, -1].null_count() or cells[competition.id].null_count():
+    if cells[:, -1].null_count() or cells[id_column].null_count():
         doubts.add(_MAYBE_SHORT)
         cells = cells.filter(~pl.all_horizontal(pl.all().is_null()))  # blank lines
-    columns = [cells[competition.id].fill_null("").alias("id")]
+    columns = [cells[id_column].fill_null("").alias("id")]
     wrong = (columns[0] == "").any()
     if labelled:
         columns.append(labels.labels(cells, competition).alias("label"))
@@ -286,11 +308,19 @@ def _classes_of(train_csv: Path, competition: Competition) -> tuple[str, ...]:
     """
     header, columns = read_header(train_csv, competition), list(label_columns(competition))
     cells = scan_by_hand(train_csv, header, columns, competition, strict=True)
-    found = cells.select(labels.class_cells(competition).unique()).collect(engine="streaming").to_series().to_list()
-    classes = tuple(sorted(filter(None, found)))  # an empty cell is a fault of its row
+    listed = competition.label.listed is not None
+    values = labels.listed(competition).list.unique().explode() if listed else labels.class_cells(competition)
+    counted = cells.select(values.alias("class").value_counts()).collect(engine="streaming").unnest("class")
+    known = counted.filter(pl.col("count") >= (FEWEST_ROWS if listed else 1))["class"]
+    classes = tuple(sorted(filter(None, known)))  # an empty cell is a fault of its row, or no label
     place = f"{train_csv}: column {' and '.join(map(quoted, columns))}"
     if not 2 <= len(classes) <= MOST_CLASSES:
         raise PodiumError(f"{place}: expected 2 to {MOST_CLASSES} different classes, found {len(classes)}")
+    if not listed and (rows := int(counted["count"].sum())) >= MANY_ROWS and 2 * len(classes) > rows:
+        raise PodiumError(
+            f"{place}: expected classes that several rows have, found {len(classes)} different values in {rows} rows: "
+            "answers that are texts cannot be said"
+        )
     for name in classes:
         if name in (*TAKEN, competition.id) or not name.strip():
             raise PodiumError(
@@ -300,7 +330,9 @@ def _classes_of(train_csv: Path, competition: Competition) -> tuple[str, ...]:
 
 
 def _as_sample(path: Path, competition: Competition) -> Competition:
-    """Returns the competition as its sample submission is written: with commas, whatever the other files have."""
+    """Returns the competition as its sample submission is written: with commas and quotes, whatever the others have."""
+    if competition.quotes == "none":
+        competition = replace(competition, quotes="doubled")
     if path.is_file() and competition.separator != ",":
         with path.open(encoding="utf-8", errors="replace") as stream:
             if competition.separator not in stream.readline():
@@ -325,7 +357,8 @@ def _with_scale(competition: Competition, answers: np.ndarray, train_csv: Path) 
         if len(different := np.unique(values[np.isfinite(values)])) < 2 or np.nanstd(values) < SMALLEST_SPREAD:
             found = f"one value only, {float(different[0])!r}" if len(different) else "none"
             raise PodiumError(f"{train_csv}: column {quoted(column)}: expected different numbers, found {found}")
-    centre, spread = np.nanmean(answers, axis=0), np.nanstd(answers, axis=0)
+    numbers = np.log1p(answers) if competition.label.log else answers
+    centre, spread = np.nanmean(numbers, axis=0), np.nanstd(numbers, axis=0)
     return replace(competition, centre=tuple(centre.tolist()), spread=tuple(spread.tolist()))
 
 

@@ -16,7 +16,7 @@ from typing import IO
 
 import numpy as np
 
-from pipeline.competitions.submission import LABEL, MEAN, TOP, submission_cells, submission_columns
+from pipeline.competitions.submission import LABEL, LABELS, MEAN, TOP, submission_cells, submission_columns
 from pipeline.competitions.task import Competition
 from pipeline.errors import PodiumError
 from pipeline.files import atomic_file
@@ -46,7 +46,7 @@ def read_form(path: Path, competition: Competition) -> SubmissionForm:
     """Returns the form of the submission in `path`."""
     with _opened(path) as stream:
         header, *lines = csv.reader(stream)
-    return SubmissionForm(tuple(header), tuple(map(tuple, lines)), header.index(competition.id))
+    return SubmissionForm(tuple(header), tuple(map(tuple, lines)), header.index(competition.submitted_id))
 
 
 def write_submission(
@@ -97,7 +97,7 @@ def validate_submission(path: Path, sample: Path, competition: Competition) -> i
         raise PodiumError(f"{path}: expected the columns {expected[0]}, found {found[0]}")
     if len(found) != len(expected):
         raise PodiumError(f"{path}: expected {len(expected) - 1} rows, found {len(found) - 1}")
-    place, what = expected[0].index(competition.id), submission_columns(competition)
+    place, what = expected[0].index(competition.submitted_id), submission_columns(competition)
     # Probabilities of all classes must sum to 1; single ones of them need not.
     summing = competition.outcome in ("classes", "choice") and set(what.values()) == set(competition.outputs)
     for number, (line, wanted) in enumerate(zip(found[1:], expected[1:], strict=True), start=2):
@@ -106,7 +106,7 @@ def validate_submission(path: Path, sample: Path, competition: Competition) -> i
             raise PodiumError(f"{where}: expected id {wanted[place]}, found {','.join(line)[:80]}")
         numbers = []
         for name, cell in zip(found[0], line, strict=True):
-            if name != competition.id:
+            if name != competition.submitted_id:
                 numbers.append(_checked(cell, what[name], f"{where}: column {name}", competition))
         if summing and not abs(math.fsum(numbers) - 1.0) <= SUM_TOLERANCE:
             raise PodiumError(f"{where}: expected a sum of 1, found {math.fsum(numbers)!r}")
@@ -122,6 +122,11 @@ def _checked(cell: str, what: str, where: str, competition: Competition) -> floa
             raise PodiumError(f"{where}: expected up to {most} different labels, {told}")
         if unknown := set(labels) - set(competition.label_values):
             raise PodiumError(f"{where}: expected labels of the training rows, found {min(unknown)[:60]!r}")
+        return 0.0
+    if what == LABELS:
+        labels = cell.split(competition.join) if cell else []
+        if len(set(labels)) < len(labels) or not set(labels) <= set(competition.outputs):
+            raise PodiumError(f"{where}: expected different labels of the training rows, {told}")
         return 0.0
     if what == LABEL:
         known = competition.label_values if competition.outcome in ("classes", "choice") else ("0", "1")

@@ -3,7 +3,7 @@
 python -m stages.extra
 
 A row that is nearly one of the holdout's or of the test file's (near_duplicates.py) is dropped; one that is nearly one
-of fold k's stays away from fold model k.
+of fold k's stays away from fold model k. So does a row that a model has written from rows of fold k (made.py).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pipeline.competitions.task import Competition
 from pipeline.errors import PodiumError
 from pipeline.ingest.prepare import read_test, read_train
 from pipeline.members.external import read_predictions
-from pipeline.members.made import WRITTEN, check_form_of_answers, judged
+from pipeline.members.made import EXAMPLES, WRITTEN, check_form_of_answers, judged
 from pipeline.settings.extra import ExtraRows
 
 TEST = -2
@@ -36,8 +36,8 @@ class Prepared:
     rows: pl.DataFrame
     """See Artifacts.extra."""
     told: dict[str, Any]
-    """`rows`, `dropped` (near duplicates, by `holdout` and `test`), `apart` (by fold), `answers` where an output is a
-    position: their counts, and `p` of all being equally likely; and `made` where a model has written them."""
+    """`rows`, `dropped` (by `holdout` and `test`), `apart` (by fold), `answers` where an output is a position: their
+    counts, and `p` of all being equally likely; and `made` where a model has written them."""
 
 
 def check_form(name: str, source: ExtraRows, competition: Competition) -> Competition:
@@ -56,7 +56,7 @@ def check_form(name: str, source: ExtraRows, competition: Competition) -> Compet
             raise PodiumError(f"params.yaml: {key}: {what}: expected {wanted}, as in the scored one, found {own}")
     if source.confidence and competition.outcome == "numbers":
         raise PodiumError(f"params.yaml: extra.{name}.confidence: numbers do not tell how sure they are: leave it out")
-    if competition.outcome == "classes":
+    if competition.classes:
         its = replace(its, classes=competition.classes)
     if list(its.outputs) != list(competition.outputs):
         raise PodiumError(
@@ -80,19 +80,25 @@ def prepare_extra(
     file = Path(source.path) / its.train
     fields, made = competition.kind.fields, None
     if source.made:
-        its = replace(its, ignored=(*its.ignored, *WRITTEN))
-        rows, made = judged(file, _read(file, source, its, competition), its)
+        its = replace(its, ignored=(*its.ignored, *WRITTEN, EXAMPLES), group=(), time=None)  # they are in no fold
+        known = dict(zip(train["id"], folds, strict=True))
+        rows, made = judged(file, _read(file, source, its, competition), its, known)
     else:
         rows = _read(file, source, its, competition)
     scored = pl.concat([train.select(fields), test.select(fields)])
     parts = [*folds.to_list(), *[TEST] * len(test)]
     near = near_duplicates(rows.select(fields), scored, parts, competition.kind)
+    if source.made:
+        near = [each | set(seen) for each, seen in zip(near, rows["seen"], strict=True)]
+        rows = rows.drop("seen")
     dropped = {word: sum(part in each for each in near) for word, part in (("holdout", HOLDOUT), ("test", TEST))}
     kept = pl.Series([not each & {HOLDOUT, TEST} for each in near], dtype=pl.Boolean)
     apart = [sorted(each) for each in near]
     rows = rows.with_columns(pl.Series("apart", apart, dtype=pl.List(pl.Int8))).filter(kept)
     if not len(rows):
-        raise PodiumError(f"{file}: every row is nearly one of the holdout or the test file")
+        raise PodiumError(
+            f"{file}: every row is nearly one of the holdout or the test file, or written from the holdout"
+        )
     if made:
         made["form"] = check_form_of_answers(file, rows, train.filter(folds != HOLDOUT), competition)
     by_fold = {str(fold): int(rows["apart"].list.contains(fold).sum()) for fold in sorted(set(folds) - {HOLDOUT})}
@@ -138,9 +144,10 @@ def _positions(rows: pl.DataFrame, competition: Competition) -> dict[str, Any] |
 def sentence(name: str, told: dict[str, Any]) -> str:
     """Returns what is to be said of a prepared source, in one line."""
     dropped, apart, answers = told["dropped"], told["apart"], told["answers"]
+    what = "near duplicates, or written from its rows" if told["made"] else "near duplicates"
     line = (
-        f"{name}: {told['rows']} rows; near duplicates: {dropped['holdout']} of the holdout and {dropped['test']} of "
-        f"the test file dropped, {', '.join(f'{n} kept from fold {fold}' for fold, n in apart.items())}"
+        f"{name}: {told['rows']} rows; {what}: {dropped['holdout']} of the holdout and {dropped['test']} of the test "
+        f"file dropped, {', '.join(f'{n} kept from fold {fold}' for fold, n in apart.items())}"
     )
     if made := told["made"]:
         by = ", ".join(f"{who} {count}" for who, count in made["by"].items())

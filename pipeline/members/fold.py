@@ -8,8 +8,10 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import sys
 import tempfile
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -103,7 +105,7 @@ def train_model(split: Split, start: Start, folder: Path, run: Run) -> dict[str,
     else:
         from pipeline.training.launch import on_devices  # torch is slow to load
 
-        training = on_devices(devices, start.threads, run.label, train, split, start, folder, run)
+        training = on_devices(devices, run.label, train, split, start, folder, run)
     if start.competition.candidates:
         Candidates.of(split.train, start.competition).save(folder)
     return training
@@ -126,20 +128,27 @@ class Look:
     """The record of the run, of kinds that keep one."""
 
 
-def quick_look(split: Split, start: Start, fold: int, rows: int, artifacts: Artifacts) -> Look:
-    """Trains on the first `rows` training rows, asks about as many rows of the fold, and keeps no model."""
+def quick_look(
+    split: Split, start: Start, fold: int, rows: int | None, artifacts: Artifacts, without: Collection[str] = ()
+) -> Look:
+    """Trains on the first `rows` training rows, asks about as many rows of the fold, and keeps no model.
+
+    rows: None for all. without: sources of rows from elsewhere that are left out.
+    """
     competition, kind = start.competition, KINDS[start.settings.kind]
-    asked = split.fold.head(rows)
+    most = sys.maxsize if rows is None else rows
+    asked = split.fold.head(most)
     with tempfile.TemporaryDirectory(prefix="podium-quick-") as temporary:
         folder = Path(temporary) / "fold"
         folder.mkdir()
         state = Checkpoint(Path(temporary) / "checkpoint")
         run = Run(f"{start.member} quick look", artifacts, state, quick=True)
         auxiliary = auxiliary_rows(start, pl.concat([split.fold, split.holdout]), run.label, rows)
-        few, began = split.train.head(rows), time.monotonic()
+        few, began = split.train.head(most), time.monotonic()
         lessons, _ = lessons_of(start, fold, split.train, artifacts)
-        extra = learned(start, fold, lessons, artifacts)
-        extra = extra and extra.head(rows)
+        sources = {name: source for name, source in start.extra.items() if name not in without}
+        extra = learned(replace(start, extra=sources), fold, lessons, artifacts)
+        extra = extra and extra.head(most)
         part = Split(few, asked, split.holdout, auxiliary, lessons, extra)
         training = train_model(part, start, folder, run)
         seconds = time.monotonic() - began

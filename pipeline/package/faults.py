@@ -13,6 +13,7 @@ import random
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from pipeline.artifacts import MANIFEST
 from pipeline.files import read_json, write_json
@@ -251,7 +252,7 @@ def content(change: Callable[[bytes], bytes]) -> Cause:
     return lambda scene: replace_file(scene.test_file, change(scene.test_file.read_bytes()))
 
 
-def written(**options: object) -> Cause:
+def written(**options: Any) -> Cause:
     """The test file as another writer would have it."""
     return lambda scene: write_csv(scene.test_file, [scene.given.header, *scene.given.rows], **options)
 
@@ -363,7 +364,9 @@ SAMPLE: dict[str, Cause] = {
     "a sample's columns in another order": lambda scene: sample_columns(scene, lambda old: old[::-1], True),
     "a sample with other columns": lambda scene: sample_columns(scene, lambda old: [*old[:-1], "other"], False),
     "a sample with one column more": lambda scene: sample_columns(scene, lambda old: [*old, "Usage"], False),
-    "a sample of ids alone": lambda scene: sample_columns(scene, lambda old: [scene.given.competition.id], False),
+    "a sample of ids alone": lambda scene: sample_columns(
+        scene, lambda old: [scene.given.competition.submitted_id], False
+    ),
 }
 
 

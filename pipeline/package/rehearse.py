@@ -68,7 +68,8 @@ def offline_kernel(
         place = Path(temporary)
         mounted, working = place / "input", place / "working"
         _mount_package(package, mounted / "datasets")
-        for name in (competition.test, competition.sample_submission):
+        beside = [lookup.mounted("test") for lookup in competition.lookup]
+        for name in (competition.test, competition.sample_submission, *dict.fromkeys(beside)):
             _mount(data / name, mounted / "competitions" / competition.name / name)
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         environment |= {"PODIUM_INPUT": str(mounted), "PODIUM_WORKING": str(working)}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import tempfile
 import time
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -76,14 +77,16 @@ def rehearse_rows(package: Path, data: Path, rows: int | None, timings: dict[str
 def make_rows(data: Path, target: Path, rows: int, competition: Competition) -> None:
     """Writes a test file of `rows` rows drawn from `data`'s train file, and a sample submission with their ids.
 
-    Each row of train comes as often as any other, give or take one. Columns that train lacks are empty.
+    Each row of train comes as often as any other, give or take one. Columns that train lacks are empty;
+    what other files hold of a row (`lookup`) comes from those of train.
     """
-    columns = read_header(data / competition.test, competition)
-    header = read_header(data / competition.train, competition)
+    own = replace(competition, lookup=(), train_id=None)
+    columns = read_header(data / competition.test, own)
+    header = read_header(data / competition.train, own)
     places = [header.index(name) if name in header else None for name in columns]
     known = [
         ["" if place is None else cells[place] for place in places]
-        for cells in plain_rows(data / competition.train, competition, strict=True)
+        for cells in plain_rows(data / competition.train, own, strict=True)
     ]
     draw = np.random.default_rng(SEED)
     order = np.concatenate([draw.permutation(len(known)) for _ in range(-(-rows // len(known)))])[:rows]
@@ -92,8 +95,13 @@ def make_rows(data: Path, target: Path, rows: int, competition: Competition) -> 
     for name in (competition.test, competition.sample_submission):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
     write_table(target / competition.test, columns, made, competition)
+    for lookup in competition.lookup:  # the rows are train's, and so is what other files say of them
+        beside = target / lookup.mounted("test")
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        if not beside.exists():
+            beside.symlink_to((data / lookup.mounted("train")).resolve())
     with (data / competition.sample_submission).open(encoding="utf-8-sig", newline="") as stream:
         head, *lines = islice(csv.reader(stream), 2)
-    cells, place = (lines[0] if lines else ["0"] * len(head)), head.index(competition.id)
+    cells, place = (lines[0] if lines else ["0"] * len(head)), head.index(competition.submitted_id)
     sample = [[*cells[:place], row[at], *cells[place + 1 :]] for row in made]
     write_csv(target / competition.sample_submission, [head, *sample])

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ from pipeline.artifacts import MANIFEST
 from pipeline.competitions.task import Competition, competition_from_json
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, sha256_file, write_json
-from pipeline.ingest.cells import OTHERS, plain_rows, read_header
+from pipeline.ingest.cells import plain_rows, read_header
+from pipeline.ingest.tables import OTHERS
 from pipeline.kernel.submission import validate_submission
 from pipeline.package.manifest import sealed
 from pipeline.package.rehearse import KERNEL
@@ -88,6 +89,8 @@ class Given:
     """Cells of the test file; an id is at `place`."""
     sample: list[list[str]]
     """Header and rows of the sample submission, in its own order of columns."""
+    data: Path
+    """Where the competition's files lie."""
 
     @property
     def place(self) -> int:
@@ -96,8 +99,8 @@ class Given:
 
     @property
     def texts(self) -> list[int]:
-        """Where in a row of the test file the texts stand."""
-        return [self.header.index(column) for column in self.competition.texts.values()]
+        """Where in a row of the test file the texts stand that are its own."""
+        return [self.header.index(column) for column in self.competition.texts.values() if column in self.header]
 
     @property
     def is_csv(self) -> bool:
@@ -115,8 +118,9 @@ def read_given(package: Path, data: Path) -> Given:
     manifest = read_json(package / MANIFEST)
     competition = competition_from_json(manifest["competition"])
     test = data / competition.test
-    header = read_header(test, competition)
-    found = list(islice(plain_rows(test, competition, strict=True, most=ROWS), ROWS))
+    own = replace(competition, lookup=())  # what other files bring is not written into this one
+    header = read_header(test, own)
+    found = list(islice(plain_rows(test, own, strict=True, most=ROWS), ROWS))
     if not found:
         raise PodiumError(f"{test}: expected rows, found none")
     place, rows = header.index(competition.id), list(found)
@@ -127,9 +131,9 @@ def read_given(package: Path, data: Path) -> Given:
     with (data / competition.sample_submission).open(encoding="utf-8-sig", newline="") as stream:
         columns, *lines = islice(csv.reader(stream), 2)
     line = lines[0] if lines else ["0"] * len(columns)
-    at = columns.index(competition.id)
+    at = columns.index(competition.submitted_id)
     sample = [[*line[:at], row[place], *line[at + 1 :]] for row in rows]
-    return Given(package, manifest, competition, header, rows, [columns, *sample])
+    return Given(package, manifest, competition, header, rows, [columns, *sample], data)
 
 
 @dataclass
@@ -157,6 +161,9 @@ class Scene:
                 link = self.package / file.relative_to(self.given.package)
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.symlink_to(file.resolve())
+        for name in {lookup.mounted("test") for lookup in self.given.competition.lookup}:
+            (self.files / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.files / name).symlink_to((self.given.data / name).resolve())
         for folder in (self.working, self.root / "home", self.root / "tmp", self.test_file.parent):
             folder.mkdir(parents=True, exist_ok=True)
         self.environment |= {"HOME": str(self.root / "home"), "TMPDIR": str(self.root / "tmp")}
@@ -173,7 +180,7 @@ class Scene:
         columns, line, *_ = self.given.sample
         cells = dict(zip(columns, line, strict=True))
         header = header or columns
-        name = self.given.competition.id
+        name = self.given.competition.submitted_id
         write_csv(
             self.sample_file,
             [header, *([each if column == name else cells.get(column, "0") for column in header] for each in ids)],
@@ -188,7 +195,7 @@ class Scene:
 
     def expect(self, ids: list[str], columns: list[str] | None = None) -> None:
         """Says which ids a grader wants, in the file's order; by default in the package's own columns."""
-        name = self.given.competition.id
+        name = self.given.competition.submitted_id
         columns = columns or [name, *self.given.manifest["prior_cells"]]
         write_csv(self.expected, [columns, *([each if column == name else "" for column in columns] for each in ids)])
 
@@ -228,10 +235,16 @@ def write_table(path: Path, header: list[str], rows: list[list[str]], competitio
         records = [json.dumps(dict(zip(header, row, strict=True)), ensure_ascii=False) for row in rows]
         text = "\n".join(records) if path.suffix == ".jsonl" else f"[{','.join(records)}]"
         path.write_text(text, encoding="utf-8", errors="surrogateescape")
+    elif competition.quotes == "none":  # where a separator or a line break in a cell cannot be written
+        broken = str.maketrans(dict.fromkeys(f"\r\n{competition.separator}", " "))
+        cells = [[cell.translate(broken) for cell in row] for row in [header, *rows]]
+        options = {"delimiter": competition.separator, "quoting": csv.QUOTE_NONE, "quotechar": None}
+        write_csv(path, cells, competition.encoding, **options)
     elif competition.quotes == "backslash":
-        write_csv(path, [header, *rows], delimiter=competition.separator, escapechar="\\", doublequote=False)
+        options = {"delimiter": competition.separator, "escapechar": "\\", "doublequote": False}
+        write_csv(path, [header, *rows], competition.encoding, **options)
     else:
-        write_csv(path, [header, *rows], delimiter=competition.separator)
+        write_csv(path, [header, *rows], competition.encoding, delimiter=competition.separator)
 
 
 def read_csv(path: Path) -> list[list[str]]:
@@ -240,9 +253,10 @@ def read_csv(path: Path) -> list[list[str]]:
         return list(csv.reader(stream))
 
 
-def write_csv(path: Path, lines: list[list[str]], **options: Any) -> None:
-    """Replaces a CSV file; `options` are the csv module's."""
-    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
+def write_csv(path: Path, lines: list[list[str]], encoding: str = "utf-8", **options: Any) -> None:
+    """Replaces a CSV file; `options` are the csv module's. What another encoding than UTF-8 lacks becomes a `?`."""
+    errors = "surrogateescape" if encoding == "utf-8" else "replace"
+    with path.open("w", encoding=encoding, errors=errors, newline="") as stream:
         csv.writer(stream, lineterminator="\n", **options).writerows(lines)
 
 

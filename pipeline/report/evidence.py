@@ -18,6 +18,7 @@ from pipeline.files import read_json
 from pipeline.ledger.chosen import CHOICE, Selection, read_selection
 from pipeline.ledger.ledger import LEDGER, Entry, parse_ledger
 from pipeline.report.charts import finite
+from pipeline.report.sources import Brought, brought, read_measured
 from pipeline.stage import SECONDS
 
 STABILITY = Path("benchmarks/results/stability.json")
@@ -42,6 +43,8 @@ class Evidence:
     """Receipts of networks' fold models, by member and fold."""
     pretraining: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Backbone -> the record of its pretraining; without those that were passed through."""
+    sources: tuple[Brought, ...] = ()
+    """What rows from elsewhere have brought to the members that learn some."""
     choice: Selection | None = None
     """The two submissions to select, as `make choose` named them last; None where it was not asked."""
     stability: dict[str, Any] | None = None
@@ -95,6 +98,7 @@ def load_evidence(root: Path) -> Evidence:
         ledger=tuple(parse_ledger(ledger.read_text(encoding="utf-8"))) if ledger.is_file() else (),
         receipts=tuple(sorted(trained, key=lambda receipt: (receipt["member"], receipt["fold"]))),
         pretraining={file.parent.name: read(file, f"pretrain@{file.parent.name}") for file in artifacts.pretrainings()},
+        sources=tuple(brought([each for each in receipts if each["member"] in members], read_measured(root))),
         choice=read_selection(read(root / CHOICE, "choose")) if (root / CHOICE).is_file() else None,
         stability=read(stability, "report") if stability.is_file() else None,
     )

@@ -200,6 +200,7 @@ SECTIONS = {
     "calibration": calibration,
     "checks": lambda evidence: stack_section.checks(evidence.cv, evidence.probe, evidence.diagnostics),
     "marginal": lambda evidence: stack_section.marginal(evidence.diagnostics),
+    "sources": lambda evidence: stack_section.sources(evidence.sources),
     "slices": lambda evidence: stack_section.slice_families(evidence.cv, evidence.diagnostics),
     "disagreements": lambda evidence: stack_section.disagreement_rows(evidence.competition, evidence.diagnostics),
     "training": training,

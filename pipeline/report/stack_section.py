@@ -1,13 +1,15 @@
-"""The page's sections on trust and on the stack's parts: leak checks, what members add, slices, disagreements."""
+"""The page's sections on trust and on the stack's parts: leak checks, what members and sources add, slices."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
 
 from pipeline.competitions.task import Competition
 from pipeline.report.charts import Scale, strip, upright
+from pipeline.report.sources import Brought
 
 
 def checks(cv: dict[str, Any], probe: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
@@ -32,7 +34,17 @@ def marginal(found: dict[str, Any]) -> dict[str, Any]:
     return {"rows": list(zip(rows, strips, strict=True)), "stacker": found["stacker"]}
 
 
-def interval_strip(scale: Scale, interval: dict[str, float]) -> Markup:
+def sources(found: Sequence[Brought]) -> dict[str, Any] | None:
+    """Returns what each source of rows from elsewhere brought, with an interval where measured; None without any."""
+    if not found:
+        return None
+    measured = [each.gain for each in found if each.gain]
+    ends = [0.0, *(gain[end] for gain in measured for end in ("low", "high"))]
+    scale = Scale(min(ends), max(ends))
+    return {"rows": [(each, interval_strip(scale, each.gain) if each.gain else None) for each in found]}
+
+
+def interval_strip(scale: Scale, interval: Mapping[str, float]) -> Markup:
     """Draws an interval as a bar with a tick at its mean, and a line at zero."""
     low, mean, high = (scale.percent(interval[end]) for end in ("low", "mean", "high"))
     bar = Markup(f'<line class="reach" x1="{low:.2f}%" x2="{high:.2f}%" y1="50%" y2="50%"/>')

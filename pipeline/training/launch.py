@@ -20,7 +20,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import torch
-from threadpoolctl import threadpool_limits
 from torch import distributed
 
 from pipeline.errors import PodiumError
@@ -38,11 +37,11 @@ SETTLED = 1.0
 """Seconds in which a rank that was killed is seen to be gone, after another has missed it."""
 
 
-def on_devices(devices: int, threads: int, label: str, call: Callable[..., T], *given: Any) -> T:
+def on_devices(devices: int, label: str, call: Callable[..., T], *given: Any) -> T:
     """Makes a call on so many devices, in a process for each where there are several; returns what the first returned.
 
-    Each has `threads` threads, and a GPU to itself where there is any. With one that fails all end; none is left when
-    this process is gone, in whatever way.
+    Each has a GPU to itself where there is any. With one that fails all end; none is left when this process is gone, in
+    whatever way.
 
     Raises: PodiumError where there are GPUs, but too few, or where a rank was killed; what a rank raises, if it is one.
     """
@@ -61,7 +60,7 @@ def on_devices(devices: int, threads: int, label: str, call: Callable[..., T], *
                 if cards:
                     os.environ[CARDS] = cards[rank]  # before the process loads CUDA, which looks at it once
                 here, there = context.Pipe()
-                its = (Share(rank, devices), threads, folder, there, asked)
+                its = (Share(rank, devices), folder, there, asked)
                 started = context.Process(target=_rank, args=its, daemon=True)
                 started.start()
                 there.close()
@@ -129,7 +128,7 @@ def _gone(label: str, ranks: list[tuple[BaseProcess, Connection]], number: int) 
     )
 
 
-def _rank(share: Share, threads: int, folder: str, pipe: Connection, asked: bytes) -> None:
+def _rank(share: Share, folder: str, pipe: Connection, asked: bytes) -> None:
     """Makes the pickled call as one rank, and sends (True, its answer) or (False, what was raised)."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     escape_console()
@@ -142,8 +141,7 @@ def _rank(share: Share, threads: int, folder: str, pipe: Connection, asked: byte
         store = distributed.FileStore(f"{folder}/ranks", share.ranks)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         distributed.init_process_group(backend, store=store, rank=share.rank, world_size=share.ranks, timeout=PATIENCE)
-        with threadpool_limits(threads):
-            answer = call(*given)
+        answer = call(*given)
         distributed.destroy_process_group()
     except Exception as error:
         told: PodiumError | str = traceback.format_exc()

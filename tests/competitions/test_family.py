@@ -11,8 +11,14 @@ from sklearn.metrics import log_loss
 
 from pipeline.competitions.family import Bernoulli, Categorical, Family, Gaussian, Ordinal, average
 
-FAMILIES = [Categorical(4), Bernoulli(3), Ordinal(4, low=1), Gaussian((1.0, -2.0), (2.0, 0.5))]
-EVERY = pytest.mark.parametrize("family", FAMILIES, ids=lambda each: type(each).__name__)
+FAMILIES = {
+    "Categorical": Categorical(4),
+    "Bernoulli": Bernoulli(3),
+    "Ordinal": Ordinal(4, low=1),
+    "Gaussian": Gaussian((1.0, -2.0), (2.0, 0.5)),
+    "Gaussian of logarithms": Gaussian((5.0, 4.0), (0.5, 0.8), log=True),
+}
+EVERY = pytest.mark.parametrize("family", FAMILIES.values(), ids=list(FAMILIES))
 
 
 def drawn(family: Family, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

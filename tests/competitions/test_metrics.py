@@ -108,6 +108,7 @@ def test_classes_against_the_library() -> None:
             agree("balanced_accuracy", library.balanced_accuracy_score(labels, said), labels, said)
             agree("macro_f1", library.f1_score(labels, said, average="macro"), labels, said)
             agree("micro_f1", library.f1_score(labels, said, average="micro"), labels, said)
+            agree("weighted_f1", library.f1_score(labels, said, average="weighted"), labels, said)
             agree("mcc", library.matthews_corrcoef(labels, said), labels, said)
             if classes == 2:
                 agree("f1", library.f1_score(labels, said, zero_division=0), labels, said)
@@ -163,6 +164,7 @@ def test_label_columns_against_the_library() -> None:
             if unknown == 0:
                 agree("macro_f1", library.f1_score(labels, said, average="macro", zero_division=0), labels, said)
                 agree("micro_f1", library.f1_score(labels, said, average="micro", zero_division=0), labels, said)
+                agree("samples_f1", library.f1_score(labels, said, average="samples", zero_division=0), labels, said)
 
 
 def one_column_against_the_library(truth: np.ndarray, scores: np.ndarray, draw: Draw) -> None:
@@ -174,6 +176,7 @@ def one_column_against_the_library(truth: np.ndarray, scores: np.ndarray, draw: 
         ("balanced_accuracy", library.balanced_accuracy_score(truth, said)),
         ("macro_f1", library.f1_score(truth, said, average="macro", zero_division=0)),
         ("micro_f1", library.f1_score(truth, said, average="micro", zero_division=0)),
+        ("weighted_f1", library.f1_score(truth, said, average="weighted", zero_division=0)),
         ("mcc", library.matthews_corrcoef(truth, said)),
     ):
         agree(name, expected, labels, cells)
@@ -217,8 +220,11 @@ def test_numbers_against_the_library() -> None:
     for rng, rows, steps in draws():
         for count in (1, 3):
             labels, answers = draw = numbers(rng, rows, count, steps)
-            agree("rmse", library.root_mean_squared_error(labels, answers), *draw)
+            agree("rmse", library.root_mean_squared_error(labels.ravel(), answers.ravel()), *draw)
             agree("mcrmse", library.root_mean_squared_error(labels, answers), *draw)
+            positive = np.maximum(answers, 0)
+            told = library.root_mean_squared_log_error(labels.ravel(), positive.ravel())
+            agree("rmsle", told, *draw)
             agree("mae", library.mean_absolute_error(labels, answers), *draw)
             agree("r2", library.r2_score(labels, answers), *draw)
             agree("pearson", one_by_one(lambda t, p: stats.pearsonr(t, p)[0], draw), *draw)
@@ -230,7 +236,9 @@ def test_numbers_without_a_label_do_not_count() -> None:
     labels, answers = numbers(np.random.default_rng(5), 60, 3)
     labels[:20, 0] = labels[:, 1] = np.nan
     known = [(labels[20:, 0], answers[20:, 0]), (labels[:, 2], answers[:, 2])]
-    agree("rmse", np.mean([library.root_mean_squared_error(*each) for each in known]), labels, answers)
+    agree("mcrmse", np.mean([library.root_mean_squared_error(*each) for each in known]), labels, answers)
+    cells = [np.concatenate(side) for side in zip(*known, strict=True)]
+    agree("rmse", library.root_mean_squared_error(*cells), labels, answers)
     agree("spearman", np.mean([stats.spearmanr(*each)[0] for each in known]), labels, answers)
 
 
@@ -266,12 +274,12 @@ def test_a_column_with_one_class_does_not_count_in_mean_auc() -> None:
 def test_a_column_without_labels_does_not_count() -> None:
     labels, answers = columns(np.random.default_rng(4), 50, 3, unknown=0.2)
     empty = np.hstack([labels, np.full((50, 1), np.nan)])
-    for name in ("log_loss", "brier", "accuracy", "macro_f1", "micro_f1", "mean_auc"):
+    for name in ("log_loss", "brier", "accuracy", "macro_f1", "micro_f1", "samples_f1", "mean_auc", "rmse", "mcrmse"):
         said = answers if metric_named(name).wants == "mean" else np.round(answers)
         agree(name, metric_named(name).score(labels, said), empty, np.hstack([said, said[:, :1]]))
-    for name in ("log_loss", "brier", "accuracy", "mean_auc"):
+    for name in ("log_loss", "brier", "accuracy", "mean_auc", "rmse", "mcrmse", "samples_f1"):
         agree(name, np.nan, empty[:, 3:], answers[:, :1])
-    for name in ("f1", "macro_f1", "micro_f1", "mcc", "balanced_accuracy", "pr_auc", "roc_auc"):
+    for name in ("f1", "macro_f1", "micro_f1", "weighted_f1", "mcc", "balanced_accuracy", "pr_auc", "roc_auc"):
         agree(name, np.nan, empty[:, 3:], np.round(answers[:, :1]))
 
 
@@ -294,11 +302,13 @@ def test_constant_answers(value: float) -> None:
         agree(name, np.nan, wide, np.hstack([wide[:, :1], flat]))  # one column is enough
     mean = np.tile(wide.mean(axis=0), (70, 1))
     agree("r2", 0.0, wide, mean)
-    agree("rmse", float(wide.std(axis=0).mean()), wide, mean)
+    agree("mcrmse", float(wide.std(axis=0).mean()), wide, mean)
+    agree("rmse", float(np.sqrt(wide.var(axis=0).mean())), wide, mean)
     agree("r2", 0.0, flat, wide[:, :1])
     agree("r2", 1.0, flat, flat)
     agree("r2", np.nan, flat[:1], wide[:1, :1])
-    agree("rmse", 0.0, wide, wide)
+    for name in ("rmse", "mcrmse"):
+        agree(name, 0.0, wide, wide)
 
 
 def test_constant_scores_of_essays() -> None:
@@ -319,7 +329,7 @@ def test_a_missing_answer_never_passes_for_a_good_one() -> None:
     for name in ("log_loss", "brier", "roc_auc", "mean_auc", "pr_auc"):
         assert np.isnan(metric_named(name).score(labels, answers)), name
     assert np.isnan(METRICS["group_auc"].score(labels, answers, np.arange(40) % 4))
-    for name in ("rmse", "mae", "r2", "pearson", "spearman"):
+    for name in ("rmse", "mcrmse", "mae", "r2", "pearson", "spearman"):
         assert np.isnan(metric_named(name).score(*numbers(np.random.default_rng(6), 40, 1)[:1], answers)), name
     for name in ("map@3", "ndcg@3"):
         missing = np.array([[0.2, np.nan, 0.8]])
@@ -352,6 +362,9 @@ SAMPLES: dict[str, Callable[[np.random.Generator, int], Draw]] = {
     "macro_f1": lambda rng, n: decided(probabilities(rng, n, 4)),
     "macro_f1 columns": lambda rng, n: decided(columns(rng, n, 3, unknown=0.3)),
     "micro_f1 columns": lambda rng, n: decided(columns(rng, n, 3, unknown=0.3)),
+    "weighted_f1": lambda rng, n: decided(probabilities(rng, n, 4)),
+    "weighted_f1 column": lambda rng, n: decided(columns(rng, n, 1, unknown=0.3)),
+    "samples_f1": lambda rng, n: decided(columns(rng, n, 4, unknown=0.3)),
     "mcc": lambda rng, n: decided(probabilities(rng, n, 4)),
     "mcc column": lambda rng, n: decided(columns(rng, n, 1, unknown=0.3)),
     "roc_auc": lambda rng, n: columns(rng, n, 1, unknown=0.3),
@@ -363,7 +376,9 @@ SAMPLES: dict[str, Callable[[np.random.Generator, int], Draw]] = {
     "group_auc": with_groups,
     "qwk": essays,
     "rmse": lambda rng, n: numbers(rng, n, 1),
+    "rmse columns": lambda rng, n: columns(rng, n, 3, unknown=0.3),
     "mcrmse": lambda rng, n: numbers(rng, n, 3),
+    "rmsle": lambda rng, n: numbers(rng, n, 2),
     "r2": lambda rng, n: numbers(rng, n, 2),
     "pearson": lambda rng, n: numbers(rng, n, 1),
     "spearman": lambda rng, n: numbers(rng, n, 1),

@@ -51,6 +51,13 @@ LMSYS = yaml.safe_load((ROOT / "pipeline" / "competitions" / "lmsys.yaml").read_
 ESSAYS = {"name": "x", "task": "text", "metric": "log_loss", "id": "id", "texts": {"text": "body"}}
 CLASSES = {**ESSAYS, "classes": ["p", "q", "r"], "label": {"column": "who"}}
 LABELS = {**ESSAYS, "outcome": "labels", "label": {"columns": ["p", "q"]}}
+TAGS = {
+    **LABELS,
+    "metric": "samples_f1",
+    "classes": ["p", "q"],
+    "label": {"listed": "tags"},
+    "answers": {"tags": "labels"},
+}
 NUMBER = {**ESSAYS, "metric": "rmse", "outcome": "numbers", "label": {"columns": "n"}}
 SCORES = {**ESSAYS, "metric": "qwk", "outcome": "ordered", "label": {"column": "score", "low": 1, "high": 4}}
 QUIZ = {
@@ -97,7 +104,11 @@ PAIR = {**NUMBER, "task": "pair", "texts": {"a": "s1", "b": "s2"}}
         (CLASSES, {"candidates": "txt"}, 'candidates: no field "txt" in texts (did you mean "text"?)'),
         (LABELS, {"candidates": "text"}, "candidates: only outcome classes has them, and no pair that may be swapped"),
         (LMSYS, {"candidates": "prompt"}, "found outcome classes with task preference"),
-        (LABELS, {"classes": ["p", "q"]}, "classes: only outcome classes has them, found outcome labels"),
+        (
+            LABELS,
+            {"classes": ["p", "q"]},
+            "classes: only outcome classes and label.listed have them, found outcome labels",
+        ),
         (LABELS, {"label": {"columns": []}}, "label.columns: expected a column of train.csv, found none"),
         (LABELS, {"label": {"columns": ["p", "p"]}}, "label.columns.1: expected a column of its own"),
         (LABELS, {"metric": "qwk"}, "metric: qwk is for the outcomes ordered, found outcome labels"),
@@ -113,6 +124,50 @@ PAIR = {**NUMBER, "task": "pair", "texts": {"a": "s1", "b": "s2"}}
         (SCORES, {"label": {"column": "s", "low": 1}}, "label: expected low below high, found 1 and None"),
         (SCORES, {"label": {"column": "s"}}, "label: low and high belong to outcome ordered, and it needs both"),
         (SCORES, {"answers": {"s": "mean"}}, "answers.s: metric qwk scores labels; write label, not mean"),
+        (
+            SCORES,
+            {"label": {"column": "s", "low": 1, "high": 4, "log": True}},
+            "label.log: only numbers have it, found",
+        ),
+        (LABELS, {"label": {"listed": "tags"}}, "classes: expected at least two different names"),
+        (LABELS, {"label": {"listed": "tags", "columns": "p"}}, "label: outcome labels: give columns or listed, found"),
+        (
+            CLASSES,
+            {"label": {"listed": "tags"}},
+            "label: outcome classes: give column or one_hot or joined, found listed",
+        ),
+        (
+            TAGS,
+            {"label": {"listed": "body"}},
+            'label.listed: expected a column of its own, found "body", which is texts',
+        ),
+        (TAGS, {"metric": "log_loss"}, "answers.tags: metric log_loss scores means; give a column for each label"),
+        (TAGS, {"classes": ["p q", "r"]}, 'join: expected what parts the labels of tags, "p q" holds it'),
+        (TAGS, {"answers": {"tags": "label"}}, "answers.tags: which label? Give one column for each of p, q"),
+        (NUMBER, {"encoding": "utf-16"}, "encoding: input should be 'utf-8', 'latin-1' or 'cp1252', found \"utf-16\""),
+        (NUMBER, {"train_id": "body"}, 'texts.text: expected a column of its own, found "body", which is train_id too'),
+        (NUMBER, {"train_id": ""}, "train_id: expected the name of a column, found none"),
+        (NUMBER, {"lookup": [{"key": "k"}]}, "lookup.0.train"),
+        (
+            NUMBER,
+            {"lookup": [{"key": "k", "train": "../x.csv"}]},
+            'lookup.0: expected a file of the data folder, found "',
+        ),
+        (
+            NUMBER,
+            {"lookup": [{"key": "k", "train": "{}.txt", "column": "x"}]},
+            "lookup.0: expected text files in a folder",
+        ),
+        (
+            NUMBER,
+            {"lookup": [{"key": "k", "train": "a/{}.txt"}]},
+            "lookup.0.column: text files ({} in their name) need",
+        ),
+        (
+            NUMBER,
+            {"lookup": [{"key": "k", "train": "a.csv", "column": "x"}]},
+            "lookup.0.column: a table names its columns",
+        ),
         (QUIZ, {"options": ["A"]}, "options: choices need at least two fields of texts, found ['A']"),
         (QUIZ, {"options": ["A", "C"]}, 'options: no field "C" in texts'),
         (QUIZ, {"options": ["ask", "A", "B"]}, "texts: choices need a field beside the options"),
@@ -196,6 +251,8 @@ def test_what_may_be_written_shortly(tmp_path: Path) -> None:
     assert (found.group, found.ignored, found.kind.group) == (("page",), ("*",), None)
     file.write_text(yaml.safe_dump({**CLASSES, "classes": [0, 1], "answers": {"p": 1}}))
     assert load_competition(str(file)).answers == {"p": "1"}
+    file.write_text(yaml.safe_dump(TAGS))
+    assert load_competition(str(file)).label.join == " "
     file.write_text(yaml.safe_dump(QUIZ))
     assert (found := load_competition(str(file))).outcome == "choice"
     assert found.label_values == ("A", "B")

@@ -64,6 +64,35 @@ def test_no_small_step_improves_the_minimum(form) -> None:
         assert penalised(weights + step, bias + rng.normal(size=len(form.bias_ties)) @ form.bias_ties * 1e-3) >= best
 
 
+def test_classes_of_a_few_rows_do_not_keep_the_minimum_from_being_found() -> None:
+    """Of 40 classes the largest has hundreds of rows and the smallest a handful, as in MAP."""
+    outputs, shares = 40, np.linspace(4.0, -1.0, 40)
+    logits, labels = drawn(np.stack([np.eye(outputs)] * 2) * 0.8, shares - shares.mean(), 1200, 6)
+    logits = logits * np.geomspace(0.2, 5.0, outputs)  # members are surer of some classes than of others
+    form, family, centre = full_form(Categorical(outputs), None), Categorical(outputs), np.array([1.0, 0.0])
+    weights, bias = fit_linear(logits, labels, family, form, centre, 1.0e-3)
+
+    def slopes(w: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Of the penalised loss by every free number, as finite differences."""
+        diagonals, each = np.array([w[m].diagonal() for m in range(2)]), []
+        goal = np.repeat(centre[:, None], outputs, axis=1)
+
+        def value(d: np.ndarray, c: np.ndarray) -> float:
+            answers = log_softmax(np.einsum("rmk,mk->rk", logits, d) + c, axis=1)
+            return float(-answers[np.arange(len(labels)), labels].mean()) + 0.5e-3 * ((d - goal) ** 2).sum()
+
+        for index in range(3 * outputs):
+            step = np.zeros(3 * outputs)
+            step[index] = 1e-4
+            d, c = step[: 2 * outputs].reshape(2, outputs), step[2 * outputs :]
+            each.append((value(diagonals + d, b + c) - value(diagonals - d, b - c)) / 2e-4)
+        return np.array(each)
+
+    found = slopes(weights, bias)
+    assert np.abs(found[: 2 * outputs]).max() < 1e-5
+    assert np.abs(found[2 * outputs :][np.abs(bias - bias.mean()) < 9]).max() < 1e-5
+
+
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 1000), members=st.integers(1, 4), power=st.floats(-3, 1))
 def test_mirrored_rows_get_mirrored_answers_and_weights_stay_in_bounds(seed: int, members: int, power: float) -> None:

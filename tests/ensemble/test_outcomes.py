@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,15 @@ def holdout_of(competition: Competition, count: int) -> Holdout:
         for m in MEMBERS
     }
     return Holdout(Table(rows, labels, averages), single)
+
+
+@pytest.mark.parametrize(("groups", "parts"), [(1, 1), (3, 3), (40, 4)])
+def test_a_holdout_is_parted_by_as_many_groups_as_it_has(groups: int, parts: int) -> None:
+    holdout = holdout_of(COMPETITIONS["pair"], 80).average
+    rows = holdout.rows.with_columns(pl.Series("group", np.arange(80) % groups))
+    found = replace(holdout, rows=rows).parts(COMPETITIONS["pair"], 0)
+    assert len(np.unique(found)) == parts
+    assert all(len(np.unique(found[np.arange(80) % groups == each])) == 1 for each in range(groups))
 
 
 @EVERY

@@ -11,7 +11,7 @@ from pipeline.competitions.metrics import METRICS
 from pipeline.competitions.registry import load_competition
 from pipeline.competitions.task import Competition
 from pipeline.data.rows import swapped
-from pipeline.ensemble import stackers
+from pipeline.ensemble import fitting, stackers
 from pipeline.ensemble.fitting import fit_stacker, greedy_weights
 from pipeline.ensemble.nested import nested_candidates, simplest_of_the_best
 from pipeline.ensemble.stack_inputs import SecondLevel, StackInputs, stack_inputs
@@ -158,6 +158,25 @@ def test_inner_predictions_come_from_the_other_inner_parts(name: str, rows: pl.D
     fitted = fit_stacker(name, second(inputs, noise), lmsys, 1, 0)
     prior = np.tile(np.bincount(noise, minlength=3) / 300, (300, 1))
     assert LOG_LOSS.score(noise, fitted.inner) > LOG_LOSS.score(noise, prior) - 0.01
+
+
+@pytest.mark.parametrize("name", ["weights", "logistic"])
+def test_where_rows_are_many_a_part_of_them_finds_the_strength_and_all_are_fitted(
+    name: str, lmsys: Competition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = preference_rows(1200, seed=8)
+    inputs, labels = inputs_of(many, lmsys)
+    rows = second(inputs, labels)
+    plain = fit_stacker(name, rows, lmsys, 1, 0)
+    monkeypatch.setattr(fitting, "MOST_SOUGHT", 900)
+    sparing = fit_stacker(name, rows, lmsys, 1, 0)
+    plainly, sparingly = (lmsys.family.losses(labels, each.inner).mean() for each in (plain, sparing))
+    assert plainly != sparingly
+    assert sparingly < plainly + 0.002
+    monkeypatch.setattr(fitting, "POWERS", (-1.0, -0.999))  # other labels would lead to another strength
+    part, turned = rows.parts == 0, np.where(rows.parts == 0, (labels + 1) % 3, labels)
+    inner = [fit_stacker(name, second(inputs, each), lmsys, 1, 0).inner[part] for each in (labels, turned)]
+    assert np.array_equal(*inner)
 
 
 def test_the_simplest_candidate_within_one_paired_error_wins() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.competitions.registry import load_competition
 from pipeline.competitions.submission import LABEL, TOP, submission_columns
-from pipeline.competitions.task import AUTO, Competition, Label
+from pipeline.competitions.task import AUTO, NUMBERED, Competition, Label, Lookup
 from pipeline.errors import PodiumError
 from pipeline.ingest.prepare import prepare
 
@@ -126,8 +126,14 @@ def twin(folder: Path, competition: Competition, rows: int = 48, seed: int = 0) 
     test |= {competition.id: ids[rows:]} | texts(test_rows) | others(ignored, test_rows)
     train |= others(tuple(name for name in (*ignored, *competition.group) if name not in train), rows)
     train |= _label_cells(competition, rows, draw)
+    for lookup in competition.lookup:
+        _beside(folder, competition, lookup, "train", train)
+        _beside(folder, competition, lookup, "test", test)
     if competition.time:
         train[competition.time] = [f"2024-{1 + place % 12:02d}-11" for place in range(rows)]
+    if competition.train_id not in (None, competition.id):
+        train = {competition.train_id if name == competition.id else name: cells for name, cells in train.items()}
+        train.pop(NUMBERED, None)
     write_table(folder / competition.train, train, competition.separator)
     write_table(folder / competition.test, test, competition.separator)
     values = ["some:class"] if competition.classes == AUTO else list(competition.label_values)
@@ -143,6 +149,22 @@ def twin(folder: Path, competition: Competition, rows: int = 48, seed: int = 0) 
     return folder
 
 
+def _beside(folder: Path, competition: Competition, lookup: Lookup, part: str, rows: dict[str, list[str]]) -> None:
+    """Writes what the YAML finds in other files, and takes it out of the rows: of a table all texts but the first."""
+    count = len(rows[competition.id])
+    keys = [f"{part}{place % 8}" for place in range(count)]
+    names = [lookup.column] if lookup.column else list(competition.texts.values())[1:]
+    columns = {lookup.key: list(dict.fromkeys(keys))} | {name: rows.pop(name)[: len(set(keys))] for name in names}
+    rows[lookup.key] = keys
+    place = folder / lookup.place(part)
+    if not lookup.column:
+        write_table(place, columns, competition.separator)
+        return
+    place.parent.mkdir(exist_ok=True)
+    for key, text in zip(*columns.values(), strict=True):
+        place.with_name(place.name.replace("{}", key)).write_text(text, encoding=competition.encoding)
+
+
 def _label_cells(competition: Competition, rows: int, draw: Random) -> dict[str, list[str]]:
     label, outcome = competition.label, competition.outcome
     if label.one_hot:
@@ -155,5 +177,5 @@ def _label_cells(competition: Competition, rows: int, draw: Random) -> dict[str,
     if label.column:
         values = ["one", "two", "three"] if competition.classes == AUTO else competition.label_values
         return {label.column: [draw.choice(values) for _ in range(rows)]}
-    cells = (lambda: f"{draw.gauss(2, 1):.2f}") if outcome == "numbers" else (lambda: draw.choice("01"))
+    cells = (lambda: f"{draw.uniform(0, 4):.2f}") if outcome == "numbers" else (lambda: draw.choice("01"))
     return {name: [cells() for _ in range(rows)] for name in label.columns or ()}

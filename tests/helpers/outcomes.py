@@ -54,6 +54,14 @@ COMPETITIONS = {
             spread=(0.7, 20.0),
         ),
         Competition(
+            **BASE | {"name": "amounts"},
+            metric="rmsle",
+            outcome="numbers",
+            label=Label(columns=("price",), log=True),
+            centre=(3.0,),
+            spread=(0.7,),
+        ),
+        Competition(
             **BASE | PAIR | {"name": "pair"},
             metric="pearson",
             outcome="numbers",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from competition_files import preference, prepared, twin, write, write_table
 from support import ROOT, error_line, run_module
 
 from pipeline.competitions.registry import load_competition
-from pipeline.competitions.task import AUTO, Competition
+from pipeline.competitions.task import AUTO, Competition, Lookup
 from pipeline.errors import PodiumError
 from pipeline.ingest.draft import write_draft
 
@@ -35,7 +36,18 @@ def test_a_draft_is_prepared_and_has_the_shape_of_the_shipped_file(name: str, tm
     source = twin(tmp_path / "data", shipped, rows=120)
     found = load_competition(str(write_draft(source)))
     prepared(source, found)
-    same = ("id", "turns", "separator", "train", "test", "sample_submission")
+    same = (
+        "id",
+        "train_id",
+        "turns",
+        "separator",
+        "quotes",
+        "encoding",
+        "lookup",
+        "train",
+        "test",
+        "sample_submission",
+    )
     assert [getattr(found, key) for key in same] == [getattr(shipped, key) for key in same]
     assert found.task == (shipped.task if name != "us-patent" else "text")  # its two sides do not look like sides
     assert set(found.texts.values()) == set(shipped.texts.values())
@@ -58,6 +70,10 @@ TEXTS = [f"{word} {place} words that differ from row to row" for place, word in 
         ({"label": ["0", "1"]}, {"label": ["0.5"]}, ("classes", "roc_auc", {"label": "1"})),
         ({"y": ["0.5", "7", "-1e3"]}, {"y": ["0"]}, ("numbers", "rmse", {})),
         ({"y": ["1", "2", "3"]}, {"score": ["2"]}, ("ordered", "qwk", {"score": "label"})),
+        ({"class": ["0", "1", "2"]}, {"y": ["2"]}, ("classes", "accuracy", {"y": "label"})),
+        ({"grade_class": ["0", "1", "2"]}, {"y": ["2"]}, ("ordered", "qwk", {"y": "label"})),
+        ({"Sentiment": ["0", "4", "2"]}, {"Sentiment": ["2"]}, ("classes", "accuracy", {"Sentiment": "label"})),
+        ({"relevance": ["1", "2.33", "2"]}, {"relevance": ["1"]}, ("numbers", "rmse", {})),
         ({"y": ["cat", "dog"]}, {"y": ["cat"]}, ("classes", "accuracy", {"y": "label"})),
         ({"y": ["cat", "dog"]}, {"best": ["dog cat"]}, ("classes", "map@2", {"best": "top 2"})),
         ({"y": ["cat", "dog"]}, {"cat": ["0.5"], "dog": ["0.5"]}, ("classes", "log_loss", {})),
@@ -77,6 +93,160 @@ def test_the_outcome_is_guessed(
     found = drafted(tmp_path, train, ["body"], sample)
     assert (found.outcome, found.metric, found.answers) == expected
     assert (found.classes == AUTO) == (len(answers.get("y", [])) > 30)
+
+
+def test_a_sample_of_one_value_tells_no_metric(tmp_path: Path) -> None:
+    train = {"body": TEXTS, "y": ["1", "0"] * 12}
+    assert drafted(tmp_path / "a", train, ["body"], {"y": ["0"]}).metric == "f1"
+    text = (tmp_path / "a" / "competition.yaml").read_text(encoding="utf-8")
+    assert "CHECK: the sample has one value alone" in text
+    assert "answers: {y: label}   # for roc_auc or log_loss {y: mean}" in text
+    drafted(tmp_path / "b", train, ["body"], {"y": ["0", "1"]})
+    assert "CHECK" not in (tmp_path / "b" / "competition.yaml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("join", [" ", ",", "|"])
+def test_a_column_may_list_labels(join: str, tmp_path: Path) -> None:
+    lists = [
+        join.join(("ab", "cd", "ef", "gh")[place] for place in range(4) if row >> place & 1) for row in range(1, 16)
+    ]
+    train = {"body": TEXTS * 5, "tags": lists * 8}
+    found = drafted(tmp_path, train, ["body"], {"tags": [join.join(["ef", "ab"])]})
+    assert (found.outcome, found.metric, found.answers) == ("labels", "samples_f1", {"tags": "labels"})
+    assert (found.label.listed, found.label.join, found.join) == ("tags", join, join)
+
+
+def test_uneven_numbers_may_be_amounts(tmp_path: Path) -> None:
+    for name, largest in (("even", "9.5"), ("uneven", "99.5")):
+        drafted(tmp_path / name, {"body": TEXTS, "price": ["3.5", "4.5", largest] * 8}, ["body"], {"price": ["0"]})
+        text = (tmp_path / name / "competition.yaml").read_text(encoding="utf-8")
+        assert ("for rmsle write label: {columns: [price], log: true}" in text) == (name == "uneven")
+
+
+def test_how_sure_the_raters_were_is_not_the_answer(tmp_path: Path) -> None:
+    train = {"body": TEXTS, "relevance_variance": ["0.5", "0"] * 12, "median_relevance": ["1", "2", "4"] * 8}
+    assert drafted(tmp_path, train, ["body"], {"prediction": ["1"]}).label.column == "median_relevance"
+
+
+def folder_of(folder: Path, train: dict, test: dict, sample: dict, **files: dict) -> Path:
+    """A folder with these tables; a name with two underscores has its dot there: pages__csv."""
+    folder.mkdir(exist_ok=True)
+    given = {"train__csv": train, "test__csv": test, "sample_submission__csv": sample} | files
+    for name, columns in given.items():
+        if columns:
+            write_table(folder / name.replace("__", "."), columns)
+    return folder
+
+
+IDS, ASKED = [f"r{row}" for row in range(24)], [f"t{row}" for row in range(24)]
+TRAIN = {"id": IDS, "body": TEXTS, "page": list("abcdef") * 4, "y": ["1.5", "0.2", "7"] * 8}
+TEST = {"id": ASKED, "body": TEXTS, "page": ["x", "y"] * 12}
+SAMPLE = {"id": ASKED, "y": ["0.5"] * 24}
+PAGES = {
+    "page": list("abcdefgh"),
+    "text_of_page": [f"a long text that stands on page {key} alone, and so on" for key in "abcdefgh"],
+}
+
+
+def test_what_stands_in_other_files_is_found(tmp_path: Path) -> None:
+    other = {name: [cell.upper() for cell in cells] for name, cells in PAGES.items()} | {"page": list("xyzuvwqr")}
+    source = folder_of(tmp_path / "a", TRAIN, TEST, SAMPLE, pages_train__csv=PAGES, pages_test__csv=other)
+    found = load_competition(str(write_draft(source)))
+    assert found.lookup == (Lookup("page", "pages_train.csv", "pages_test.csv"),)
+    assert found.train == "train.csv"  # though the other's name is as good
+    assert found.texts == {"body": "body", "text_of_page": "text_of_page"}
+    train, _, _ = prepared(source, found)
+    assert train["text_of_page"].to_list()[1] == [PAGES["text_of_page"][1]]
+
+    both = {name: [*PAGES[name], *other[name]] for name in PAGES}
+    source = folder_of(tmp_path / "b", TRAIN, TEST, SAMPLE, pages__csv=both)
+    assert load_competition(str(write_draft(source))).lookup == (Lookup("page", "pages.csv"),)
+    both |= {"page": [*PAGES["page"], *"xyxyxyxy"]}  # several rows per key: of no use
+    source = folder_of(tmp_path / "c", TRAIN, TEST, SAMPLE, pages__csv=both)
+    assert load_competition(str(write_draft(source))).lookup == ()
+
+    long = {"body": [text + 300 * "x" for text in TEXTS]}
+    source = folder_of(tmp_path / "d", TRAIN | long, TEST | long, SAMPLE)
+    (source / "unreadable.csv").write_text("a,a\n1,2\n")
+    (source / "empty.csv").touch()
+    for part, keys in (("train", "abcdef"), ("test", "xy")):
+        (source / part).mkdir()
+        for key in keys:
+            (source / part / f"{key}.txt").write_text(f"what stands in {key}, a text of some length or other")
+    found = load_competition(str(write_draft(source)))
+    assert found.lookup == (Lookup("page", "train/{}.txt", "test/{}.txt", "page_text"),)
+    assert prepared(source, found)[1]["page_text"].to_list()[0] == ["what stands in x, a text of some length or other"]
+
+
+def test_the_training_file_is_the_one_with_the_answers(tmp_path: Path) -> None:
+    unlabelled = {name: cells for name, cells in TRAIN.items() if name != "y"}
+    files = {"labelled_train__csv": TRAIN, "un_train__csv": unlabelled}
+    source = folder_of(tmp_path, {}, TEST, SAMPLE, **files)
+    assert load_competition(str(write_draft(source))).train == "labelled_train.csv"
+
+
+def test_rows_of_which_the_test_file_has_no_relative_stay_together(tmp_path: Path) -> None:
+    pages = {"page_id": list("abcdef") * 4}
+    train = {name: cells for name, cells in TRAIN.items() if name != "page"} | pages
+    test = {"id": ASKED[:2], "body": TEXTS[:2], "page_id": ["x", "y"]}
+    found = load_competition(str(write_draft(folder_of(tmp_path / "a", train, test, SAMPLE))))
+    assert (found.group, found.ignored) == (("page_id",), ())
+    pair = {"question1": TEXTS, "question2": TEXTS[::-1]}
+    source = folder_of(
+        tmp_path / "pair", train | pair, test | {name: cells[:2] for name, cells in pair.items()}, SAMPLE
+    )
+    assert load_competition(str(write_draft(source))).group == ()  # else rows that share a text would be parted
+    test |= {"page_id": ["x", "a"]}
+    found = load_competition(str(write_draft(folder_of(tmp_path / "b", train, test, SAMPLE))))
+    assert (found.group, found.ignored) == ((), ("page_id",))
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"), [({"pair_id": IDS}, "pair_id"), ({"pair_id": ["1"] * 24}, "#"), ({}, "#")]
+)
+def test_the_training_rows_may_have_another_id(column: dict, expected: str, tmp_path: Path) -> None:
+    train = column | {name: cells for name, cells in TRAIN.items() if name != "id"}
+    source = folder_of(tmp_path, train, TEST, SAMPLE)
+    found = load_competition(str(write_draft(source)))
+    assert (found.id, found.train_id) == ("id", expected)
+    prepared(source, found)
+
+
+def test_the_submission_may_name_the_id_otherwise(tmp_path: Path) -> None:
+    source = folder_of(tmp_path, TRAIN, TEST, {"Id": ASKED[::-1], "y": ["0.5"] * 24})
+    found = load_competition(str(write_draft(source)))
+    assert (found.id, found.submission_id, found.train_id) == ("id", "Id", None)
+    prepared(source, found)
+
+
+def test_encoding_and_quotes_are_found(tmp_path: Path) -> None:
+    source = folder_of(tmp_path / "a", TRAIN | {"body": ["45° " + text for text in TEXTS]}, TEST, SAMPLE)
+    (source / "train.csv").write_bytes((source / "train.csv").read_text(encoding="utf-8").encode("latin-1"))
+    found = load_competition(str(write_draft(source)))
+    assert found.encoding == "latin-1"
+    assert prepared(source, found)[0]["body"][0].to_list() == ["45° " + TEXTS[0]]
+    for way, first in (("backslash", r'"a \"new\" day"'), ("none", '"a new day')):
+        source = folder_of(tmp_path / way, TRAIN, TEST, SAMPLE)
+        lines = (source / "train.csv").read_text(encoding="utf-8").replace(TEXTS[0], first, 1)
+        (source / "train.csv").write_text(lines, encoding="utf-8")
+        found = load_competition(str(write_draft(source)))
+        assert found.quotes == way
+        assert prepared(source, found)[0]["body"][0].to_list() == [
+            {"backslash": 'a "new" day', "none": '"a new day'}[way]
+        ]
+
+
+def test_one_list_per_row_is_a_text_and_no_conversation(tmp_path: Path) -> None:
+    records = [{"id": each, "things": [text, "salt"], "y": "0.5"} for each, text in zip(IDS, TEXTS, strict=True)]
+    source = folder_of(tmp_path, {}, {}, SAMPLE)
+    for part in ("train", "test"):
+        (source / f"{part}.json").write_text(json.dumps(records).replace('"y"', '"y"' if part == "train" else '"id"'))
+    text = [{"id": each, "things": [text, "salt"]} for each, text in zip(ASKED, TEXTS, strict=True)]
+    (source / "test.json").write_text(json.dumps(text))
+    (source / "train.json").write_text(json.dumps([each | {"y": str(n / 7)} for n, each in enumerate(records)]))
+    found = load_competition(str(write_draft(source)))
+    assert (found.turns, found.texts) == ("plain", {"things": "things"})
+    assert prepared(source, found)[0]["things"][0].to_list() == [f"{TEXTS[0]}, salt"]
 
 
 def test_what_parts_the_rows_is_a_comment(tmp_path: Path) -> None:
@@ -122,6 +292,24 @@ def test_files_of_which_nothing_can_be_guessed_are_one_line(tmp_path: Path) -> N
     assert "test.csv: expected an id column" in drawn_up(
         tmp_path, [["q", ""], ["1", "2"]], [[""], ["1"]], [["q"], ["1"]]
     )
+
+
+def test_answers_that_cannot_be_said_are_one_line(tmp_path: Path) -> None:
+    spans = {name: TRAIN[name] for name in ("id", "body")} | {"selected": [text[3:] for text in TEXTS]}
+    source = folder_of(tmp_path / "a", spans, TEST, {"id": ASKED, "selected": [""] * 24})
+    with pytest.raises(
+        PodiumError, match=r"train.csv: column selected: .* answers that are texts or spans cannot be said"
+    ):
+        write_draft(source)
+    tokens = {"row": IDS, "id": ["t0", "t0", *ASKED[:22]], "token": ["1"] * 24}
+    with pytest.raises(
+        PodiumError, match=r'column id: .* found "t0" in several: several answers per row, such as spans'
+    ):
+        write_draft(folder_of(tmp_path / "b", TRAIN, TEST, tokens))
+    with pytest.raises(
+        PodiumError, match=r'column id: expected one row for each row of test.csv, found "r0", which is none'
+    ):
+        write_draft(folder_of(tmp_path / "c", TRAIN, TEST, {"id": IDS, "y": ["0"] * 24}))
 
 
 def test_the_command_prints_the_file_and_keeps_an_edited_one(tmp_path: Path) -> None:

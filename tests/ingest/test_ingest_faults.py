@@ -147,7 +147,8 @@ def test_not_utf8(tmp_path, name):
     source = preference(tmp_path)
     good = (source / name).read_bytes().splitlines(keepends=True)
     (source / name).write_bytes(good[0] + b'"\xe9",' + good[1] + b"".join(good[2:]))
-    assert fault(source) == f"{source / name}: line 2: expected UTF-8, found the byte 0xe9"
+    hint = "older files are often in `encoding: latin-1`"
+    assert fault(source) == f"{source / name}: line 2: expected UTF-8, found the byte 0xe9; {hint}"
     (source / name).write_bytes(b"".join(good).decode().encode("utf-16"))
     assert fault(source) == f"{source / name}: line 1: expected UTF-8, found the byte 0xff"
 

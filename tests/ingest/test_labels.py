@@ -95,6 +95,42 @@ def test_numbers_bring_their_scale(tmp_path: Path) -> None:
     assert nothing.endswith('column "p": expected different numbers, found none')
 
 
+def test_texts_are_no_classes(tmp_path: Path) -> None:
+    competition = replace(TEXT, classes=AUTO, label=Label(column="span"), answers={"span": "label"})
+    spans = [f"words {row}" for row in range(100)]
+    line = fault(files(tmp_path / "a", competition, {"span": spans}), competition)
+    assert "found 100 different values in 100 rows: answers that are texts cannot be said" in line
+    twice = files(tmp_path / "b", competition, {"span": spans[:51] + spans[:51]})
+    assert len(prepared(twice, competition)[2]["competition"]["classes"]) == 51
+
+
+def test_one_column_may_list_the_labels(tmp_path: Path) -> None:
+    cells = ["a, b c", "", "b c", "z,a", " a ,a"] * 5
+    competition = replace(TEXT, metric="samples_f1", outcome="labels", label=Label(listed="tags", join=","), join=",")
+    competition = replace(competition, classes=("b c", "a", "never"), answers={"tags": "labels"})
+    train, _, _ = prepared(files(tmp_path / "a", competition, {"tags": cells}), competition)
+    assert train.schema["label"] == pl.Array(pl.Float64, 3)
+    assert train["label"].to_list()[:5] == [[1, 1, 0], [0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0]]
+    found = replace(competition, classes=AUTO)  # a label of few rows is none
+    _, _, facts = prepared(files(tmp_path / "b", found, {"tags": [*cells, "rare"]}), found)
+    assert facts["competition"]["classes"] == ["a", "b c", "z"]
+    source = files(tmp_path / "c", found, {"tags": cells})
+    assert fault(source, replace(found, join=" ")) == 'join: expected what parts the labels of tags, "b c" holds it'
+    write_table(source / "sample_submission.csv", {"id": ["t"], "best": ["a"]})
+    assert fault(source, found).endswith('found "id", "best"; write answers: {best: labels}')
+
+
+def test_numbers_that_are_learned_as_logarithms_have_their_scale(tmp_path: Path) -> None:
+    competition = replace(NUMBER, label=Label(columns=("p",), log=True))
+    train, _, facts = prepared(files(tmp_path / "a", competition, {"p": ["0", "9", "1e3"]}), competition)
+    logs = np.log1p([0.0, 9.0, 1000.0])
+    assert train["label"].to_list() == [[0.0], [9.0], [1000.0]]
+    found = facts["competition"]
+    assert (found["centre"], found["spread"]) == ([logs.mean()], [logs.std()])
+    line = fault(files(tmp_path / "b", competition, {"p": ["0", "-0.5", "1e3"]}), competition)
+    assert line.endswith('column "p": expected a number from 0 up, found "-0.5"')
+
+
 def test_a_score_is_one_whole_number(tmp_path: Path) -> None:
     train, _, facts = prepared(files(tmp_path, ORDERED, {"score": ["-1", "3.0", "0"]}), ORDERED)
     assert train["label"].to_list() == [[-1], [3], [0]]

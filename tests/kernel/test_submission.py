@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 
 from pipeline.competitions.decision import PLAIN
 from pipeline.competitions.submission import SMALLEST_PROBABILITY, as_submitted
-from pipeline.competitions.task import Competition
+from pipeline.competitions.task import Competition, Label
 from pipeline.errors import PodiumError
 from pipeline.kernel.submission import (
     SUM_TOLERANCE,
@@ -151,3 +151,28 @@ def test_a_sum_may_be_off_by_the_tolerance_only(tmp_path: Path, lmsys: Competiti
 def test_a_missing_submission_is_one_line(tmp_path: Path, lmsys: Competition) -> None:
     with pytest.raises(PodiumError, match=r"nothing\.csv: expected a CSV file, found: No such file"):
         validate_submission(tmp_path / "nothing.csv", sample_of(tmp_path, ["1"]), lmsys)
+
+
+TAGS = Competition(
+    *("tags", "text", "samples_f1", "id", {"text": "text"}, Label(listed="tags", join=";")),
+    outcome="labels",
+    classes=("c#", "new york", "x"),
+    answers={"tags": "labels"},
+    join=";",
+)
+
+
+def test_labels_stand_beside_one_another(tmp_path: Path) -> None:
+    form, sample = (
+        form_for(["r0", "r1", "r2"], ("id", "tags"), "x"),
+        sample_of(tmp_path, ["r0", "r1", "r2"], ("id", "tags")),
+    )
+    path = tmp_path / "submission.csv"
+    write(path, form, ["r1", "r0", "r2"], np.array([[0.6, 0.1, 0.9], [0.2, 0.1, 0.3], [0.9, 0.5, 0.8]]), TAGS)
+    assert read(path)[1:] == [["r0", ""], ["r1", "c#;x"], ["r2", "c#;new york;x"]]
+    assert validate_submission(path, sample, TAGS) == 3
+    for wrong in ("c#;c#", "c#;y", "c#; x"):
+        with path.open("w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream).writerows([["id", "tags"], ["r0", ""], ["r1", wrong], ["r2", "x"]])
+        with pytest.raises(PodiumError, match=r"line 3: column tags: expected different labels of the training rows"):
+            validate_submission(path, sample, TAGS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,11 @@ import yaml
 from support import preference_rows
 
 from pipeline.competitions.task import Competition
+from pipeline.config import member_settings
 from pipeline.errors import PodiumError
 from pipeline.members.extra import prepare_extra, sentence
 from pipeline.members.made import form_gain
+from pipeline.models.tabular.model import fit_tabular
 from pipeline.settings.extra import ExtraRows
 from pipeline.validation import validated
 
@@ -95,12 +99,72 @@ def test_a_probe_of_lengths_gains_nothing_where_they_say_nothing(lmsys: Competit
     assert form_gain(rows, lmsys).mean > 0.5
 
 
+def test_a_row_stays_away_from_the_fold_of_its_examples_and_one_from_the_holdout_goes(lmsys: Competition) -> None:
+    fold_of = dict(zip(ROWS["id"], FOLDS, strict=True))
+    examples = [json.dumps([row]) for row in ROWS["id"].head(78)]
+    examples += ["", json.dumps(ROWS["id"].gather([1, 2, 5]).to_list())]
+    write(rows_of(80, 0.0), lmsys, examples=examples)
+    found = made(lmsys)
+    wanted = {f"quiz:m{n}": [] if n == 78 else [0, 1] if n == 79 else [fold_of[ROWS["id"][n]]] for n in range(80)}
+    assert dict(found.rows.select("id", "apart").iter_rows()) == {k: v for k, v in wanted.items() if v != [-1]}
+    assert found.told["dropped"] == {"holdout": 20, "test": 0} and found.told["apart"] == {"0": 21, "1": 20, "2": 19}
+    assert "near duplicates, or written from its rows: 20 of the holdout and 0 of the test" in sentence(
+        "quiz", found.told
+    )
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_rows_written_from_a_fold_bring_its_labels_unless_they_say_so(told: bool, lmsys: Competition) -> None:
+    """Labels of pure noise, and made rows that keep a rare word of their example with its label."""
+    draw = np.random.default_rng(3)
+    labels = draw.integers(0, 2, len(ROWS))
+    rare = pl.Series([f"rare{draw.integers(10**9)}" for _ in range(len(ROWS))])
+    train = ROWS.with_columns(label=pl.Series(labels, dtype=pl.Int16), a=pl.concat_list(rare))
+    rows = rows_of(len(ROWS), 0.0).with_columns(label=pl.Series(labels), a=rare + " of the made row")
+    write(rows, lmsys, examples=[json.dumps([each]) for each in ROWS["id"]] if told else None)
+    found = prepare_extra("quiz", SOURCE, lmsys, train, FOLDS, TEST).rows
+    asked = train.filter(FOLDS == 0)
+    learned = pl.concat(
+        [train.filter(FOLDS > 0), found.filter(~pl.col("apart").list.contains(0)).select(train.columns)]
+    )
+    words = {"longest": 1, "max_features": 5000, "min_df": 1}
+    settings = member_settings(
+        {
+            "kind": "tabular",
+            "backbone": "none",
+            "model": "logistic",
+            "features": False,
+            "words": words,
+            "logistic": {"c": 30.0},
+        }
+    )
+    model = fit_tabular(learned, learned["label"].to_numpy(), settings, lmsys, 1)
+    right = float((model.predict(asked)[:, :2].argmax(axis=1) == asked["label"].to_numpy()).mean())
+    assert abs(right - 0.5) < 2 * 0.5 / len(asked) ** 0.5 if told else right > 0.75
+
+
 def test_lines_for_what_is_missing_or_wrong(lmsys: Competition) -> None:
     write(rows_of(60, 0.0), lmsys, generator=None)
     with pytest.raises(PodiumError, match="expected a column generator, as made rows have, found id, prompt"):
         made(lmsys)
     write(rows_of(60, 0.0), lmsys, verdict=["keep"] * 59 + ["good"])
     with pytest.raises(PodiumError, match='verdict of row m59: expected keep or drop, found "good"'):
+        made(lmsys)
+    write(rows_of(60, 0.0), lmsys, verdict="drop")
+    with pytest.raises(PodiumError, match="verdict: the judge drops all 60 rows; look at some, and take another judge"):
+        made(lmsys)
+    for cell, expected in {
+        "1000, 1001": 'examples of row m0: expected a JSON list of ids, such as ["17", "23"], found "1000, 1001"',
+        "[1000]": "expected a JSON list of ids",
+        '["nobody"]': 'examples of row m0: expected ids of training rows, found "nobody", which is none',
+    }.items():
+        write(rows_of(60, 0.0), lmsys, examples=[cell] * 60)
+        with pytest.raises(PodiumError, match=re.escape(expected)):
+            made(lmsys)
+    write(rows_of(60, 0.0), lmsys, examples=[json.dumps([ROWS["id"][0]])] * 60)
+    with pytest.raises(
+        PodiumError, match="every row is nearly one of the holdout or the test file, or written from the h"
+    ):
         made(lmsys)
     with pytest.raises(PodiumError, match="made rows have answers of their own: labels is given, found soft"):
         validated(ExtraRows, {"path": "external/x", "competition": "lmsys", "made": True, "labels": "soft"}, "extra")

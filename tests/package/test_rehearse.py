@@ -47,6 +47,30 @@ def test_both_modes_write_the_same_valid_submission(
     assert not list(package.rglob("__pycache__"))  # a rehearsal leaves no trace in the package
 
 
+def test_the_kernel_finds_what_lies_beside_the_test_file(
+    package: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = manifest_of(package)
+    table, texts = (
+        {"key": "id", "train": "a.csv", "test": "b.csv"},
+        {"key": "id", "train": "texts/{}.txt", "column": "x"},
+    )
+    manifest["competition"] |= {"lookup": [table, texts]}
+    write_manifest(package, manifest)
+    (package / "code/pipeline/kernel/run.py").write_text(
+        "def run(package, data, *given):\n    print((data / 'b.csv').read_text(), (data / 'texts/1.txt').read_text())\n"
+    )
+    accept(package)
+    (data / "b.csv").write_text("a table")
+    with pytest.raises(PodiumError, match=r"texts: expected a file of the competition, found none"):
+        run(package, data, tmp_path / "first")
+    (data / "texts").mkdir()
+    (data / "texts" / "1.txt").write_text("and a text")
+    with pytest.raises(PodiumError, match="could not begin a step"):
+        run(package, data, tmp_path / "second")
+    assert "kernel: a table and a text" in capsys.readouterr().out
+
+
 def test_the_kernel_sees_the_gpus_that_are_left_to_us(
     package: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

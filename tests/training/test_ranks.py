@@ -131,7 +131,7 @@ def test_each_rank_has_a_gpu_of_those_that_are_shown(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv(launch.CARDS, "5,1,7")
     assert launch._cards(3, "x") == ["5", "1", "7"]
     with pytest.raises(PodiumError, match=r"x: devices: expected at most 3, the GPUs of this machine, found 4"):
-        on_devices(4, 1, "x", failing, "nothing")
+        on_devices(4, "x", failing, "nothing")
 
 
 def ranks_of(process: int) -> list[psutil.Process]:
@@ -155,7 +155,7 @@ def ranks_of(process: int) -> list[psutil.Process]:
 )
 def test_what_ends_one_rank_ends_all_and_is_told(way: str, kind: type[Exception], expected: str) -> None:
     with pytest.raises(kind, match=expected):
-        on_devices(2, 1, "x", failing, way)
+        on_devices(2, "x", failing, way)
     assert not ranks_of(os.getpid())
 
 

@@ -29,7 +29,9 @@ def language_head(folder: Path, ids: np.ndarray) -> tuple[Tensor, Tensor]:
     wanted = np.unique(ids).tolist()
     weights = _rows(folder, [f"{name}.weight" for name in (EMBEDDINGS if tied else HEAD)], wanted)
     if not weights:
-        raise PodiumError(f"{folder}: head tokens needs the network's language head, and its weights are not there")
+        raise PodiumError(
+            f"{folder}: head tokens and `make rows` need the network's language head, and its weights are not there"
+        )
     biases = {} if tied else _rows(folder, [f"{name}.bias" for name in HEAD], wanted)
     flat = ids.ravel().tolist()
     rows = torch.stack([weights[token] for token in flat]).view(*ids.shape, -1)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.initialization import no_init_weights
 from transformers.utils import logging as transformers_logging
 
@@ -42,8 +42,10 @@ def load_backbone(
     dropout: float | None = None,
     attention: str = FAST,
     half: torch.dtype = torch.float16,
+    head: bool = False,
 ) -> nn.Module:
-    """Returns the network without any head, in evaluation mode, its weights as saved.
+    """Returns the network without any head (or, of a decoder, with its language `head`), in evaluation mode, its
+    weights as saved.
 
     Quantised linear layers and what lies between them compute in fp32 on a CPU, and on a GPU in `half` (a T4 has no
     bf16): under autocast in another half precision every sum of theirs and the adapters' would be fp32. With
@@ -52,7 +54,8 @@ def load_backbone(
     Raises: PodiumError where the folder's files do not make a network.
     """
     try:
-        options = reading(folder, dropout)
+        auto, begin = (AutoModelForCausalLM, "model.") if head else (AutoModel, "")
+        options = reading(folder, dropout, begin)
         config = options["config"]
         if getattr(config, "use_cache", False):
             config.use_cache = False  # keys and values for a next token, which nobody asks for
@@ -61,10 +64,11 @@ def load_backbone(
             dtype = torch.float32 if device == "cpu" else torch.float16
             if getattr(config, "quantization_config", None) is None:
                 options["quantization_config"] = quantisation(precision, dtype)
-            network: Any = AutoModel.from_pretrained(folder, dtype=dtype, device_map={"": device}, **options)
+            network: Any = auto.from_pretrained(folder, dtype=dtype, device_map={"": device}, **options)
             settled(network, dtype if device == "cpu" else half)
         else:
-            network = AutoModel.from_pretrained(folder, dtype=DTYPES[precision], **options).to(device)
+            network = auto.from_pretrained(folder, dtype=DTYPES[precision], **options)
+            network.to(device)
     except (OSError, ValueError, KeyError, RuntimeError, UnpicklingError, SafetensorError) as error:
         if ran_out(error):
             raise

@@ -56,5 +56,5 @@ def test_the_rows_are_those_that_the_network_answers_with(name: str, form: str, 
 def test_a_folder_without_a_head_is_one_line(tmp_path: Path) -> None:
     network = AutoModelForCausalLM.from_config(NETWORKS["Llama, untied"])
     network.model.save_pretrained(tmp_path)
-    with pytest.raises(PodiumError, match="head tokens needs the network's language head, and its weights are not"):
+    with pytest.raises(PodiumError, match="head tokens and `make rows` need the network's language head, and its"):
         language_head(tmp_path, IDS)

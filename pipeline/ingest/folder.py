@@ -1,0 +1,199 @@
+"""What a folder with a competition's files holds: train, test and sample, how they are written, what lies beside.
+
+pipeline/ingest/draft.py makes a YAML file of it.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import islice
+from os.path import isfile  # of a name that is too long pathlib raises
+from pathlib import Path
+from typing import Literal
+
+from pipeline.competitions.task import Competition, Label, Lookup
+from pipeline.errors import PodiumError
+from pipeline.ingest.cells import PACKED, plain_rows, read_header
+from pipeline.ingest.tables import OTHERS
+
+TABLES = (".csv", ".tsv", *OTHERS)
+SEPARATORS = ",\t;|"
+SAMPLED = 20_000
+"""Rows that a guess is made from."""
+TRIED = 20
+"""Keys for which a text file is looked for."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """The columns of a file, and what stands in its first rows."""
+
+    path: Path
+    columns: dict[str, list[str]]
+    rows: int
+
+    def filled(self, column: str) -> list[str]:
+        """Returns the cells of a column that are not empty."""
+        return [cell for cell in self.columns[column] if cell]
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The three tables of a competition, and how they are written."""
+
+    path: Path
+    form: Competition
+    """Of which separator, quotes, encoding, lookup and the names of the files are meant."""
+    train: Table
+    test: Table
+    sample: Table
+
+
+def read_folder(path: Path) -> Folder:
+    """Returns what the folder holds, by the names, headers and first rows of its files.
+
+    Raises: PodiumError where one is missing or cannot be read.
+    """
+    sample = _read(_first(path, "sample", "submission"))
+    asked = set(sample.columns)
+    train, test = (_nearest(path, word, asked) for word in ("train", "test"))
+    form = replace(
+        _form(train),
+        train=train.name,
+        test=test.name,
+        sample_submission=sample.path.name,
+        encoding="utf-8" if _is_utf8(train) and _is_utf8(test) else "latin-1",
+    )
+    form = replace(form, quotes=_quotes(train, test, form))
+    form = replace(form, lookup=_lookups(path, form, _table(train, form), _table(test, form), sample))
+    return Folder(path, form, _table(train, form), _table(test, form), sample)
+
+
+def _candidates(folder: Path, *words: str) -> list[Path]:
+    """Returns the tables of `folder` whose names have all the words, those with the shortest name first.
+
+    Raises: PodiumError where there is none.
+    """
+
+    def fits(file: Path) -> bool:
+        return all(word in file.name.lower() for word in words) and (
+            "sample" in words or "sample" not in file.name.lower()
+        )
+
+    files = sorted(folder.iterdir(), key=lambda file: (len(file.name), file.name))
+    tables = [file for file in files if file.suffix in TABLES and fits(file)]
+    if tables:
+        return tables
+    packed = next((file for file in files if file.suffix in PACKED and fits(file)), None)
+    hint = (
+        f"; unpack {packed.name}" if packed else f", found {', '.join(file.name for file in files[:10]) or 'nothing'}"
+    )
+    names = f"expected a table with {' and '.join(words)} in its name ({', '.join(TABLES)}){hint}"
+    raise PodiumError(f"{folder}: {names}; for files with other names write the YAML file by hand")
+
+
+def _first(folder: Path, *words: str) -> Path:
+    return _candidates(folder, *words)[0]
+
+
+def _nearest(folder: Path, word: str, asked: set[str]) -> Path:
+    """Returns the table with the word in its name that has most of the sample submission's columns."""
+    files = _candidates(folder, word)
+    if len(files) == 1:
+        return files[0]
+    return max(files, key=lambda file: len(asked & set(read_header(file, _form(file), strict=False))))
+
+
+def _form(path: Path) -> Competition:
+    """Returns how a file is written, but for its quotes: its separator parts its header into most names."""
+    separator = ","
+    if path.suffix not in OTHERS:
+        with path.open(encoding="utf-8-sig", errors="replace") as stream:
+            line = stream.readline()
+        separator = max(SEPARATORS, key=line.count)
+    return Competition("draft", "text", "log_loss", "id", {}, Label(), separator=separator, turns="json")
+
+
+def _is_utf8(path: Path) -> bool:
+    if path.suffix == ".parquet":
+        return True
+    with path.open("rb") as stream:
+        try:
+            for line in stream:
+                line.decode()
+        except UnicodeDecodeError:
+            return False
+    return True
+
+
+def _quotes(train: Path, test: Path, form: Competition) -> Literal["doubled", "backslash", "none"]:
+    """Returns the first way to write quotes in which both files have as many cells in each row as names."""
+    ways: tuple[Literal["doubled", "backslash", "none"], ...] = ("doubled", "backslash", "none")
+    for way in ways:
+        try:
+            for path in (train, test):
+                for _ in plain_rows(path, replace(form, quotes=way), strict=True, most=SAMPLED):
+                    pass
+        except PodiumError:
+            continue
+        return way
+    return "doubled"  # whatever is wrong there, `prepare` says it
+
+
+def _read(path: Path) -> Table:
+    return _table(path, _form(path))
+
+
+def _table(path: Path, form: Competition) -> Table:
+    """Returns the columns of a file and its first rows; what a lookup lacks is empty."""
+    header = read_header(path, form)
+    rows = list(islice(plain_rows(path, form, strict=False), SAMPLED))
+    return Table(path, {name: [row[place] for row in rows] for place, name in enumerate(header)}, len(rows))
+
+
+def _lookups(folder: Path, form: Competition, train: Table, test: Table, sample: Table) -> tuple[Lookup, ...]:
+    """Returns the other files that have a part of each row: tables with one row per key, and folders of text files."""
+    common = [name for name in train.columns if name in test.columns and name]
+    found = [lookup for key in common if (lookup := _texts_below(folder, key, train, test))]
+    tables = []
+    for file in sorted(folder.iterdir()):
+        if file.suffix in TABLES and file not in (train.path, test.path, sample.path):
+            with suppress(PodiumError):  # one that cannot be read is of no use
+                tables += [_table(file, form)]
+    for key in common:
+        of = {
+            part: next((each for each in tables if _has(each, key, rows)), None)
+            for part, rows in (("train", train), ("test", test))
+        }
+        if (first := of["train"]) and (second := of["test"]) and set(first.columns) - set(train.columns):
+            same = first.path == second.path
+            found.append(Lookup(key, first.path.name, "" if same else second.path.name))
+            tables = [each for each in tables if each not in (first, second)]
+    return tuple(found)
+
+
+def _has(table: Table, key: str, rows: Table) -> bool:
+    """Whether a table has one row for each key of `rows`; of a larger one, the first keys are looked at."""
+    keys = table.columns.get(key, [])
+    if not keys or len(set(keys)) < len(keys):
+        return False
+    wanted = set(rows.columns[key])
+    return wanted <= set(keys) if len(keys) < SAMPLED else bool(wanted & set(keys))
+
+
+def _texts_below(folder: Path, key: str, train: Table, test: Table) -> Lookup | None:
+    """Returns the folders that have a text file for each value of a column, one for train and one for test."""
+    places = {}
+    for part, rows in (("train", train), ("test", test)):
+        keys = list(dict.fromkeys(rows.columns[key]))[:TRIED]
+        for below in sorted(file for file in folder.iterdir() if file.is_dir() and keys):
+            if all(each and "/" not in each and isfile(below / f"{each}.txt") for each in keys):
+                places[part] = f"{below.name}/{{}}.txt"
+    if len(places) < 2:
+        return None
+    same = places["train"] == places["test"]
+    column = re.sub(r"(?i)_?id$", "", key) or "text"  # the text of an essay_id is the essay
+    column = f"{column}_text" if column in train.columns else column
+    return Lookup(key, places["train"], "" if same else places["test"], column)
