@@ -169,7 +169,7 @@ def test_a_value_is_read_as_dvc_reads_it(text: str) -> None:
 
 def test_a_number_that_dvc_wrote_is_a_number(tmp_path: Path) -> None:
     file = tmp_path / "params.yaml"
-    file.write_text(SHIPPED.replace("rate: 7.0e-4", "rate: 5e-05"), encoding="utf-8")
+    file.write_text(SHIPPED.replace("rate: 1.5e-3", "rate: 5e-05"), encoding="utf-8")
     siamese = load_params(file).members["siamese"]
     assert isinstance(siamese, NetworkSettings)
     assert siamese.training.schedule.rate == 5e-05

@@ -100,7 +100,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with (target / ".gitignore").open("a") as ignored:
         ignored.write("/out/\n")
     (target / ".venv").symlink_to(ROOT / ".venv")
-    (target / "params.yaml").write_text((target / "params.yaml").read_text().replace("threads: 2", "threads: 1"))
     sh(f"git init -q && dvc remote add -q --default here {tmp_path / 'remote'} && {COMMIT}", target)
     monkeypatch.chdir(target)
     return target
