@@ -9,8 +9,6 @@ The page and the end of `make repro` show it from then on.
 from dataclasses import asdict
 from pathlib import Path
 
-from threadpoolctl import threadpool_limits
-
 from pipeline.artifacts import Artifacts
 from pipeline.config import load_params
 from pipeline.experiments.sources import folds_of, measure
@@ -26,8 +24,7 @@ def main(member: str, fold: int | None) -> None:
     params = load_params()
     folds = folds_of(member, params, fold)
     build_needed(member, params)
-    with threadpool_limits(params.threads):
-        found = measure(member, folds, params, Artifacts())
+    found = measure(member, folds, params, Artifacts())
     write_json(SOURCES, read_measured() | {member: asdict(found)})
     for source, gain in found.gains.items():
         print(Brought(member, source, None, asdict(gain), found.rows, found.folds, False).line())

@@ -246,8 +246,8 @@ def read_ids(path: Path, competition: dict, rerun: bool) -> tuple[list[str], lis
 def json_ids(stream: io.TextIOBase, lines: bool, name: str) -> list[str]:
     """Returns the ids of records, of a record per line, or of a mapping column -> values.
 
-    As pipeline/ingest/cells.py reads them: a number keeps its digits, what is null or no record has no id, and of lines
-    that are no JSON the others are read.
+    As pipeline/ingest/tables.py reads them: a number keeps its digits, what is null or no record has no id, and of
+    lines that are no JSON the others are read.
     """
     found = []
     for text in stream if lines else [stream.read()]:

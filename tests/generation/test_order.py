@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from support import ROOT
 
 from pipeline.config import load_params
 from pipeline.errors import PodiumError
-from stages.rows import check, check_decoder
+from pipeline.generation.order import Order
 
 GIVEN = {
     "name": "quiz",
@@ -39,16 +38,16 @@ GIVEN = {
     ],
 )
 def test_lines_for_wrong_options(changed: dict[str, object], expected: str) -> None:
-    check(argparse.Namespace(**GIVEN))
+    Order(**GIVEN)  # type: ignore[arg-type]
     with pytest.raises(PodiumError, match=expected):
-        check(argparse.Namespace(**GIVEN | changed))
+        Order(**GIVEN | changed)  # type: ignore[arg-type]
 
 
 def test_who_writes_is_a_folder_or_a_backbone(tmp_path: Path) -> None:
     params = load_params(ROOT / "params.yaml")
-    check_decoder("llama", "MODEL", params)
-    check_decoder(str(tmp_path), "MODEL", params)
+    assert Order("quiz", "llama").backbones(params) == ["llama"]
+    assert Order("quiz", str(tmp_path), judge="llama").backbones(params) == ["llama"]
     with pytest.raises(PodiumError, match=r'JUDGE: expected a folder or a backbone, found "lama" \(did you mean "llam'):
-        check_decoder("lama", "JUDGE", params)
+        Order("quiz", "llama", judge="lama").backbones(params)
     with pytest.raises(PodiumError, match='MODEL: expected a folder or a backbone, found "none"'):
-        check_decoder("none", "MODEL", params)
+        Order("quiz", "none").backbones(params)
