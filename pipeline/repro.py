@@ -1,4 +1,4 @@
-"""Builds whatever is stale, after a look at the plan: what `make repro` does.
+"""Builds whatever is stale, after a look at the plan: what `make repro` does. Where nothing is, it says so and ends.
 
 python -m pipeline.repro                         # the settings as they are
 python -m pipeline.repro cpu path/to/data 1 4    # PRESET, DATA, REFIT and JOBS of `make repro`; see pipeline/preset.py
@@ -84,6 +84,17 @@ def run_dvc() -> int:
     return STOPPED if interrupted.seen else code
 
 
+def nothing_stale() -> bool:
+    """Returns whether DVC would run no stage. Where it cannot even say so, the check of the plan names the fault."""
+    from pipeline.ledger.history import dvc_repository
+
+    try:
+        with dvc_repository() as repository:
+            return not repository.status()
+    except PodiumError:
+        return False
+
+
 def jobs_of(value: str) -> int:
     """Returns how many stages may run at a time: JOBS on the command line of make, or what this machine feeds.
 
@@ -121,13 +132,20 @@ def build(preset: str = "", data: str = "", refit: str = "", jobs: str = "1") ->
     Returns DVC's exit code, STOPPED, or 2 after an error that was said. Raises: PodiumError where another build is
     running, or the plan cannot be.
     """
-    from pipeline.check import run_check  # later than stage(): both take a second, in which Ctrl-C may come
-    from pipeline.preset import apply_preset, refit_flag
+    from pipeline.config import load_params  # later than stage(): what is imported here takes a second, in which
+    from pipeline.preset import apply_preset, refit_flag  # Ctrl-C may come
 
     with exclusive(LOCK, WHERE, DOES):
         refuse_running_dvc()
         if preset or data or refit:
             apply_preset(preset, data, refit_flag(refit))
+        load_params()  # a misspelt key, of which DVC need not know, is an error all the same
+        if nothing_stale():
+            print("Data and pipelines are up to date.")
+            say_sources()
+            return 0
+        from pipeline.check import run_check
+
         run_check()
         places = jobs_of(jobs)
         with GrowingPage() as page:

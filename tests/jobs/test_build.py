@@ -109,6 +109,16 @@ def test_stages_run_side_by_side_and_a_failing_one_stops_only_what_follows_from_
     assert sh(f'python -c "{script}"', project) == "({}, []) False\n"
 
 
+def test_where_nothing_is_stale_one_line_says_so_unless_a_setting_is_wrong(project: Path) -> None:
+    sh("dvc repro", project)
+    assert repro(project).communicate(timeout=60) == ("Data and pipelines are up to date.\n", "")
+    params = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(f"{params}theads: 1\n")  # of which DVC knows nothing
+    errors = repro(project).communicate(timeout=60)[1]
+    (project / "params.yaml").write_text(params)
+    assert errors.startswith("error: ") and "theads" in errors, errors
+
+
 @pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGKILL])
 @pytest.mark.slow
 def test_a_build_that_is_stopped_or_killed_leaves_no_process(project: Path, ended_by: signal.Signals) -> None:
