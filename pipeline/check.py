@@ -207,6 +207,8 @@ def check_backbones(plan: Plan, found: Findings) -> str:
 def check_folds(plan: Plan, found: Findings) -> str:
     """Whether there are enough groups and rows for folds, holdout and stack, and folds that all members train."""
     common, members = plan.folds_in_common, plan.params.members
+    if plan.params.package.average and not plan.params.folds.holdout:
+        raise PodiumError("params.yaml: package.average: expected folds.holdout above 0: only a holdout tells its loss")
     if not common:
         partial = ", ".join(f"{name} {list(each.folds)}" for name, each in members.items() if each.folds is not None)
         raise PodiumError(

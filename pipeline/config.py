@@ -88,6 +88,9 @@ class Package:
     """The competition's run-time limit, from the kernel's process start."""
     machine: Annotated[str, Checked(known_machine)] = "t4x2"
     """Kaggle's machine for the kernel: t4x2, l4x4, l4, h100, rtx_pro_6000 or cpu; see pipeline/machines.py."""
+    average: bool = False
+    """Adds to each network's fold models their average, one model, where it loses less than one of them on the
+    holdout; the kernel asks it first. See pipeline/package/averages.py."""
 
 
 @section

@@ -49,7 +49,8 @@ def disk_needed(params: Params, facts: Mapping[str, Mapping[str, Any]], data: Pa
         as_it_came = "fp16" if about.get("family") == "decoder" else "fp32"
         needed += about.get("parameters", 0) * (BYTES[as_it_came] + BYTES["fp32"] * trained)
     for member in params.members.values():
-        models = len(params.folds.ids if member.folds is None else member.folds) + params.refit
+        averaged = params.package.average and isinstance(member, NetworkSettings)
+        models = len(params.folds.ids if member.folds is None else member.folds) + params.refit + averaged
         needed += models * model_bytes(member, facts.get(member.backbone, {}))
     return KEPT * needed
 

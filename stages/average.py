@@ -2,7 +2,8 @@
 
 make average MEMBER=judge
 
-The fold models must be there (`dvc repro oof`). Nothing is kept: the package goes on with the fold models.
+The fold models must be there (`dvc repro oof`). Nothing is kept here: `package: {average: true}` is what puts such an
+average into the package.
 """
 
 from pipeline.artifacts import Artifacts

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,15 @@ def test_a_teammates_file_has_every_id(place: Path, lmsys: Competition) -> None:
     assert found(params(members={"mate": mate})).warnings == [
         "params.yaml: members: all are of kind external, and know no row of a hidden test file: it gets the prior"
     ]
+
+
+def test_an_average_of_fold_models_needs_a_holdout_to_be_measured_on(place: Path) -> None:
+    none, package = {"ids": [0, 1], "holdout": 0.0, "seed": 1}, params().package
+    asked = replace(params(folds=none), package=replace(package, average=True))
+    assert found(asked).errors == [
+        "params.yaml: package.average: expected folds.holdout above 0: only a holdout tells its loss"
+    ]
+    assert found(params(folds=none)).errors == []
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,6 @@
 
 make average MEMBER=judge
 
-An average of weights is sound where all runs begin alike (Wortsman et al. 2022, arXiv 2203.05482): fold models here
-have the same fresh weights but for the last biases, which `prior_start` sets by the fold's own rows. A and B of an
-adapter are averaged each by itself, as LMSYS's winner did, so that their product is not the average of the products.
-
 It has learned every row but the holdout, which alone can tell its loss: out-of-fold there is nothing to measure.
 """
 
@@ -13,34 +9,21 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
-from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
-from pipeline.artifacts import HOLDOUT, MEMBER, Artifacts
+from pipeline.artifacts import HOLDOUT, Artifacts
 from pipeline.competitions.family import Family, average
 from pipeline.config import Params
 from pipeline.data.folds import group_keys
 from pipeline.ensemble.uncertainty import cluster_error
 from pipeline.errors import PodiumError
 from pipeline.experiments.tries import check_member
-from pipeline.files import read_json, write_json
-from pipeline.inference.predict import predict_member
-from pipeline.models.candidates import Candidates
-from pipeline.models.network import checksum
-from pipeline.models.saved import read_member
-from pipeline.models.saved_network import HEAD
-from pipeline.settings.finetuning import NetworkSettings
-from pipeline.training.techniques.averaging import add
-
-LEAST = 2
-"""Fold models that can be averaged."""
+from pipeline.members.average import answers_of_average, averageable
 
 
 @dataclass(frozen=True)
@@ -80,7 +63,8 @@ def compare(name: str, params: Params, artifacts: Artifacts) -> Comparison:
 
     Raises: PodiumError for a member that cannot be averaged, or where there is no holdout to measure by.
     """
-    folders = averageable(name, params, artifacts)
+    check_member(name, params)
+    folders = averageable(name, params.members[name], params.folds.ids, artifacts)
     rows = artifacts.train().collect()
     folds = artifacts.folds()["fold"]
     held, learned = rows.filter(folds == HOLDOUT), rows.filter(folds != HOLDOUT)
@@ -104,10 +88,8 @@ def compare(name: str, params: Params, artifacts: Artifacts) -> Comparison:
             chosen = tuple(sorted(chosen))
             if chosen not in known:
                 target = Path(folder) / "-".join(map(str, chosen))
-                average_models([list(folders.values())[place] for place in chosen], target)
-                if competition.candidates:  # it has seen those of all
-                    Candidates.of(learned, competition).save(target)
-                known[chosen] = predict_member(target, artifacts, held, competition, artifacts.tokens)
+                several = [list(folders.values())[place] for place in chosen]
+                known[chosen] = answers_of_average(several, held, learned, artifacts, target)
                 shutil.rmtree(target)
             return known[chosen]
 
@@ -121,69 +103,6 @@ def compare(name: str, params: Params, artifacts: Artifacts) -> Comparison:
         lines.append(Line("greedy soup of them", 1, soup))
     prior = np.tile(family.prior(learned["label"].to_numpy()), (len(held), 1))
     return Comparison(lines, groups, float(family.losses(labels, prior).mean()))
-
-
-def averageable(name: str, params: Params, artifacts: Artifacts) -> dict[int, Path]:
-    """Returns fold -> folder of the fold models that a member has.
-
-    Raises: PodiumError where its kind has no weights to average, a fold model is missing, one of them came to nothing,
-    or they did not begin alike.
-    """
-    check_member(name, params)
-    settings = params.members[name]
-    if not isinstance(settings, NetworkSettings):
-        raise PodiumError(
-            f"MEMBER: {name} is {settings.kind} and has no weights to average; name an encoder or a decoder"
-        )
-    if settings.training.deni and settings.training.deni.answer == "vote":
-        raise PodiumError(f"MEMBER: {name} answers by DENI's voters, which are no single network: use answer: main")
-    folds = [fold for fold in params.folds.ids if settings.trains(fold)]
-    if len(folds) < LEAST:
-        raise PodiumError(f"MEMBER: {name} has one fold model: expected {LEAST} or more to average")
-    heads = {}
-    for fold in folds:
-        file = artifacts.receipt(name, fold)
-        if not file.is_file() or not (artifacts.model(name, fold) / MEMBER).is_file():
-            raise PodiumError(f"{file}: expected fold model {fold} of {name}, found none; run `dvc repro`")
-        record = read_json(file)["training"]
-        if record["collapsed"]:
-            raise PodiumError(f"{file}: fold model {fold} of {name} collapsed: it would spoil the average")
-        heads[fold] = record["attempts"][-1]["head"]
-    if len(set(heads.values())) > 1:
-        told = ", ".join(f"fold {fold} from {head}" for fold, head in heads.items())
-        raise PodiumError(
-            f"MEMBER: the fold models of {name} began with other fresh weights, for the guard restarted some (seeds: "
-            f"{told}): they cannot be averaged; lower training.schedule.rate"
-        )
-    return {fold: artifacts.model(name, fold) for fold in folds}
-
-
-def average_models(folders: Sequence[Path], target: Path) -> None:
-    """Writes `target`, the model with the mean of the weights of the fold models in `folders`, tensor by tensor.
-
-    Raises: PodiumError where their files do not hold the same tensors.
-    """
-    first = folders[0]
-    shutil.copytree(first, target)
-    for file in sorted(first.rglob("*.safetensors")):
-        mean: dict[str, Tensor] = {}
-        for count, folder in enumerate(folders, start=1):
-            other = folder / file.relative_to(first)
-            tensors = _tensors(other)
-            if mean and {name: each.shape for name, each in tensors.items()} != {n: e.shape for n, e in mean.items()}:
-                raise PodiumError(f"{other}: expected the tensors of {file}, found others")
-            mean = add({name: each.float() for name, each in tensors.items()}, mean, count)
-        with safe_open(file, "pt") as stream:
-            about = stream.metadata()
-        mean = {name: mean[name].to(each.dtype).contiguous() for name, each in _tensors(file).items()}
-        (target / file.relative_to(first)).unlink()  # it may be a link into DVC's cache
-        save_file(mean, target / file.relative_to(first), about)
-        if file.name == HEAD:
-            saved = read_json(first / MEMBER)
-            saved["facts"]["head"] = checksum(mean)
-            (target / MEMBER).unlink()
-            write_json(target / MEMBER, saved)
-    read_member(target)
 
 
 def greedy(
@@ -218,8 +137,3 @@ def table(found: Comparison) -> str:
         apart = ("", "") if each is found.mean else (f"{more:+.4f}", f"{found.error(each):.4f}")
         lines.append((each.name, f"{each.passes:g}", f"{each.losses.mean():.4f}", *apart))
     return "\n".join(f"{name:<25}" + "".join(f"{value:>20}" for value in values) for name, *values in lines)
-
-
-def _tensors(file: Path) -> dict[str, Tensor]:
-    with safe_open(file, "pt") as stream:
-        return {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118

@@ -46,10 +46,10 @@ class Results:
     def means(self) -> tuple[np.ndarray, list[str]]:
         """Returns (rows, outputs) means, NaN where nothing has answered, and the name of each row's rung."""
         available, averaged = {}, {}
-        for name, member in self.members.items():
+        for name in self.members:
             if any(step.member == name for step in self.values):
                 if name not in self._averages:
-                    self._averages[name] = self._average(name, len(member["folds"]))
+                    self._averages[name] = self._average(name)
                 available[name], averaged[name] = self._averages[name]
         if not available:
             return np.full((len(self.rows), len(self.competition.outputs)), np.nan), [PRIOR] * len(self.rows)
@@ -63,16 +63,20 @@ class Results:
         if self.ladder and any(rung.wants_features for rung in self.ladder.rungs):
             self._features = text_features(self.rows, self.competition.kind)
 
-    def _average(self, name: str, folds: int) -> tuple[np.ndarray, np.ndarray]:
+    def _average(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Returns a member's (rows, outputs) average, and (rows,) how far it is from one fold model (0) to all (1)."""
+        member = self.members[name]
         parts: dict[int, dict[str, np.ndarray]] = {}
         for step, values in self.values.items():
             if step.member == name:
                 parts.setdefault(step.fold, {})[step.which] = values
         each = [combined(parts[fold]) for fold in sorted(parts)]
         counts = np.sum([np.isfinite(one).all(axis=1) for one in each], axis=0)
-        shares = np.array([averaged_share(count, folds) for count in range(len(each) + 1)])
-        return average_answered(each, self.competition.family), shares[counts]
+        shares = np.array([averaged_share(count, len(member["folds"])) for count in range(len(each) + 1)])[counts]
+        if (first := member["folds"][0]) in parts:  # one that is an average already stands for several
+            has = np.isfinite(combined(parts[first])).all(axis=1)
+            shares = np.where(has, np.maximum(shares, member.get("averaged", 0.0)), shares)
+        return average_answered(each, self.competition.family), shares
 
 
 def average_answered(parts: list[np.ndarray], family: Family) -> np.ndarray:

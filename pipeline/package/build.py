@@ -22,8 +22,9 @@ from pipeline.files import atomic_folder, link, read_json, write_parquet
 from pipeline.imports import ROOT, closure
 from pipeline.kinds import KINDS, Kind
 from pipeline.models.saved import read_member
+from pipeline.package.averages import averaged
 from pipeline.package.manifest import write_manifest, write_metadata
-from pipeline.package.parity_rows import parity_rows, refit_rows, reload_and_compare
+from pipeline.package.parity_rows import extra_rows, parity_rows, reload_and_compare
 from pipeline.package.workload import member_workload
 from pipeline.settings.finetuning import NetworkSettings
 
@@ -44,8 +45,9 @@ def build_package(artifacts: Artifacts, settings: Package, wheels: list[Path]) -
     oof = pl.read_parquet(artifacts.oof_file)
     folds = sorted(set(oof["fold"]))
     members = _members(artifacts, ladder, folds)
-    # A refit stands beside the fold models, under the first number that is no fold.
+    # A refit and an average stand beside the fold models, under the first numbers that are no folds.
     extra, refits = folds[-1] + 1, _refits(artifacts, members)
+    averages: dict[str, pl.DataFrame] = {}
     with atomic_folder(artifacts.package) as folder:
         package = Artifacts(folder)
         for name, member in members.items():
@@ -55,9 +57,14 @@ def build_package(artifacts: Artifacts, settings: Package, wheels: list[Path]) -
                 about = read_member(artifacts.model(name, member["folds"][0])).settings
                 assert about
                 _pack_backbone(artifacts, about.backbone, kind, member["precision"], package)
+                target = package.model(name, extra + 1)
+                if settings.average and (found := averaged(name, about, member["folds"], artifacts, target)):
+                    averages[name], member["averaged"] = found.answers, found.share
             if name in refits:
                 _link_all(artifacts.refit_model(name), package.model(name, extra))
                 member["folds"] = [extra, *member["folds"]]  # first, since it has seen the most rows
+            if name in averages:
+                member["folds"] = [extra + 1, *member["folds"]]  # first, since it stands for all of them
         for file in sorted(artifacts.stack.iterdir()):
             if file.suffix in (".json", ".txt"):  # not level2.parquet, which holds labels and serves the report
                 link(file, package.stack / file.name)
@@ -69,8 +76,9 @@ def build_package(artifacts: Artifacts, settings: Package, wheels: list[Path]) -
             shutil.copyfile(ROOT / source, package.code / source)
         train = pl.read_parquet(artifacts.train_file)
         parity = parity_rows(train, oof, list(members), competition)
-        if refits:
-            parity = pl.concat([parity, refit_rows(train, refits, extra, parity)])
+        for number, answers in ((extra, refits), (extra + 1, averages)):
+            if answers:
+                parity = pl.concat([parity, extra_rows(train, answers, number, parity)])
         write_parquet(parity, package.parity_file)
         reload_and_compare(package, members, competition)
         for name, member in members.items():

@@ -39,11 +39,11 @@ def parity_rows(train: pl.DataFrame, oof: pl.DataFrame, members: list[str], comp
     return rows[chosen].select("id", "fold", *fields, *columns)
 
 
-def refit_rows(train: pl.DataFrame, answers: dict[str, pl.DataFrame], fold: int, parity: pl.DataFrame) -> pl.DataFrame:
-    """Returns rows in the form of `parity`, with what the members' final refits said of them when they were trained.
+def extra_rows(train: pl.DataFrame, answers: dict[str, pl.DataFrame], fold: int, parity: pl.DataFrame) -> pl.DataFrame:
+    """Returns rows in the form of `parity`, with what the members' final refits, or averages, said when they were made.
 
-    `answers`: member -> id and one column per output, as pipeline/members/refit.py wrote them, for the same ids each.
-    Members without a refit are null. `fold` is the number under which the kernel runs the refits.
+    `answers`: member -> id and one column per output, for the same ids each. Members without such a model are null.
+    `fold` is the number under which the kernel runs them.
     """
     columns = [
         frame.rename({name: f"{member}/{name}" for name in frame.columns if name != "id"})

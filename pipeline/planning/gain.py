@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -25,6 +25,8 @@ class ExpectedGain:
     passes: Mapping[str, Mapping[str, float]]
     """Member -> pass beyond the first -> expected gain of that member alone."""
     family: Family
+    averaged: Mapping[str, float] = field(default_factory=dict)
+    """Member -> what share of the averaging its first model brings alone, where that is its fold models' average."""
 
     def rung(self, have: frozenset[str]) -> Rung:
         """Returns the rung with the least expected loss if the members in `have` have run; the full one if all have."""
@@ -40,7 +42,9 @@ class ExpectedGain:
         The average of n fold models lies between one and all K by the variance that averaging leaves, 1/n.
         """
         rung = self.rung(frozenset(name for name, count in counts.items() if count > 0))
-        shares = [averaged_share(counts[name], self.folds[name]) for name in rung.members]
+        shares = [
+            max(self.averaged.get(name, 0.0), averaged_share(counts[name], self.folds[name])) for name in rung.members
+        ]
         return rung.loss - rung.averaging * (float(np.mean(shares)) if shares else 0.0)
 
     def pass_gain(self, member: str, which: str, counts: Mapping[str, int]) -> float:
@@ -63,5 +67,6 @@ def averaged_share(count: int, folds: int) -> float:
 def expected_gain(rungs: tuple[Rung, ...], members: Members, family: Family) -> ExpectedGain:
     """Returns the gains of a ladder and the manifest's `members`; a rung or pass without figures gains nothing."""
     folds = {name: len(member["folds"]) for name, member in members.items()}
+    averaged = {name: member.get("averaged", 0.0) for name, member in members.items()}
     gains = {name: member.get("gains", {}) for name, member in members.items()}
-    return ExpectedGain(rungs, folds, gains, family)
+    return ExpectedGain(rungs, folds, gains, family, averaged)

@@ -61,6 +61,23 @@ def test_rows_climb_as_results_come_in(results: Results) -> None:
     )  # a has all of its models, b one of two
 
 
+def test_an_average_of_fold_models_stands_for_several_where_it_has_answered(
+    results: Results, lmsys: Competition
+) -> None:
+    """Its share of the shift comes with its own rows; those that only a fold model has answered get none."""
+    members = {"a": {"kind": "tabular", "folds": [3, 0, 1], "averaged": 0.75}}
+    found = Results(results.rows, lmsys, members, results.ladder)
+    half, rest = np.arange(0, ROWS, 2), np.arange(1, ROWS, 2)
+    found.add(Step("a", 3), half, spoken(0)[half])
+    found.add(Step("a", 0), rest, spoken(1)[rest])
+    means, _ = found.means()
+    assert np.allclose(means[half], Calibration(shift=1.5).apply(spoken(0), CLASSES, 0.75)[half])
+    assert np.allclose(means[rest], spoken(1)[rest])
+    for fold in (0, 1):
+        found.add(Step("a", fold), half, spoken(0)[half])
+    assert np.allclose(found.means()[0][half], Calibration(shift=1.5).apply(spoken(0), CLASSES)[half])
+
+
 def test_the_order_of_arrival_is_of_no_consequence(results: Results, lmsys: Competition) -> None:
     other = Results(results.rows, lmsys, MEMBERS, results.ladder)
     steps = [Step(name, fold) for name in "ab" for fold in (0, 1)]

@@ -38,6 +38,7 @@ RUN: dict[str, tuple[Any, ...]] = {
     "metric": ("log_loss", "labels"),
     "holdout": (0.2, 0.0),
     "refit": (False, True),
+    "averaged": (False, True),
     "partial": (0, 1),
 }
 MEMBER: dict[str, tuple[Any, ...]] = {
@@ -66,6 +67,8 @@ MOST_RUNS = 12
 
 def allowed(cell: dict[str, Any]) -> bool:
     """Whether Podium takes the values of a cell together; it may hold some of the factors only."""
+    if cell["averaged"] and not cell["holdout"]:
+        return False
     network = cell["kind"] in ("encoder", "decoder")
     if not network:
         usual = {name: values[0] for name, values in MEMBER.items() if name not in ("kind", "folds")}
@@ -178,7 +181,8 @@ def params_of(settings: dict[str, Any], members: Iterable[dict[str, Any]]) -> st
             "members": named,
             "stack": {"candidates": ["mean"], "seed": 3},
             "refit": settings["refit"],
-            "package": {"owner": "somebody", "slug": "some-package", "title": "Some package", "budget_seconds": 600},
+            "package": {"owner": "somebody", "slug": "some-package", "title": "Some package", "budget_seconds": 600}
+            | {"average": settings["averaged"]},
         }
     )
 
@@ -213,7 +217,9 @@ def test_from_the_start_to_the_kernels_answers(number: int, tmp_path: Path) -> N
     with chdir(root):
         assert look(Plan(load_params(), competition, Artifacts(), frozenset({"prepare"}))).errors == []
     # Networks as small as these learn nothing, which here is no reason to leave them out.
-    with mock.patch("pipeline.members.refit.collapsed", lambda *_: False):
+    # Nor is that one of the averages' folds.
+    untold = mock.patch("pipeline.package.averages.pays", lambda *_: True)
+    with mock.patch("pipeline.members.refit.collapsed", lambda *_: False), untold:
         build_prepared(root)
     mounted = mount(root, tmp_path / "input", files="small-competition")
     sample = tmp_path / "input" / "small-competition" / "sample_submission.csv"
@@ -225,7 +231,7 @@ def test_from_the_start_to_the_kernels_answers(number: int, tmp_path: Path) -> N
         assert not [line for line in done.stdout.splitlines() if line.startswith(("problem:", "error:"))], done.stdout
         assert f"rows per rung: {'+'.join(names)} 6" in done.stdout
         assert validate_submission(tmp_path / f"working-{rerun}" / "submission.csv", sample, competition) == 6
-    plan = read_json(tmp_path / "working-False" / "rehearsal.json")["plan"]
+    plan, averages = read_json(tmp_path / "working-False" / "rehearsal.json")["plan"], 0
     assert {step["status"] for step in plan} == {"done"}
     for name in names:
         member = members[int(name.rpartition("_")[2])]
@@ -233,4 +239,10 @@ def test_from_the_start_to_the_kernels_answers(number: int, tmp_path: Path) -> N
         assert ("swap" in passes) == member["swap"]
         folds = {step["fold"] for step in plan if step["member"] == name}
         trained = {0, 1} if member["folds"] == "all" else {settings["partial"]}
-        assert folds == trained | ({2} if settings["refit"] and member["kind"] != "file" else set())
+        refitted = {2} if settings["refit"] and member["kind"] != "file" else set()
+        network = member["kind"] in ("encoder", "decoder")
+        if settings["averaged"] and network and member["folds"] == "all" and member["average"] != "voters":
+            assert folds - {3} == trained | refitted  # of those that the guard has begun anew, there is none
+            averages += 3 in folds
+        else:
+            assert folds == trained | refitted

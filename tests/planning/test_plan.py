@@ -19,7 +19,7 @@ from pipeline.ensemble.ladder import Rung
 from pipeline.errors import PodiumError
 from pipeline.planning import forecast
 from pipeline.planning.cost import Costs
-from pipeline.planning.gain import ExpectedGain, averaged_share
+from pipeline.planning.gain import ExpectedGain, averaged_share, expected_gain
 from pipeline.planning.plan import LEFTOVER, Planned, Situation, plan
 from pipeline.planning.steps import Load, Step
 
@@ -160,6 +160,15 @@ def test_averaging_pays_less_and_less(count: int, folds: int) -> None:
     assert shares[-1] == (1.0 if folds > 1 else 0.0)
     assert shares == sorted(shares)
     assert averaged_share(count, folds) <= 1.0
+
+
+def test_an_average_of_fold_models_brings_its_share_in_one_pass() -> None:
+    members = {name: each | ({"averaged": 0.8} if name == "good" else {}) for name, each in MEMBERS.items()}
+    expected, rung = expected_gain(RUNGS, members, CLASSES), RUNGS[2]
+    one, all_of_them = (expected.loss({"good": count}) for count in (1, 2))
+    assert one == pytest.approx(rung.loss - 0.8 * rung.averaging)
+    assert all_of_them == pytest.approx(rung.loss - rung.averaging)
+    assert expected.loss({"cheap": 1}) == RUNGS[1].loss
 
 
 @pytest.fixture

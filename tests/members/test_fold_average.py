@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import yaml
 from fold_models import FOLDS, ROWS, asked, trained
@@ -23,9 +24,11 @@ from pipeline.competitions.family import Categorical, average
 from pipeline.competitions.task import Competition
 from pipeline.config import Params
 from pipeline.errors import PodiumError
-from pipeline.experiments.average import average_models, averageable, compare, greedy, table
-from pipeline.files import read_json, write_json
+from pipeline.experiments.average import compare, greedy, table
+from pipeline.files import read_json, write_json, write_parquet
 from pipeline.inference.predict import predict_member
+from pipeline.members.average import average_models, averageable
+from pipeline.package.averages import averaged
 from pipeline.settings.tabular import Tabular
 from pipeline.settings.techniques import Deni
 from pipeline.validation import validated
@@ -133,9 +136,10 @@ def test_what_cannot_be_averaged_is_one_line(artifacts: Artifacts, lmsys: Compet
 
     def refused(expected: str, name: str = "mine", given: Params = params) -> None:
         with pytest.raises(PodiumError, match=expected):
-            averageable(name, given, artifacts)
+            averageable(name, given.members[name], given.folds.ids, artifacts)
 
-    refused(r'MEMBER: no member "mien" in params\.yaml', "mien")
+    with pytest.raises(PodiumError, match=r'MEMBER: no member "mien" in params\.yaml'):
+        compare("mien", params, artifacts)
     refused("MEMBER: words is tabular and has no weights to average; name an encoder or a decoder", "words")
     assert isinstance(params.members["words"], Tabular)
     refused("MEMBER: mine has one fold model: expected 2 or more", given=of(replace(member, folds=(0,))))
@@ -143,12 +147,42 @@ def test_what_cannot_be_averaged_is_one_line(artifacts: Artifacts, lmsys: Compet
     refused("MEMBER: mine answers by DENI's voters, which are no single network: use answer: main", given=of(voting))
     refused(r"mine-fold0\.json: expected fold model 0 of mine, found none; run `dvc repro`")
     both(artifacts, "encoder", lmsys)
-    assert list(averageable("mine", params, artifacts)) == [0, 1]
+    assert list(averageable("mine", member, (0, 1), artifacts)) == [0, 1]
     other = read_json(artifacts.receipt("mine", 1))["training"]["attempts"]
     change(artifacts, 1, attempts=[*other, other[0] | {"head": 17}])
     refused(r"began with other fresh weights, for the guard restarted some \(seeds: fold 0 from 0, fold 1 from 17\)")
     change(artifacts, 1, attempts=other, collapsed=True)
     refused(r"mine-fold1\.json: fold model 1 of mine collapsed: it would spoil the average")
+
+
+@pytest.mark.parametrize("kind", ["encoder", "decoder", pytest.param("tokens", marks=pytest.mark.slow)])
+def test_the_package_gets_an_average_where_it_loses_less_than_a_fold_model(
+    kind: str, artifacts: Artifacts, lmsys: Competition, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both(artifacts, kind, lmsys)
+    member, held, target = MEMBERS[kind], asked(artifacts, HOLDOUT), tmp_path / "model"
+    files = [artifacts.holdout_part("mine", fold) for fold in (0, 1)]
+
+    def fold_models_say(*chances: float) -> None:
+        """Of each row's label."""
+        for file, chance in zip(files, chances, strict=True):
+            means = np.full((len(held), 3), (1 - chance) / 2)
+            means[np.arange(len(held)), held["label"]] = chance
+            columns = [pl.Series(name, means[:, c]) for c, name in enumerate(lmsys.outputs)]
+            write_parquet(held.select("id").with_columns(columns), file)
+
+    fold_models_say(0.01, 0.02)
+    found = averaged("mine", member, (0, 1), artifacts, target)
+    assert found and found.share == 1.0  # better than all of them together
+    assert np.array_equal(found.answers.drop("id"), predict_member(target, artifacts, held, lmsys))
+    assert found.answers["id"].equals(held["id"])
+    assert capsys.readouterr().out.strip().endswith("asked first")
+    shutil.rmtree(target)
+    fold_models_say(0.98, 0.99)
+    assert averaged("mine", member, (0, 1), artifacts, target) is None and not target.exists()
+    assert capsys.readouterr().out.strip().endswith("left out")
+    assert averaged("mine", replace(member, folds=(0,)), (0, 1), artifacts, target) is None
+    assert capsys.readouterr().out.strip().endswith("mine has one fold model: expected 2 or more to average")
 
 
 def test_without_a_holdout_nothing_could_be_measured(artifacts: Artifacts, lmsys: Competition) -> None:
