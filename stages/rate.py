@@ -25,15 +25,15 @@ def main(member: str, fold: int, rows: int, asked: str) -> None:
     params = load_params()
     rates = ladder_of(member, params, asked)
     build_needed(member, params)
-    rungs = []
-    for rung in climb(member, fold, rows, rates, params, Artifacts()):
-        rungs.append(rung)
-        print(f"{member} at {rung.rate:.1e}: {rung.stopped or f'{rung.loss:.4f}'}", flush=True)
-    said = suggestion(rungs)
-    print(table(rungs, said.rate))
-    if sound := [each for each in rungs if each.losses is not None]:
+    trials = []
+    for trial in climb(member, fold, rows, rates, params, Artifacts()):
+        trials.append(trial)
+        print(f"{member} at {trial.rate:.1e}: {trial.stopped or f'{trial.loss:.4f}'}", flush=True)
+    said = suggestion(trials)
+    print(table(trials, said.rate))
+    if sound := [each for each in trials if each.losses is not None]:
         print(f"the constant predictor: {sound[0].constant:.4f} nats on the same rows of fold {fold}")
-        points = [(each.rate, each.loss, each.error, each.stopped is not None) for each in rungs]
+        points = [(each.rate, each.loss, each.error, each.stopped is not None) for each in trials]
         picture = rate_plot(f"Loss of {member} by learning rate", points, sound[0].constant, said.rate)
         file = FOLDER / f"rate-{member}.svg"
         file.parent.mkdir(exist_ok=True)

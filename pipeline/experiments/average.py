@@ -27,7 +27,7 @@ from pipeline.members.average import answers_of_average, averageable
 
 
 @dataclass(frozen=True)
-class Line:
+class Way:
     """One way to answer, on the holdout."""
 
     name: str
@@ -38,10 +38,10 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Averages:
     """What was measured; the mean of the fold models' answers is the measure."""
 
-    lines: list[Line]
+    lines: list[Way]
     """Every fold model, the mean of their answers, the average of their weights, the greedy soup."""
     groups: np.ndarray
     """(rows,) int from 0: which rows are not independent."""
@@ -49,16 +49,16 @@ class Comparison:
     """The mean loss of the constant predictor of the rows that were learned."""
 
     @property
-    def mean(self) -> Line:
+    def mean(self) -> Way:
         """That of the fold models' answers."""
         return next(each for each in self.lines if each.passes > 1)
 
-    def error(self, line: Line) -> float:
+    def error(self, line: Way) -> float:
         """Returns the clustered standard error of what a line loses more than the mean."""
         return cluster_error(line.losses - self.mean.losses, self.groups)
 
 
-def compare(name: str, params: Params, artifacts: Artifacts) -> Comparison:
+def compare(name: str, params: Params, artifacts: Artifacts) -> Averages:
     """Returns the losses of a member's fold models on the holdout: alone, together, and averaged.
 
     Raises: PodiumError for a member that cannot be averaged, or where there is no holdout to measure by.
@@ -93,16 +93,14 @@ def compare(name: str, params: Params, artifacts: Artifacts) -> Comparison:
                 shutil.rmtree(target)
             return known[chosen]
 
-        lines = [
-            Line(f"fold {fold}", 1, family.losses(labels, part)) for fold, part in zip(folders, parts, strict=True)
-        ]
-        lines.append(Line("mean of their answers", len(parts), family.losses(labels, average(family, parts))))
+        lines = [Way(f"fold {fold}", 1, family.losses(labels, part)) for fold, part in zip(folders, parts, strict=True)]
+        lines.append(Way("mean of their answers", len(parts), family.losses(labels, average(family, parts))))
         whole = answers(tuple(range(len(parts))))
-        lines.append(Line("average of their weights", 1, family.losses(labels, whole)))
+        lines.append(Way("average of their weights", 1, family.losses(labels, whole)))
         soup = greedy(answers, len(parts), labels, groups, family)
-        lines.append(Line("greedy soup of them", 1, soup))
+        lines.append(Way("greedy soup of them", 1, soup))
     prior = np.tile(family.prior(learned["label"].to_numpy()), (len(held), 1))
-    return Comparison(lines, groups, float(family.losses(labels, prior).mean()))
+    return Averages(lines, groups, float(family.losses(labels, prior).mean()))
 
 
 def greedy(
@@ -129,7 +127,7 @@ def greedy(
     return losses
 
 
-def table(found: Comparison) -> str:
+def table(found: Averages) -> str:
     """Returns a line per way to answer, for the terminal."""
     lines = [("", "passes", "loss", "more than the mean", "error")]
     for each in found.lines:

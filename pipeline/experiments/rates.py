@@ -24,13 +24,13 @@ from pipeline.experiments.tries import check_member, look_at
 from pipeline.settings.finetuning import NetworkSettings
 
 FACTORS = (0.1, 0.32, 1.0, 3.2, 10.0)
-"""Of the member's own rate: two rungs for each power of ten."""
+"""Of the member's own rate: two trials for each power of ten."""
 ERRORS = 1.0
 """A lower rate is as good as the best where it loses no more than that many standard errors, of paired differences."""
 
 
 @dataclass(frozen=True)
-class Rung:
+class Trial:
     """One rate, and what came of it."""
 
     rate: float
@@ -87,7 +87,7 @@ def ladder_of(name: str, params: Params, asked: str) -> list[float]:
     return rates
 
 
-def climb(name: str, fold: int, rows: int, rates: list[float], params: Params, artifacts: Artifacts) -> Iterator[Rung]:
+def climb(name: str, fold: int, rows: int, rates: list[float], params: Params, artifacts: Artifacts) -> Iterator[Trial]:
     """Trains the fold at each rate, keeps no model, and yields what came of it as soon as it is known.
 
     The guard may stop a run and does not restart it, which would lower its rate. Rows are shown once.
@@ -105,18 +105,18 @@ def climb(name: str, fold: int, rows: int, rates: list[float], params: Params, a
             with contextlib.redirect_stdout(io.StringIO()) if number else contextlib.nullcontext():
                 look, _ = look_at(name, fold, rows, asked, artifacts)
         except DivergedError:
-            yield Rung(rate, None, math.nan, math.nan, math.nan, "the loss is not finite")
+            yield Trial(rate, None, math.nan, math.nan, math.nan, "the loss is not finite")
             continue
         stopped = look.training["failed"] if look.training else None
-        yield Rung(rate, look.losses, float(look.constant_losses.mean()), look.score, look.seconds, stopped)
+        yield Trial(rate, look.losses, float(look.constant_losses.mean()), look.score, look.seconds, stopped)
 
 
-def suggestion(rungs: list[Rung]) -> Suggestion:
+def suggestion(trials: list[Trial]) -> Suggestion:
     """Returns the lowest rate that is as good as the best within its paired error, and why.
 
     Lower is safer: whole folds take more steps than a slice, and what fails at all fails at high rates.
     """
-    sound = [each for each in rungs if each.losses is not None and not each.stopped and each.loss < each.constant]
+    sound = [each for each in trials if each.losses is not None and not each.stopped and each.loss < each.constant]
     if not sound:
         return Suggestion(None, "no rate did better than the constant predictor: give it more ROWS, or other RATES")
     best = min(sound, key=lambda each: each.loss)
@@ -124,16 +124,16 @@ def suggestion(rungs: list[Rung]) -> Suggestion:
     reason = "it has the lowest loss"
     if chosen is not best:
         reason = f"no higher rate is certainly better; the lowest loss is that of {best.rate:.1e}"
-    if best is rungs[0] or best is rungs[-1]:
-        end = "lowest" if best is rungs[0] else "highest"
+    if best is trials[0] or best is trials[-1]:
+        end = "lowest" if best is trials[0] else "highest"
         reason += f"; the best is the {end} that was tried: try others beyond it, with RATES"
     return Suggestion(chosen.rate, reason)
 
 
-def table(rungs: list[Rung], rate: float | None) -> str:
-    """Returns a line per rung, the one of `rate` marked as the suggested one."""
+def table(trials: list[Trial], rate: float | None) -> str:
+    """Returns a line per trial, the one of `rate` marked as the suggested one."""
     lines = [("rate", "loss", "error", "score", "seconds", "")]
-    for each in rungs:
+    for each in trials:
         note = each.stopped or ("<- suggested" if each.rate == rate else "")
         figures = f"{each.loss:.4f}", f"{each.error:.4f}", f"{each.score:.5f}", f"{each.seconds:.0f}"
         if each.losses is None:
@@ -142,7 +142,7 @@ def table(rungs: list[Rung], rate: float | None) -> str:
     return "\n".join("  ".join([*(f"{value:>8}" for value in line[:-1]), line[-1]]).rstrip() for line in lines)
 
 
-def _as_good(one: Rung, best: Rung) -> bool:
+def _as_good(one: Trial, best: Trial) -> bool:
     assert one.losses is not None and best.losses is not None
     apart = one.losses - best.losses
     return bool(apart.mean() <= ERRORS * apart.std() / math.sqrt(len(apart)))

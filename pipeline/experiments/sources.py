@@ -75,7 +75,7 @@ def measure(name: str, folds: list[int], params: Params, artifacts: Artifacts) -
     for fold in folds:
         split = split_rows(artifacts.train().collect(), artifacts.folds(), fold)
         groups.append(group_keys(split.fold, start.competition.kind))
-        training = Training(split, start, made_by, fold, artifacts)
+        training = Ablation(split, start, made_by, fold, artifacts)
         for without in left_out:
             losses[without].append(training.losses(without))
     joined = {without: np.concatenate(each) for without, each in losses.items()}
@@ -89,7 +89,7 @@ def measure(name: str, folds: list[int], params: Params, artifacts: Artifacts) -
 
 
 @dataclass(frozen=True)
-class Training:
+class Ablation:
     """A fold model that is trained with and without sources."""
 
     split: Split

@@ -31,7 +31,7 @@ JUDGED_TOKENS = 4096
 
 
 @dataclass(frozen=True)
-class Decoder:
+class Generator:
     """A network with its language head."""
 
     name: str
@@ -129,7 +129,7 @@ class Decoder:
         return torch.tensor(ids, device=self.device), torch.tensor(mask, device=self.device)
 
 
-def open_decoder(name: str, folder: Path, precision: str, threads: int) -> Decoder:
+def open_decoder(name: str, folder: Path, precision: str, threads: int) -> Generator:
     """Returns the decoder in `folder`, in `precision`; `auto` is fp32 on a CPU, and on a GPU what it computes with.
 
     Raises: PodiumError where there is none.
@@ -144,7 +144,7 @@ def open_decoder(name: str, folder: Path, precision: str, threads: int) -> Decod
         precision = "fp32" if device == "cpu" else resolve_precision("auto")[0]
     # Masks for right padding and our dropout are for members; prompts here are padded on the left.
     network = load_backbone(folder, precision, device, attention="huggingface", head=True)
-    return Decoder(name, network, load_tokenizer(folder), device)
+    return Generator(name, network, load_tokenizer(folder), device)
 
 
 class _Whole(StoppingCriteria):

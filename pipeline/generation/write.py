@@ -30,7 +30,7 @@ SURE = 0.5
 
 
 class Writer(Protocol):
-    """What writes and judges: a decoder.Decoder."""
+    """What writes and judges: a decoder.Generator."""
 
     def write(
         self, asked: list[tuple[str, str]], seed: int, *, temperature: float, top_p: float, tokens: int

@@ -17,9 +17,9 @@ from pipeline.config import Params
 from pipeline.jobs.cluster import ADDRESS, check_here, cluster
 from pipeline.jobs.graph import Graph, graph_of, perhaps_stale, side_by_side, stale
 from pipeline.jobs.places import CARDS, CHOSEN, Places, local_ray, run_stage
-from pipeline.jobs.show import Run, Show, shown
+from pipeline.jobs.show import Show, StageRun, shown
 from pipeline.jobs.travel import entries_of, push, restore
-from pipeline.jobs.work import Request
+from pipeline.jobs.work import StageRequest
 from pipeline.ledger.history import dvc_repository
 from pipeline.settings.backbones import NoBackbone
 from pipeline.settings.finetuning import NetworkSettings
@@ -126,7 +126,7 @@ class Build:
         inputs = tuple(sorted(self.graph[name])) if away else ()
         share = bool(places.home) and any(travels(each) for each, waits in self.graph.items() if name in waits)
         known = entries_of(self.repository, inputs)
-        request = Request(name, self.environment(name), away, inputs, known, share)
+        request = StageRequest(name, self.environment(name), away, inputs, known, share)
         if away:
             folder, there = "", {"memory": places.memory} | (on(near, soft=True) if near else {})
         elif places.home:
@@ -134,7 +134,7 @@ class Build:
         cores = min(places.cores * max(1, self.devices_for(name)), places.most)
         task = self.task.options(num_cpus=cores, num_gpus=self.cards_for(name), **there)
         self.placed[name] = self.placed.get(name, 0) + 1
-        self.show.runs[name] = Run()
+        self.show.runs[name] = StageRun()
         self.running[task.remote(folder, asdict(request))] = name
 
     def environment(self, name: str) -> dict[str, str | None]:

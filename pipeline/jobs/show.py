@@ -21,7 +21,7 @@ LOGS = Path("work/logs")
 
 
 @dataclass
-class Run:
+class StageRun:
     """A stage that was placed."""
 
     began: float = 0.0
@@ -36,7 +36,7 @@ class Show:
     """The stages of a build: what each prints."""
 
     console: Console
-    runs: dict[str, Run] = field(default_factory=dict)
+    runs: dict[str, StageRun] = field(default_factory=dict)
     """By stage, for as long as it is placed."""
 
     def said_by(self, name: str, text: str) -> None:

@@ -2,8 +2,8 @@
 
 python -u -m pipeline.jobs.work        # pipeline.jobs.places holds both ends
 
-A line of stdin asks for a stage, a Request as JSON. On stdout comes what the stage prints, then END and an Answer. When
-stdin ends, or the process is killed, its stage is killed too.
+A line of stdin asks for a stage, a StageRequest as JSON. On stdout comes what the stage prints, then END and an Answer.
+When stdin ends, or the process is killed, its stage is killed too.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pipeline.stage import escape_console, stage
 
 
 @dataclass(frozen=True)
-class Request:
+class StageRequest:
     """A stage that is to be run."""
 
     stage: str
@@ -65,7 +65,7 @@ def die_together() -> None:
     os.close(waits)
 
 
-def requests() -> Iterator[Request]:
+def requests() -> Iterator[StageRequest]:
     """Yields what comes on stdin, and ends this process once stdin has ended: worker, raylet or driver are gone.
 
     A stage's own stdin is empty.
@@ -83,10 +83,10 @@ def requests() -> Iterator[Request]:
 
     threading.Thread(target=watch, daemon=True).start()
     while True:
-        yield Request(**json.loads(came.get()))
+        yield StageRequest(**json.loads(came.get()))
 
 
-def reproduce(asked: Request) -> dict[str, Any] | None:
+def reproduce(asked: StageRequest) -> dict[str, Any] | None:
     """Lets DVC run a stage alone where it is stale, and write its part of dvc.lock; returns that of one that is away.
 
     DVC frees the repository's lock while the stage's command runs, so that others run beside it.

@@ -30,7 +30,7 @@ UNEVEN = 0.01
 
 
 @dataclass(frozen=True)
-class Prepared:
+class Learnable:
     """A source that may be learned."""
 
     rows: pl.DataFrame
@@ -67,7 +67,7 @@ def check_form(name: str, source: ExtraRows, competition: Competition) -> Compet
 
 def prepare_extra(
     name: str, source: ExtraRows, competition: Competition, train: pl.DataFrame, folds: pl.Series, test: pl.DataFrame
-) -> Prepared:
+) -> Learnable:
     """Returns the rows of a source that may be learned.
 
     train, test: the scored competition's rows; folds (rows of train,).
@@ -110,7 +110,7 @@ def prepare_extra(
         "made": made,
     }
     ids = pl.concat_str(pl.lit(f"{name}:"), pl.col("id")).alias("id")
-    return Prepared(rows.with_columns(ids), told)
+    return Learnable(rows.with_columns(ids), told)
 
 
 def _read(file: Path, source: ExtraRows, its: Competition, competition: Competition) -> pl.DataFrame:

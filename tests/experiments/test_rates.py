@@ -20,7 +20,7 @@ from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.config import Params
 from pipeline.errors import PodiumError
-from pipeline.experiments.rates import FACTORS, Rung, climb, ladder_of, suggestion, table
+from pipeline.experiments.rates import FACTORS, Trial, climb, ladder_of, suggestion, table
 from pipeline.experiments.tries import try_member
 from pipeline.report.rate_plot import rate_plot
 from pipeline.validation import validated
@@ -101,34 +101,34 @@ def test_the_ladder_lies_around_the_members_own_rate(params: Params) -> None:
     assert ladder_of("encoder", params, "1e-3 1e-5 1e-5") == [1e-5, 1e-3]
 
 
-def rung(rate: float, mean: float, stopped: str | None = None, spread: float = 0.1, rows: int = 100) -> Rung:
+def trial(rate: float, mean: float, stopped: str | None = None, spread: float = 0.1, rows: int = 100) -> Trial:
     noise = np.random.default_rng(round(-math.log10(rate) * 100)).normal(size=rows)
-    return Rung(rate, mean + spread * (noise - noise.mean()) / noise.std(), 1.0, mean, 1.0, stopped)
+    return Trial(rate, mean + spread * (noise - noise.mean()) / noise.std(), 1.0, mean, 1.0, stopped)
 
 
-BROKEN = Rung(10.0, None, math.nan, math.nan, math.nan, "the loss is not finite")
+BROKEN = Trial(10.0, None, math.nan, math.nan, math.nan, "the loss is not finite")
 
 
 def test_the_best_is_suggested_where_it_is_certainly_better() -> None:
-    said = suggestion([rung(1e-5, 0.9), rung(1e-4, 0.5), rung(1e-3, 0.8), BROKEN])
+    said = suggestion([trial(1e-5, 0.9), trial(1e-4, 0.5), trial(1e-3, 0.8), BROKEN])
     assert said.rate == 1e-4 and said.reason == "it has the lowest loss"
 
 
 def test_a_lower_rate_is_taken_where_nothing_is_certain() -> None:
-    said = suggestion([rung(1e-6, 0.9), rung(1e-5, 0.501), rung(1e-4, 0.5), rung(1e-3, 0.8)])
+    said = suggestion([trial(1e-6, 0.9), trial(1e-5, 0.501), trial(1e-4, 0.5), trial(1e-3, 0.8)])
     assert said.rate == 1e-5 and said.reason == "no higher rate is certainly better; the lowest loss is that of 1.0e-04"
 
 
 def test_an_end_of_the_ladder_is_told() -> None:
-    falling = [rung(1e-5, 0.9), rung(1e-4, 0.5)]
+    falling = [trial(1e-5, 0.9), trial(1e-4, 0.5)]
     assert "the best is the highest that was tried: try others beyond it" in suggestion(falling).reason
-    assert "the best is the lowest that was tried" in suggestion([rung(1e-5, 0.4), rung(1e-4, 0.8)]).reason
+    assert "the best is the lowest that was tried" in suggestion([trial(1e-5, 0.4), trial(1e-4, 0.8)]).reason
 
 
 def test_what_failed_or_knows_nothing_is_not_suggested() -> None:
-    assert suggestion([rung(1e-5, 0.9), rung(1e-4, 0.2, "every row gets the same class")]).rate == 1e-5
-    for rungs in ([BROKEN], [rung(1e-5, 1.2), BROKEN], [rung(1e-5, 0.5, "at its end the loss is 0.001 better")]):
-        said = suggestion(rungs)
+    assert suggestion([trial(1e-5, 0.9), trial(1e-4, 0.2, "every row gets the same class")]).rate == 1e-5
+    for trials in ([BROKEN], [trial(1e-5, 1.2), BROKEN], [trial(1e-5, 0.5, "at its end the loss is 0.001 better")]):
+        said = suggestion(trials)
         assert said.rate is None and "give it more ROWS, or other RATES" in said.reason
 
 
@@ -138,9 +138,11 @@ means = st.lists(st.floats(0.1, 1.5), min_size=2, max_size=6)
 @given(means, st.integers(0, 5))
 @settings(max_examples=60, deadline=None)
 def test_the_suggestion_is_sound_and_never_above_the_best(losses: list[float], failed: int) -> None:
-    rungs = [rung(10.0 ** (number - 6), loss, "no" if number == failed else None) for number, loss in enumerate(losses)]
-    sound = [each for each in rungs if not each.stopped and each.loss < each.constant]
-    said = suggestion(rungs)
+    trials = [
+        trial(10.0 ** (number - 6), loss, "no" if number == failed else None) for number, loss in enumerate(losses)
+    ]
+    sound = [each for each in trials if not each.stopped and each.loss < each.constant]
+    said = suggestion(trials)
     assert (said.rate is None) == (not sound)
     if sound:
         assert said.rate in [each.rate for each in sound]
@@ -150,12 +152,12 @@ def test_the_suggestion_is_sound_and_never_above_the_best(losses: list[float], f
 @given(means, st.booleans())
 @settings(max_examples=30, deadline=None)
 def test_the_picture_is_sound_and_holds_every_rate_in_its_frame(losses: list[float], broken: bool) -> None:
-    rungs = [rung(10.0 ** (number - 6), loss) for number, loss in enumerate(losses)] + ([BROKEN] if broken else [])
-    said = suggestion(rungs)
-    points = [(each.rate, each.loss, each.error, each.stopped is not None) for each in rungs]
+    trials = [trial(10.0 ** (number - 6), loss) for number, loss in enumerate(losses)] + ([BROKEN] if broken else [])
+    said = suggestion(trials)
+    points = [(each.rate, each.loss, each.error, each.stopped is not None) for each in trials]
     root = ElementTree.fromstring(str(rate_plot("a < b & c", points, 1.0, said.rate)))
     dots = [each for each in root.iter() if each.tag.endswith("circle")]
-    assert len(dots) == len(rungs) + (said.rate is not None)
+    assert len(dots) == len(trials) + (said.rate is not None)
     wide, tall = map(float, root.get("viewBox", "").split()[2:])
     assert all(0 <= float(dot.get("cx", -1)) <= wide and 0 <= float(dot.get("cy", -1)) <= tall for dot in dots)
     places = [float(dot.get("cx", 0)) for dot in dots if dot.get("class") != "kept"]
@@ -163,7 +165,7 @@ def test_the_picture_is_sound_and_holds_every_rate_in_its_frame(losses: list[flo
 
 
 def test_the_table_has_a_line_per_rung_and_marks_one() -> None:
-    lines = table([rung(1e-5, 0.9), rung(1e-4, 0.5), BROKEN], 1e-4).splitlines()
+    lines = table([trial(1e-5, 0.9), trial(1e-4, 0.5), BROKEN], 1e-4).splitlines()
     assert lines[0].split() == ["rate", "loss", "error", "score", "seconds"]
     assert lines[1].split() == ["1.0e-05", "0.9000", "0.0100", "0.90000", "1"]
     assert [line.endswith("<- suggested") for line in lines] == [False, False, True, False]

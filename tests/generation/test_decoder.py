@@ -13,7 +13,7 @@ import torch
 
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, write_json
-from pipeline.generation.decoder import Decoder, _positions, _Whole, open_decoder
+from pipeline.generation.decoder import Generator, _positions, _Whole, open_decoder
 from pipeline.models.backbones.tokenizer import load_tokenizer
 
 ASKED = [("Tell me of </s> alpha", '{"answer": "x", "text":'), ("Question 3: what is a good answer?", "{"), ("b", "")]
@@ -21,11 +21,11 @@ HOW: dict[str, Any] = {"temperature": 1.0, "top_p": 0.9, "tokens": 12}
 
 
 @pytest.fixture(scope="module")
-def decoder(backbones: Path) -> Decoder:
+def decoder(backbones: Path) -> Generator:
     return open_decoder("llama", backbones / "backbones" / "llama", "auto", 1)
 
 
-def test_the_seed_decides_and_what_stood_in_the_generator_before_does_not(decoder: Decoder) -> None:
+def test_the_seed_decides_and_what_stood_in_the_generator_before_does_not(decoder: Generator) -> None:
     torch.manual_seed(1)
     first = decoder.write(ASKED, 5, **HOW)
     state = torch.random.get_rng_state()
@@ -36,13 +36,13 @@ def test_the_seed_decides_and_what_stood_in_the_generator_before_does_not(decode
     assert sum(map(len, filter(None, first))) > sum(len(begin) for _, begin in ASKED)
 
 
-def test_the_likeliest_tokens_are_the_same_alone_and_among_others(decoder: Decoder) -> None:
+def test_the_likeliest_tokens_are_the_same_alone_and_among_others(decoder: Generator) -> None:
     how = HOW | {"temperature": 0.0}
     together = decoder.write(ASKED, 0, **how)
     assert [decoder.write([each], 1, **how)[0] for each in ASKED] == together
 
 
-def test_a_judge_answers_each_alone_as_among_others(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_judge_answers_each_alone_as_among_others(decoder: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = [decoder.tokenizer.encode(each, add_special_tokens=False)[0] for each in ("Q", "a")]
     monkeypatch.setattr("pipeline.generation.decoder.answer_tokens", lambda *_: answers)
     texts = [text for text, _ in ASKED] + ["word " * 400]
@@ -56,14 +56,14 @@ def test_the_first_token_of_a_text_has_the_first_position_whatever_padding_stand
     assert _positions(torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])).tolist() == [[0, 0, 0, 1], [0, 1, 2, 3]]
 
 
-def test_what_is_too_long_is_not_asked(decoder: Decoder) -> None:
+def test_what_is_too_long_is_not_asked(decoder: Generator) -> None:
     assert decoder.limit == 256
     replies = decoder.write([("word " * 300, "{"), *ASKED], 5, **HOW)
     assert replies[0] is None and None not in replies[1:]
     assert decoder.write([("word " * 300, "{")], 5, **HOW) == [None]
 
 
-def test_special_tokens_in_a_text_are_text(decoder: Decoder) -> None:
+def test_special_tokens_in_a_text_are_text(decoder: Generator) -> None:
     (ids,) = decoder._prompts([("a </s> b", "")])
     assert decoder.tokenizer.eos_token_id not in ids and ids[0] == decoder.tokenizer.bos_token_id
 
@@ -82,7 +82,7 @@ def test_a_reply_ends_with_its_first_whole_object(backbones: Path) -> None:
     assert json.loads(begins[0] + texts[0]) == {"a": "x"}
 
 
-def test_lines_for_what_cannot_write_or_judge(backbones: Path, decoder: Decoder, tmp_path: Path) -> None:
+def test_lines_for_what_cannot_write_or_judge(backbones: Path, decoder: Generator, tmp_path: Path) -> None:
     headless = Path(shutil.copytree(backbones / "backbones" / "llama", tmp_path / "headless"))
     write_json(headless / "config.json", read_json(headless / "config.json") | {"tie_word_embeddings": False})
     with pytest.raises(
