@@ -16,12 +16,14 @@ import pytest
 import torch
 from bitsandbytes.autograd._functions import MatMul8bitLt
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pipeline.models.backbones import loading
 from pipeline.models.backbones.deberta_v3 import DEBERTA_V3
+from pipeline.models.deberta import disentangled
 
 GPU = "cuda:0"
 
@@ -110,6 +112,24 @@ def lead_to_gpu_paths(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device="cpu": enabled(device))
     monkeypatch.setattr(bitsandbytes, "matmul", product)
+
+
+@contextmanager
+def one_device_each(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Lets every operation fail whose tensors lie on several devices, as a GPU would; `meta` stands for that.
+
+    PyTorch's fake tensors look after it: its meta device alone takes products with what lies on the CPU. Fake ones on
+    `cuda` can be neither indexed nor copied where PyTorch has been built for CPUs.
+    """
+    asked = disentangled.slots_of.__wrapped__
+
+    def slots_of(*given: Any) -> Any:
+        with unset_fake_temporarily():  # it asks numbers of its own, on the host
+            return asked(*given)
+
+    monkeypatch.setattr(disentangled, "slots_of", slots_of)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        yield
 
 
 class Watch(TorchDispatchMode):

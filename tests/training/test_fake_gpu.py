@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fake_gpu import CONFIGS, GPU, Watch, lead_to_gpu_paths, pretend, questions
+from fake_gpu import CONFIGS, GPU, Watch, lead_to_gpu_paths, one_device_each, pretend, questions
 from fold_models import FOLDS, ROWS, trained
 from learners import learner_of
 from networks import decoder, encoder, ready
@@ -61,23 +61,24 @@ def test_a_step_of_the_optimiser_mixes_no_devices(
     plain = torch.optim.AdamW  # the fused one knows no meta device
     monkeypatch.setattr(torch.optim, "AdamW", lambda groups, fused, **usual: plain(groups, **usual))
     config = AutoConfig.for_model(**CONFIGS[name], use_cache=False)
-    with torch.device("meta"):
-        backbone: Any = AutoModel.from_config(config, dtype=torch.float32)
-        use_right_padding(backbone)
-        if name in ENCODERS:
-            settings = encoder(checkpointed(again))
-            if again:
-                backbone.gradient_checkpointing_enable()
-            network = encoder_network(accelerated(backbone), settings, lmsys.kind, 3, None)
-        else:
-            settings = decoder(checkpointed(again))
-            network = decoder_network(with_adapters(backbone, settings), settings, lmsys)
-    optimizer = adamw(network, settings.training)
-    learning = [each for each in network.parameters() if each.requires_grad]
-    network.train()(*inputs(4, 40, "meta")).logsumexp(dim=1).sum().backward()
-    given = {id(each) for each in learning if each.grad is not None}
-    torch.nn.utils.clip_grad_norm_(learning, 1.0)
-    optimizer.step()
+    with one_device_each(monkeypatch):
+        with torch.device("meta"):
+            backbone: Any = AutoModel.from_config(config, dtype=torch.float32)
+            use_right_padding(backbone)
+            if name in ENCODERS:
+                settings = encoder(checkpointed(again))
+                if again:
+                    backbone.gradient_checkpointing_enable()
+                network = encoder_network(accelerated(backbone), settings, lmsys.kind, 3, None)
+            else:
+                settings = decoder(checkpointed(again))
+                network = decoder_network(with_adapters(backbone, settings), settings, lmsys)
+        optimizer = adamw(network, settings.training)
+        learning = [each for each in network.parameters() if each.requires_grad]
+        network.train()(*inputs(4, 40, "meta")).logsumexp(dim=1).sum().backward()
+        given = {id(each) for each in learning if each.grad is not None}
+        torch.nn.utils.clip_grad_norm_(learning, 1.0)
+        optimizer.step()
     assert len(given) >= 0.9 * len(learning)
     assert {state["exp_avg"].device.type for state in optimizer.state.values()} == {"meta"}
 
