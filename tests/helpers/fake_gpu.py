@@ -162,29 +162,47 @@ class Watch(TorchDispatchMode):
 
 QUESTIONS = ("item", "tolist", "cpu", "nonzero", "__bool__", "__int__", "__float__", "__index__")
 """Methods of a tensor for which the host waits until a GPU has computed it; `numpy` needs `cpu` there."""
+SIZES = ("nonzero", "masked_select", "unique_consecutive", "_unique2", "unique_dim", "bincount", "repeat_interleave")
+"""Operations whose answer's size depends on values, which the host has to wait for."""
+
+
+class Sizes(TorchDispatchMode):
+    """Counts those operations, wherever they are called, and what is indexed by a mask, which is one of them."""
+
+    def __init__(self, asked: Counter[str]) -> None:
+        super().__init__()
+        self.asked, self.inside = asked, False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        masks = isinstance(args[1], list | tuple) if name in ("index", "index_put", "index_put_") else False
+        masked = masks and any(each is not None and each.dtype in (torch.bool, torch.uint8) for each in args[1])
+        sized = name in SIZES and (name != "repeat_interleave" or not (kwargs or {}).get("output_size"))
+        if (masked or sized) and not self.inside and not any(map(torch.is_inference, tree_leaves(args[0]))):
+            self.asked["a mask as index" if masked else name] += 1
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager
 def questions(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     """Counts what the host asks of tensors: where they lay on a GPU, it would wait for each."""
     asked: Counter[str] = Counter()
-    inside = False
+    sizes = Sizes(asked)
 
     def counted(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(tensor: Tensor, *given: Any, **options: Any) -> Any:
-            nonlocal inside
-            if inside or torch.is_inference(tensor):
+            if sizes.inside or torch.is_inference(tensor):
                 return method(tensor, *given, **options)
             asked[name] += 1
-            inside = True  # `tolist` may call `item`: it is one question
+            sizes.inside = True  # `tolist` may call `item`: it is one question
             try:
                 return method(tensor, *given, **options)
             finally:
-                inside = False
+                sizes.inside = False
 
         return call
 
-    with monkeypatch.context() as patched:
+    with monkeypatch.context() as patched, sizes:
         for name in QUESTIONS:
             patched.setattr(torch.Tensor, name, counted(name, getattr(torch.Tensor, name)))
         yield asked
