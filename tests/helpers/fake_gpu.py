@@ -6,6 +6,7 @@ the ways that they go on a GPU; the meta device has shapes and dtypes, and no va
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -132,13 +133,23 @@ def one_device_each(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+UNORDERED = re.compile(
+    r"(put_?|histc|median|nanmedian|kthvalue|_embedding_bag.*|nll_loss2d.*|_ctc_loss.*|max_unpool.*|grid_sampler.*)$"
+    r"|(avg_pool3d|_?adaptive_.*|fractional_.*|upsample_.*|reflection_pad.*)_backward$"
+)
+"""Operations that have no deterministic form on a GPU, as `torch.use_deterministic_algorithms` lists them; and `cumsum`
+of what is no integer, `bincount` with weights. A run that asks for equal bits would end at one."""
+
+
 class Watch(TorchDispatchMode):
-    """Sees every operation: in which dtypes products are taken, and which results are still in memory."""
+    """Sees every operation: in which dtypes products are taken, which results are still in memory, and which operations
+    a GPU does in any order."""
 
     def __init__(self) -> None:
         super().__init__()
         self.products: Counter[tuple[torch.dtype, ...]] = Counter()
         """Dtypes of both factors -> products."""
+        self.unordered: set[str] = set()
         self._made: dict[int, tuple[StorageWeakRef, int]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -146,6 +157,9 @@ class Watch(TorchDispatchMode):
         found = func(*args, **(kwargs or {}))
         factors = [each for each in tree_leaves(args) if isinstance(each, Tensor) and each.is_floating_point()]
         name = func.overloadpacket.__name__
+        summed = name == "cumsum" and (args[0].is_floating_point() or (kwargs or {}).get("dtype") is not None)
+        if UNORDERED.match(name) or summed or (name == "bincount" and len(args) > 1):
+            self.unordered.add(name)
         # A factor of one row or column is no matrix product: rotary embeddings take one in fp32, on purpose.
         if name in ("mm", "bmm", "addmm", "baddbmm") and min(factors[-1].shape[-2:]) > 1 and factors[-2].shape[-1] > 1:
             self.products[factors[-2].dtype, factors[-1].dtype] += 1
