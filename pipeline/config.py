@@ -88,6 +88,9 @@ class Package:
     """The competition's run-time limit, from the kernel's process start."""
     machine: Annotated[str, Checked(known_machine)] = "t4x2"
     """Kaggle's machine for the kernel: t4x2, l4x4, l4, h100, rtx_pro_6000 or cpu; see pipeline/machines.py."""
+    rehearse_rows: Annotated[int, Limits(ge=0)] = 0
+    """On so many rows the pushed kernel runs once more after its dress rehearsal, in the scored rerun's manner; that
+    takes GPU hours of the week's. 0: it does not."""
 
 
 @section
