@@ -91,6 +91,9 @@ class Package:
     average: bool = False
     """Adds to each network's fold models their average, one model, where it loses less than one of them on the
     holdout; the kernel asks it first. See pipeline/package/averages.py."""
+    rehearse_rows: Annotated[int, Limits(ge=0)] = 0
+    """On so many rows the pushed kernel runs once more after its dress rehearsal, in the scored rerun's manner; that
+    takes GPU hours of the week's. 0: it does not."""
 
 
 @section

@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.speed.networks import SHAPES
 from benchmarks.speed.one_shape import measured, preset_member
-from pipeline.errors import PodiumError
+from pipeline.errors import PodiumError, ran_out
 from pipeline.models.backbones.loading import DTYPES
 from pipeline.settings.decoder import Decoder, Lora
 from pipeline.training.device import Device, training_device
@@ -153,13 +153,13 @@ def _version(name: str) -> str:
 def fitting(rows: int, attempt: Callable[[int], Found]) -> tuple[int, Found]:
     """What `attempt` found with so many rows, or with half as many, and so on, until they fit the memory.
 
-    Raises: torch.OutOfMemoryError where a single row does not fit.
+    Raises: what `attempt` raised where a single row does not fit.
     """
     while True:
         try:
             return rows, attempt(rows)
-        except torch.OutOfMemoryError:
-            if rows == 1:
+        except Exception as error:
+            if rows == 1 or not ran_out(error):  # cuBLAS and the CUDA runtime have errors of their own
                 raise
         rows //= 2
         released()  # only behind the except block is what the attempt held free

@@ -47,7 +47,7 @@ def run(package: Path, data: Path, working: Path, started: float, rerun: bool, b
         return
     timer = _last_resort(inputs.deadline + margin(budget) / 2, rerun)
     try:
-        _serve(inputs, manifest["wheels"])
+        _serve(inputs, manifest["wheels"], manifest.get("rehearse_rows", 0) if on_kaggle and not rerun else 0)
     finally:
         timer.cancel()
 
@@ -65,8 +65,9 @@ def _last_resort(end: float, rerun: bool) -> threading.Timer:
     return timer
 
 
-def _serve(inputs: KernelInputs, wheels: list[str]) -> None:
-    """Unpacks the wheels and runs the supervisor; in the scored rerun a second time, where the first has failed."""
+def _serve(inputs: KernelInputs, wheels: list[str], full_size: int) -> None:
+    """Unpacks the wheels and runs the supervisor; in the scored rerun a second time, where the first has failed; after
+    the dress rehearsal once more on `full_size` rows, where that is not 0."""
     try:
         sys.path.insert(0, str(unpack_wheels(inputs, wheels)))
     except PodiumError as error:
@@ -80,6 +81,10 @@ def _serve(inputs: KernelInputs, wheels: list[str]) -> None:
     for attempt in (1, 2):
         try:
             serve(inputs, scratch)
+            if full_size:
+                from pipeline.kernel.full_size import rehearse_full_size
+
+                rehearse_full_size(inputs, full_size, scratch)
             return
         except Exception as error:
             # What has been computed is on disk, so that a second attempt begins where the first has ended.

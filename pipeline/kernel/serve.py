@@ -27,8 +27,10 @@ MOST = {"load": 3600.0, "a": 3600.0, "b": 1.0, "c": 1.0}
 """Seconds of loading, per chunk, per token and per squared length: above these a timing is a mistake."""
 
 
-def serve(inputs: KernelInputs, scratch: Path) -> None:
+def serve(inputs: KernelInputs, scratch: Path) -> dict[str, int]:
     """Predicts and writes until the deadline; `scratch` is a folder for results and for the token ids of texts.
+
+    Returns how many rows each rung has answered.
 
     Raises: PodiumError in the dress rehearsal, for whatever goes wrong.
     """
@@ -69,6 +71,7 @@ def serve(inputs: KernelInputs, scratch: Path) -> None:
         print(line, flush=True)
     if rehearsal := supervisor.rehearsal:
         write_json(inputs.working / "rehearsal.json", rehearsal.report(schedule, supervisor.rungs, devices, elapsed))
+    return dict(supervisor.rungs)
 
 
 def read_timings(package: Path) -> dict[str, Any] | None:

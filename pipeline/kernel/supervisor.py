@@ -122,10 +122,11 @@ class Supervisor:
         return True
 
     def _start(self, name: str) -> None:
-        faults = replace(self.inputs.faults, first=self.starts[name] == 0)
+        number = list(self.devices).index(name)
+        faults = replace(self.inputs.faults, first=self.starts[name] == 0, worker=number)
         process = Process(self.devices[name], self.inputs, faults, self.messages, self.scratch / "tokens")
         threads = max(1, cores() // len(self.devices))
-        process.start(list(self.devices).index(name), threads)
+        process.start(number, threads)
         self.processes[name], self.starting[name] = process, time.monotonic()
         self.starts[name] += 1
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pipeline.data.batches import padded
 from pipeline.models.deberta.packing import LENGTHS
+from pipeline.models.transfer import sent
 
 PREFIXES = "host_prefixes"
 """The attribute of a mask that holds how many tokens each row's sequences have in common at their beginning."""
@@ -60,7 +61,7 @@ def last_states(backbone: Any, input_ids_BL: Tensor, mask_BL: Tensor) -> tuple[T
     if not worth or (window is not None and first + after > window):
         return whole_states(backbone, input_ids_BL, mask_BL)
     device = input_ids_BL.device
-    begin_B1, end_B1 = (torch.from_numpy(each).to(device)[:, None] for each in (begin_B, lengths_B))
+    begin_B1, end_B1 = (sent(each, device)[:, None] for each in (begin_B, lengths_B))
     mask_BP = (torch.arange(first, device=device) < begin_B1).long()
     cache = backbone(
         input_ids=input_ids_BL[::views, :first], attention_mask=mask_BP[::views], use_cache=True

@@ -51,6 +51,7 @@ def write_manifest(
                 ],
                 "budget_seconds": settings.budget_seconds,
                 "machine": settings.machine,
+                "rehearse_rows": settings.rehearse_rows,
                 "python": PYTHON,
                 "wheels": [names[path] for path in files if path.suffix == ".whl"],
                 "bases": find_bases(listed),

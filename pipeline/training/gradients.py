@@ -38,7 +38,7 @@ class Shown(NamedTuple):
     logits: Tensor | None
     """(rows, outputs), in the order of the step's rows, where these have answers."""
     attack: Tensor | None
-    """(2,) ||v|| and ||w|| of the attack on the weights; None where none was made."""
+    """(2,) ||v|| and ||w|| of the attack on the weights, NaN where a gradient was not finite; None without one."""
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,7 @@ def _fit(run: TrainingRun) -> Trained:
         if children:
             children.after(number)
         record.losses.append(float(losses[1]))
-        if attack is not None:
+        if attack is not None and np.isfinite(attack).all():
             record.attacks.append(float(attack[0]) / max(float(attack[1]), TINY))
         if run.prior is not None and logits is not None and norms is not None:
             labels = run.prior.labels[np.concatenate(batches)]

@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, distributed
 
+from pipeline.models.transfer import sent
+
 
 @dataclass(frozen=True)
 class Share:
@@ -63,7 +65,7 @@ class Share:
         ends = np.cumsum([len(each) for each in batches])
         places = [np.empty(0, dtype=np.int64), *self.of(np.split(np.arange(ends[-1]), ends[:-1]))]
         found = own.new_zeros(int(ends[-1]), own.shape[1])
-        mine = torch.from_numpy(np.concatenate(places)).to(own.device)
+        mine = sent(np.concatenate(places), own.device)
         found[mine] = own[: len(mine)]
         self.add_up([found])
         return found

@@ -279,9 +279,12 @@ def test_what_is_missing_is_told_and_polars_is_stood_in_for(monkeypatch: pytest.
 
 
 def test_batches_are_halved_until_they_fit() -> None:
+    def failed() -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
     def attempt(rows: int) -> int:
         if rows > fits:
-            raise torch.OutOfMemoryError("full")
+            raise torch.OutOfMemoryError("full") if rows % 2 else RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")
         return rows
 
     fits = 3
@@ -289,6 +292,10 @@ def test_batches_are_halved_until_they_fit() -> None:
     fits = 0
     with pytest.raises(torch.OutOfMemoryError):
         fitting(16, attempt)
+    asked: list[int] = []
+    with pytest.raises(RuntimeError, match="an illegal memory access"):
+        fitting(16, lambda rows: asked.append(rows) or failed())
+    assert asked == [16]
 
 
 @pytest.mark.parametrize("precision", ["bf16", "nf4", "int8"])

@@ -6,6 +6,7 @@ the ways that they go on a GPU; the meta device has shapes and dtypes, and no va
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,12 +17,14 @@ import pytest
 import torch
 from bitsandbytes.autograd._functions import MatMul8bitLt
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pipeline.models.backbones import loading
 from pipeline.models.backbones.deberta_v3 import DEBERTA_V3
+from pipeline.models.deberta import disentangled
 
 GPU = "cuda:0"
 
@@ -112,13 +115,41 @@ def lead_to_gpu_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bitsandbytes, "matmul", product)
 
 
+@contextmanager
+def one_device_each(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Lets every operation fail whose tensors lie on several devices, as a GPU would; `meta` stands for that.
+
+    PyTorch's fake tensors look after it: its meta device alone takes products with what lies on the CPU. Fake ones on
+    `cuda` can be neither indexed nor copied where PyTorch has been built for CPUs.
+    """
+    asked = disentangled.slots_of.__wrapped__
+
+    def slots_of(*given: Any) -> Any:
+        with unset_fake_temporarily():  # it asks numbers of its own, on the host
+            return asked(*given)
+
+    monkeypatch.setattr(disentangled, "slots_of", slots_of)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        yield
+
+
+UNORDERED = re.compile(
+    r"(put_?|histc|median|nanmedian|kthvalue|_embedding_bag.*|nll_loss2d.*|_ctc_loss.*|max_unpool.*|grid_sampler.*)$"
+    r"|(avg_pool3d|_?adaptive_.*|fractional_.*|upsample_.*|reflection_pad.*)_backward$"
+)
+"""Operations that have no deterministic form on a GPU, as `torch.use_deterministic_algorithms` lists them; and `cumsum`
+of what is no integer, `bincount` with weights. A run that asks for equal bits would end at one."""
+
+
 class Watch(TorchDispatchMode):
-    """Sees every operation: in which dtypes products are taken, and which results are still in memory."""
+    """Sees every operation: in which dtypes products are taken, which results are still in memory, and which operations
+    a GPU does in any order."""
 
     def __init__(self) -> None:
         super().__init__()
         self.products: Counter[tuple[torch.dtype, ...]] = Counter()
         """Dtypes of both factors -> products."""
+        self.unordered: set[str] = set()
         self._made: dict[int, tuple[StorageWeakRef, int]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -126,6 +157,9 @@ class Watch(TorchDispatchMode):
         found = func(*args, **(kwargs or {}))
         factors = [each for each in tree_leaves(args) if isinstance(each, Tensor) and each.is_floating_point()]
         name = func.overloadpacket.__name__
+        summed = name == "cumsum" and (args[0].is_floating_point() or (kwargs or {}).get("dtype") is not None)
+        if UNORDERED.match(name) or summed or (name == "bincount" and len(args) > 1):
+            self.unordered.add(name)
         # A factor of one row or column is no matrix product: rotary embeddings take one in fp32, on purpose.
         if name in ("mm", "bmm", "addmm", "baddbmm") and min(factors[-1].shape[-2:]) > 1 and factors[-2].shape[-1] > 1:
             self.products[factors[-2].dtype, factors[-1].dtype] += 1
@@ -142,29 +176,47 @@ class Watch(TorchDispatchMode):
 
 QUESTIONS = ("item", "tolist", "cpu", "nonzero", "__bool__", "__int__", "__float__", "__index__")
 """Methods of a tensor for which the host waits until a GPU has computed it; `numpy` needs `cpu` there."""
+SIZES = ("nonzero", "masked_select", "unique_consecutive", "_unique2", "unique_dim", "bincount", "repeat_interleave")
+"""Operations whose answer's size depends on values, which the host has to wait for."""
+
+
+class Sizes(TorchDispatchMode):
+    """Counts those operations, wherever they are called, and what is indexed by a mask, which is one of them."""
+
+    def __init__(self, asked: Counter[str]) -> None:
+        super().__init__()
+        self.asked, self.inside = asked, False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        masks = isinstance(args[1], list | tuple) if name in ("index", "index_put", "index_put_") else False
+        masked = masks and any(each is not None and each.dtype in (torch.bool, torch.uint8) for each in args[1])
+        sized = name in SIZES and (name != "repeat_interleave" or not (kwargs or {}).get("output_size"))
+        if (masked or sized) and not self.inside and not any(map(torch.is_inference, tree_leaves(args[0]))):
+            self.asked["a mask as index" if masked else name] += 1
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager
 def questions(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     """Counts what the host asks of tensors: where they lay on a GPU, it would wait for each."""
     asked: Counter[str] = Counter()
-    inside = False
+    sizes = Sizes(asked)
 
     def counted(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(tensor: Tensor, *given: Any, **options: Any) -> Any:
-            nonlocal inside
-            if inside or torch.is_inference(tensor):
+            if sizes.inside or torch.is_inference(tensor):
                 return method(tensor, *given, **options)
             asked[name] += 1
-            inside = True  # `tolist` may call `item`: it is one question
+            sizes.inside = True  # `tolist` may call `item`: it is one question
             try:
                 return method(tensor, *given, **options)
             finally:
-                inside = False
+                sizes.inside = False
 
         return call
 
-    with monkeypatch.context() as patched:
+    with monkeypatch.context() as patched, sizes:
         for name in QUESTIONS:
             patched.setattr(torch.Tensor, name, counted(name, getattr(torch.Tensor, name)))
         yield asked

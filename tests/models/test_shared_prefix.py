@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fake_gpu import questions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -96,6 +97,13 @@ def test_gradients_are_those_of_whole_sequences() -> None:
         gradients.append({key: each.grad.clone() for key, each in backbone.named_parameters()})
     for key, expected in gradients[0].items():
         torch.testing.assert_close(gradients[1][key], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_gpu_is_asked_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone, inputs = NETWORKS["llama, as on a GPU"], batch_tensors(drawn(3, 3, 4, 40), np.arange(3), 0, "cpu")
+    with questions(monkeypatch) as asked:
+        pooled(last_states, backbone, inputs).sum().backward()
+    assert not asked
 
 
 def computed(backbone: Any, inputs: tuple[Tensor, Tensor]) -> list[int]:

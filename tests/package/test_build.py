@@ -73,7 +73,7 @@ def test_the_manifest_says_what_the_kernel_must_know(finished: Path, lmsys: Comp
         *("prior", "words", "shape", "friend"),
         *("words+shape", "words+friend", "shape+friend", "words+shape+friend"),
     ]
-    assert manifest["budget_seconds"] == 600
+    assert (manifest["budget_seconds"], manifest["machine"], manifest["rehearse_rows"]) == (600, "t4x2", 0)
     assert manifest["wheels"] == [name for name in manifest["files"] if name.startswith("wheels/")] != []
     labels = pl.read_parquet(finished / "artifacts/oof/oof.parquet")["label"].to_numpy()
     shares = np.bincount(labels, minlength=3) / len(labels)

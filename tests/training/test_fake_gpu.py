@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fake_gpu import CONFIGS, GPU, Watch, lead_to_gpu_paths, pretend, questions
+from fake_gpu import CONFIGS, GPU, Watch, lead_to_gpu_paths, one_device_each, pretend, questions
 from fold_models import FOLDS, ROWS, trained
 from learners import learner_of
-from networks import decoder, encoder, ready
+from networks import decoder, encoder, ready, training_settings
 from support import preference_rows
 from torch import Tensor
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from pipeline.artifacts import Artifacts
 from pipeline.competitions.task import Competition
 from pipeline.members import decoder as members_decoder
 from pipeline.members.decoder import adapted_base, with_adapters
-from pipeline.models.backbones.loading import accelerated
+from pipeline.models.backbones.loading import accelerated, load_backbone
 from pipeline.models.backbones.masks import use_right_padding
 from pipeline.models.backbones.tokenizer import load_tokenizer
 from pipeline.models.deberta import attention_cpu, attention_gpu
@@ -31,7 +31,7 @@ from pipeline.training import loop
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import Device, training_device
 from pipeline.training.loop import TrainingRun, fit
-from pipeline.training.objectives.language import Language
+from pipeline.training.objectives.language import CausalModel, Language, MaskedModel
 from pipeline.training.objectives.supervised import Supervised
 from pipeline.training.optim import adamw, backbone_name
 from pipeline.training.prior import Prior
@@ -61,23 +61,24 @@ def test_a_step_of_the_optimiser_mixes_no_devices(
     plain = torch.optim.AdamW  # the fused one knows no meta device
     monkeypatch.setattr(torch.optim, "AdamW", lambda groups, fused, **usual: plain(groups, **usual))
     config = AutoConfig.for_model(**CONFIGS[name], use_cache=False)
-    with torch.device("meta"):
-        backbone: Any = AutoModel.from_config(config, dtype=torch.float32)
-        use_right_padding(backbone)
-        if name in ENCODERS:
-            settings = encoder(checkpointed(again))
-            if again:
-                backbone.gradient_checkpointing_enable()
-            network = encoder_network(accelerated(backbone), settings, lmsys.kind, 3, None)
-        else:
-            settings = decoder(checkpointed(again))
-            network = decoder_network(with_adapters(backbone, settings), settings, lmsys)
-    optimizer = adamw(network, settings.training)
-    learning = [each for each in network.parameters() if each.requires_grad]
-    network.train()(*inputs(4, 40, "meta")).logsumexp(dim=1).sum().backward()
-    given = {id(each) for each in learning if each.grad is not None}
-    torch.nn.utils.clip_grad_norm_(learning, 1.0)
-    optimizer.step()
+    with one_device_each(monkeypatch):
+        with torch.device("meta"):
+            backbone: Any = AutoModel.from_config(config, dtype=torch.float32)
+            use_right_padding(backbone)
+            if name in ENCODERS:
+                settings = encoder(checkpointed(again))
+                if again:
+                    backbone.gradient_checkpointing_enable()
+                network = encoder_network(accelerated(backbone), settings, lmsys.kind, 3, None)
+            else:
+                settings = decoder(checkpointed(again))
+                network = decoder_network(with_adapters(backbone, settings), settings, lmsys)
+        optimizer = adamw(network, settings.training)
+        learning = [each for each in network.parameters() if each.requires_grad]
+        network.train()(*inputs(4, 40, "meta")).logsumexp(dim=1).sum().backward()
+        given = {id(each) for each in learning if each.grad is not None}
+        torch.nn.utils.clip_grad_norm_(learning, 1.0)
+        optimizer.step()
     assert len(given) >= 0.9 * len(learning)
     assert {state["exp_avg"].device.type for state in optimizer.state.values()} == {"meta"}
 
@@ -137,7 +138,7 @@ def test_under_autocast_every_product_is_taken_in_half_precision(
         with device.forward():
             loss = network(*inputs(4, 40)).logsumexp(dim=1).sum()
         loss.backward()
-    assert watch.products.total() > 20
+    assert watch.products.total() > 20 and not watch.unordered
     assert set(watch.products) == {(HALVES[half], HALVES[half])}
 
 
@@ -197,25 +198,45 @@ def test_a_decoder_trains_on_a_base_in_the_half_precision_of_its_autocast(
     assert seen.value.args == (GPU, torch.bfloat16 if precision == "bf16" else torch.float16)
 
 
+def waits(run: TrainingRun, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How often the host would wait for a GPU in each step: from one step's answer to the next.
+
+    What is asked before the first and after the last is asked once a run. Nothing may have no deterministic form there.
+    """
+    asked = []
+    step = loop.fetched
+
+    def counted(tensors: Any) -> Any:
+        found = step(tensors)
+        asked.append(counter.total())
+        return found
+
+    monkeypatch.setattr(loop, "fetched", counted)
+    with questions(monkeypatch) as counter, Watch() as watch:
+        fit(run)
+    assert len(asked) > 2
+    assert not watch.unordered
+    return np.diff(asked).tolist()
+
+
 @pytest.mark.parametrize(
-    ("kind", "precision", "changed", "most"),
+    ("kind", "precision", "changed"),
     [
         (
             "encoder",
             "fp16",
             {"ema": 0.1, "dropout": 0.1, "r_drop": {"weight": 1.0}, "fgm": {"on": "output", "radius": 0.1}},
-            1,
         ),
-        ("encoder", "bf16", {"smart": {}, "proximal": {}}, 1),
-        ("encoder", "fp16", {"awp": {"step": 1e-3}}, 2),  # whether its gradients are finite
-        ("decoder", "fp16", {"gradient_checkpointing": True}, 1),
+        ("encoder", "bf16", {"smart": {}, "proximal": {}, "dsgd": {}, "mixout": {}}),
+        ("encoder", "fp16", {"awp": {"step": 1e-3}}),
+        ("encoder", "bf16", {"fgm": {"on": "table"}}),
+        ("decoder", "fp16", {"gradient_checkpointing": True, "stable_lora": {}}),
     ],
 )
 def test_a_step_makes_the_host_wait_for_the_gpu_once(
     kind: str,
     precision: str,
     changed: dict[str, Any],
-    most: int,
     backbones: Path,
     lmsys: Competition,
     tmp_path: Path,
@@ -230,21 +251,25 @@ def test_a_step_makes_the_host_wait_for_the_gpu_once(
         *(made_of.network, learned, made_of.settings, Device("cpu", precision), Checkpoint(tmp_path / "run"), "x"),
         prior=Prior(learned.family, learned.labels),
     )
-    asked = []
-    step = loop.fetched
+    assert max(waits(run, monkeypatch)) <= 1
 
-    def counted(tensors: Any) -> Any:
-        found = step(tensors)
-        asked.append(counter.total())
-        return found
 
-    monkeypatch.setattr(loop, "fetched", counted)
-    with questions(monkeypatch) as counter:
-        fit(run)
-    steps = len(learned.epoch(0))
-    assert len(asked) == steps > 2
-    # From one step's answer to the next: what is asked before the first and after the last is asked once a run.
-    assert np.diff(asked).max() <= most
+@pytest.mark.parametrize("share", [0.15, None], ids=["masked", "next-token"])
+def test_a_step_of_pretraining_makes_it_wait_once(
+    share: float | None, backbones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention_cpu, "attend", attention_gpu.attend)
+    folder = backbones / "backbones" / ("llama" if share is None else "bert")
+    sequences = [np.arange(3, 3 + length) for length in (40, 33, 20, 9) * 6]
+    learned = Language(sequences, load_tokenizer(folder), share, 8, 200, 0, "cpu")
+    if share is None:
+        network: torch.nn.Module = CausalModel(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32))
+    else:
+        network = MaskedModel(load_backbone(folder, "fp32", "cpu"))
+    use_right_padding(network.get_submodule(backbone_name(network)))
+    checkpoint = Checkpoint(tmp_path / "run")
+    run = TrainingRun(network, learned, training_settings(epochs=1), Device("cpu", "bf16"), checkpoint, "x")
+    assert max(waits(run, monkeypatch)) <= 1
 
 
 def test_what_a_batch_sends_to_a_gpu_comes_from_pinned_memory(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from pipeline.members.fold import train_fold
 from pipeline.models.backbones.loading import load_backbone
 from pipeline.models.backbones.tokenizer import load_tokenizer
 from pipeline.models.network import encoder_network
+from pipeline.training import progress
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.device import Device
 from pipeline.training.loop import TrainingRun, fit
@@ -255,6 +257,30 @@ def test_the_forecast_holds_the_memory_that_adamw_takes_later(backbones: Path, l
     assert room == sum(each.numel() * each.element_size() for each in moments)
     eight = room_for_moments(network, training_settings(optimizer_bits=8))
     assert sum(each.numel() for each in eight) == room / 4
+
+
+def test_the_forecast_keeps_that_memory_while_it_computes(
+    backbones: Path, lmsys: Competition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = network_of(backbones, lmsys)
+    room: list[weakref.ref[Tensor]] = []
+    held: list[bool] = []
+    plain = progress.room_for_moments
+
+    def watched(*given: Any) -> list[Tensor]:
+        found = plain(*given)
+        room.extend(map(weakref.ref, found))
+        return found
+
+    def timed(*_: Any) -> float:
+        held.append(bool(room) and all(each() is not None for each in room))
+        return 1.0
+
+    monkeypatch.setattr(progress, "room_for_moments", watched)
+    monkeypatch.setattr(progress, "_seconds", timed)
+    learned = objective(backbones, lmsys)
+    progress.forecast(network, learned, training_settings(), CPU, "mine", Path())
+    assert held and all(held) and all(each() is None for each in room)
 
 
 def test_a_defect_is_not_taken_for_a_lack_of_memory(

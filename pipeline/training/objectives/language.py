@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu, linear
 
 from pipeline.data.batches import cut_by_budget, epoch_steps, pad
+from pipeline.models.deberta.packing import LENGTHS
 from pipeline.models.transfer import sent
 from pipeline.training.objectives.objective import Batch, Loss
 
@@ -34,8 +35,12 @@ class MaskedModel(nn.Module):
         self.bias = nn.Parameter(torch.zeros(backbone.get_input_embeddings().num_embeddings))
 
     def forward(self, ids: Tensor, mask: Tensor, asked: Tensor) -> Tensor:
-        """Returns the (positions asked, vocabulary) logits of (sequences, length) ids and mask."""
-        states = self.backbone(input_ids=ids, attention_mask=mask).last_hidden_state[asked]
+        """Returns the (places asked, vocabulary) logits of (sequences, length) ids and mask.
+
+        asked: places in the flattened batch.
+        """
+        states = self.backbone(input_ids=ids, attention_mask=mask).last_hidden_state
+        states = states.flatten(0, 1).index_select(0, asked)
         return linear(self.norm(gelu(self.dense(states))), self.backbone.get_input_embeddings().weight, self.bias)
 
 
@@ -47,9 +52,9 @@ class CausalModel(nn.Module):
         self.backbone = backbone
 
     def forward(self, ids: Tensor, mask: Tensor, asked: Tensor) -> Tensor:
-        """Returns logits as MaskedModel does, each position answering for the token after it."""
+        """Returns logits as MaskedModel does, each place answering for the token after it."""
         logits: Tensor = self.backbone(input_ids=ids, attention_mask=mask).logits
-        return logits[asked]
+        return logits.flatten(0, 1).index_select(0, asked)
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ class Language:
         return epoch_steps(self._lengths(), 1, *sizes, seeds, self.devices)
 
     def batch(self, rows: np.ndarray, step: int) -> Batch:
-        """Returns ids, mask and the positions asked, and as targets their tokens."""
+        """Returns ids, mask and the places asked, in the flattened batch, and as targets their tokens."""
         ids, mask = pad([self.sequences[row] for row in rows], int(self.tokenizer.pad_token_id))
         targets = np.full_like(ids, IGNORED)
         if self.masked is None:
@@ -87,8 +92,10 @@ class Language:
                 asked = draw.permutation(asked)[:count]
                 targets[place, asked] = ids[place, asked]
                 ids[place, asked] = self._hidden(ids[place, asked], draw)
-        tensors = [sent(each, self.device) for each in (ids, mask, targets != IGNORED)]
-        wanted = sent(targets[targets != IGNORED], self.device)
+        places = np.flatnonzero(targets != IGNORED)  # not a mask: how many it asks for, a GPU would have to say
+        tensors = [sent(each, self.device) for each in (ids, mask, places)]
+        setattr(tensors[1], LENGTHS, np.array([len(self.sequences[row]) for row in rows]))
+        wanted = sent(targets.ravel()[places], self.device)
         return Batch(tuple(tensors), wanted, len(wanted))
 
     def loss(self, network: nn.Module, batch: Batch) -> Loss:

@@ -1,7 +1,7 @@
 """Attacks: where the loss is worst near the weights (AWP) or near the embedded words (FGM).
 
 Both go along gradients over their norm, so the scaler of fp16 changes nothing; where a gradient is not finite, nothing
-is attacked. The weights are attacked once per step, along the gradients of all its batches, and come back to the last
+is shifted. The weights are attacked once per step, along the gradients of all its batches, and come back to the last
 bit, in the memory in which they were.
 """
 
@@ -53,7 +53,8 @@ def awp_shift(weight: Tensor, gradient: Tensor, settings: Awp) -> Tensor:
 @torch.no_grad()
 def table_shift(weight: Tensor, gradient: Tensor, settings: Fgm) -> Tensor:
     """Returns radius * ||w|| * g / ||g||, w being those rows of the table that somebody's gradient reaches."""
-    size = _norm(weight[gradient.abs().amax(dim=1) > 0])
+    reached = gradient.abs().amax(dim=1, keepdim=True) > 0
+    size = _norm(torch.where(reached, weight, 0.0))  # not weight[reached]: how many, a GPU would have to say
     return gradient * (settings.radius * size / _norm(gradient).clamp_min(TINY))
 
 
@@ -82,22 +83,24 @@ def attacked(
 ) -> Iterator[Tensor | None]:
     """Shifts the weights along their gradients for a while; then they have their own values again, bit by bit.
 
-    Yields the realised (2,) ||v|| and ||w|| over all of them; None, and nothing is shifted, where a gradient is not
-    finite, which is asked once.
+    Yields the realised (2,) ||v|| and ||w|| over all of them; None where none has a gradient. Where a gradient is not
+    finite they are NaN, and nothing is shifted: what comes of it is not finite again, and nobody waits for a GPU to
+    know.
     """
     targets = {name: each for name, each in weights.items() if each.grad is not None}
     gradients = {name: each.grad.float() for name, each in targets.items() if each.grad is not None}
-    if not targets or not bool(torch.stack([each.norm() for each in gradients.values()]).isfinite().all()):
+    if not targets:
         yield None
         return
+    usable = torch.stack([each.norm() for each in gradients.values()]).isfinite().all()
     own = {name: each.detach().clone() for name, each in targets.items()}
-    shifts = {name: shift(own[name], gradients[name], settings) for name in targets}
+    shifts = {name: torch.where(usable, shift(own[name], gradients[name], settings), 0.0) for name in targets}
     sizes = [torch.stack([each.float().norm() for each in group.values()]).norm() for group in (shifts, own)]
     try:
         with torch.no_grad():
             for name, each in targets.items():
                 each.add_(shifts[name])
-        yield torch.stack(sizes)
+        yield torch.where(usable, torch.stack(sizes), torch.nan)
     finally:
         with torch.no_grad():
             for name, each in targets.items():
