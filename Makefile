@@ -33,11 +33,11 @@ $(VENV)/torch:
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 not found; install one, or name it: make PYTHON=/path/to/python3.12"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	@# First and outside the lock: an ordinary machine gets the CUDA build, one that offers a CPU build gets that.
-	$(VENV)/bin/python -m pip install -q --disable-pip-version-check $(TORCH)
+	$(VENV)/bin/python -m pip install -q --disable-pip-version-check --no-compile $(TORCH)
 	@touch $@
 
 $(VENV)/ready: $(VENV)/torch requirements.lock
-	$(VENV)/bin/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	$(VENV)/bin/python -m pip install -q --disable-pip-version-check --no-compile --no-deps --require-hashes -r requirements.lock
 	rm -rf $(VENV)/wheels
 	$(VENV)/bin/python -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: -d $(VENV)/wheels \
 		$(foreach name,$(KERNEL_WHEELS),$(shell grep -oE '^$(name)==[^ ;]+' requirements.lock))
