@@ -71,6 +71,10 @@ def _as_texts(given: Any) -> Any:
     for key in ("group", "ignored"):
         if isinstance(found.get(key), str):
             found[key] = [found[key]]
+    for key in ("parts", "left_out"):
+        if isinstance(found.get(key), dict):
+            each = {name: what if isinstance(what, list) else [what] for name, what in found[key].items()}
+            found[key] = {name: ["" if one is None else _text(one) for one in what] for name, what in each.items()}
     if found.get("task") == "choices":
         found.setdefault("outcome", "choice")
     return found
@@ -109,8 +113,8 @@ def _check(competition: Competition) -> None:
     for medal in competition.medals:
         if medal not in ("gold", "silver", "bronze"):
             raise PodiumError(f'medals: expected gold, silver, bronze, found "{medal}"')
-    if competition.centre or competition.spread:
-        raise PodiumError("centre, spread: prepare fills them in; leave them out")
+    if competition.centre or competition.spread or competition.grouped:
+        raise PodiumError("centre, spread, grouped: prepare fills them in; leave them out")
 
 
 def _ask(metric: Metric, competition: Competition) -> None:
@@ -168,6 +172,12 @@ def _check_lookups(competition: Competition) -> None:
             if bool(braces) != bool(lookup.column):
                 words = "text files ({} in their name) need `column`" if braces else "a table names its columns itself"
                 raise PodiumError(f'{key}.column: {words}, found "{lookup.column}"')
+        if lookup.only and lookup.test:
+            raise PodiumError(f"{key}: only {lookup.only} rows are looked up, but test names {lookup.test}")
+    named = [name for names in competition.parts.values() for name in names]
+    for way, names in competition.parts.items():
+        if not names or "" in (way, *names) or len(set(named)) < len(named):
+            raise PodiumError(f"parts.{way}: expected new names, each once, found {', '.join(named)}")
 
 
 def _check_outcome(competition: Competition) -> None:

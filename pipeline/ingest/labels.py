@@ -108,15 +108,15 @@ def label_fault(row: dict[str, str], competition: Competition) -> str | None:
 
 
 def _spellings(competition: Competition) -> dict[str, int]:
-    """Returns what may stand in the label column -> class index. A class that is a number may be written as one."""
+    """Returns what may stand in the label column -> class index. Numbers and truths have several spellings."""
     values = competition.label_values
     found = {value: place for place, value in enumerate(values)}
     for place, value in enumerate(values):
-        if whole := _WHOLE.fullmatch(value):
-            number = whole[1]
-            truths = [word for word, digit in TRUTHS.items() if digit == number]
-            for spelled in (number, f"{number}.0", *truths):
-                found.setdefault(spelled, place)
+        whole = _WHOLE.fullmatch(value)
+        number = whole[1] if whole else TRUTHS.get(value)
+        truths = [word for word, digit in TRUTHS.items() if digit == number]
+        for spelled in (*((number, f"{number}.0") if whole else ()), *truths):
+            found.setdefault(spelled, place)
     return found
 
 
