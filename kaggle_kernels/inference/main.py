@@ -166,9 +166,7 @@ def find_competition(source: Path, competition: dict, rerun: bool) -> Path:
     named = (competition["name"], f"competitions/{competition['name']}") if competition else ()
     for expected in (files, files[:1], files[1:]) if rerun else (files,):
         for place in (*named, *PLACES):
-            for folder in sorted(
-                file.parents[expected[0].count("/")] for file in source.glob(f"{place}/{expected[0]}")
-            ):
+            for folder in sorted(at.parents[expected[0].count("/")] for at in source.glob(f"{place}/{expected[0]}")):
                 if all((folder / name).is_file() for name in expected):
                     return folder
     raise Problem(f"{source}: expected the competition's files ({files[0]} beside {files[1]}), found none")

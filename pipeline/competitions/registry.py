@@ -62,6 +62,8 @@ def _as_texts(given: Any) -> Any:
         label = found["label"] = dict(found["label"])
         if isinstance(label.get("values"), list):
             label["values"] = [_text(each) for each in label["values"]]
+        if isinstance(label.get("also"), dict):
+            label["also"] = {_text(written): _text(value) for written, value in label["also"].items()}
         if "listed" in label:
             label.setdefault("join", " ")
         if isinstance(label.get("columns"), str):  # one column may stand without brackets
@@ -224,6 +226,18 @@ def _check_outcome(competition: Competition) -> None:
             raise PodiumError(f"label: expected different entries, found {list(values)}")
     elif label.values is not None:
         raise PodiumError(f"label.values: only classes and choice have them, found outcome {outcome}")
+    _check_also(competition)
+
+
+def _check_also(competition: Competition) -> None:
+    label = competition.label
+    if label.also and (competition.outcome not in ("classes", "choice") or label.one_hot):
+        raise PodiumError(f"label.also: classes and choice have it, not one_hot; found outcome {competition.outcome}")
+    known = [] if competition.classes == AUTO else list(competition.label_values)
+    for written, value in label.also.items():
+        if value in label.also or (known and (value not in known or written in known)):
+            words = "expected a value of the label that another one means"
+            raise PodiumError(f'label.also.{written}: {words}, found "{value}"{nearest(value, known)}')
 
 
 def _check_candidates(competition: Competition) -> None:

@@ -94,6 +94,8 @@ class Label:
     """Stands for an empty cell of `joined`."""
     values: tuple[str, ...] | None = None
     """What stands in `column`, in the order of the classes or options; by default their own names."""
+    also: dict[str, str] = field(default_factory=dict)
+    """What may stand in `column`, too -> the value that it means: classes that are one."""
     low: int | None = None
     """The lowest score of an `ordered` outcome."""
     high: int | None = None

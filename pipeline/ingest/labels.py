@@ -117,7 +117,7 @@ def _spellings(competition: Competition) -> dict[str, int]:
         truths = [word for word, digit in TRUTHS.items() if digit == number]
         for spelled in (*((number, f"{number}.0") if whole else ()), *truths):
             found.setdefault(spelled, place)
-    return found
+    return found | {written: found[value] for written, value in competition.label.also.items() if value in found}
 
 
 def _bounds(competition: Competition) -> tuple[float, float]:

@@ -317,7 +317,8 @@ def _classes_of(train_csv: Path, competition: Competition) -> tuple[str, ...]:
     values = labels.listed(competition).list.unique().explode() if listed else labels.class_cells(competition)
     counted = cells.select(values.alias("class").value_counts()).collect(engine="streaming").unnest("class")
     known = counted.filter(pl.col("count") >= (FEWEST_ROWS if listed else 1))["class"]
-    classes = tuple(sorted(filter(None, known)))  # an empty cell is a fault of its row, or no label
+    # An empty cell is a fault of its row, or no label.
+    classes = tuple(sorted(filter(None, set(known).difference(competition.label.also))))
     place = f"{train_csv}: column {' and '.join(map(quoted, columns))}"
     if not 2 <= len(classes) <= MOST_CLASSES:
         raise PodiumError(f"{place}: expected 2 to {MOST_CLASSES} different classes, found {len(classes)}")
