@@ -20,7 +20,7 @@ from pipeline.competitions.task import NUMBERED, OURS, Lookup
 from pipeline.errors import PodiumError
 from pipeline.files import write_text
 from pipeline.ingest.diagnose import turns_of
-from pipeline.ingest.folder import SEPARATORS, Folder, Table, read_folder
+from pipeline.ingest.folder import SEPARATORS, Folder, Table, are_places, read_folder
 from pipeline.ingest.labels import TRUTHS, moment
 from pipeline.ingest.tables import OTHERS, quoted
 
@@ -172,7 +172,7 @@ class Draft:
             name for place, name in enumerate(n for n in self.common if len(n) == 1) if name == "ABCDEFGHIJ"[place]
         ]
         numbered = [name for name in self.common if re.fullmatch(r"(?i)(option|choice|ending|answer)_?[a-j0-9]", name)]
-        found = letters if len(letters) > 1 else numbered
+        found = letters if len(letters) > 1 else numbered or self._row_of_names
         answers = {
             cell
             for name in self.unseen
@@ -182,14 +182,28 @@ class Draft:
         return found if len(found) > 1 and (found == letters or answers) else []
 
     @cached_property
+    def _row_of_names(self) -> list[str]:
+        """Three columns and more, such as opa, opb, opc, if an answer has as many different values."""
+        for first in [name for name in self.common if name and name[-1] in "aA01"]:
+            found = [first]
+            while (following := found[-1][:-1] + chr(ord(found[-1][-1]) + 1)) in self.common:
+                found.append(following)
+            labels = [set(self.train.filled(name)) for name in self.unseen if len(found) > 2]
+            if any(len(each) == len(found) and are_places(each, len(found)) for each in labels):
+                return found
+        return []
+
+    @cached_property
     def texts(self) -> list[str]:
         """The columns of texts: several words, and not the same few again and again."""
-        if not self.common:
+        new = [name for name in self.test.columns if name not in (*self.train.columns, self.id)]
+        new = [name for name in new if _is_text(self.test.columns[name])]
+        if new or not self.common:
             names = [", ".join(map(quoted, table.columns)) for table in (self.train, self.test)]
             raise PodiumError(
-                f"{self.train.path}: expected a text that {self.test.path.name} has, too, found {names[0][:150]}, and "
-                f"there {names[1][:150]}: write `renamed` where it has another name there, or the line of column names "
-                "where a file has none"
+                f"{self.train.path}: expected the texts of {self.test.path.name}, found {names[0][:150]}, and there "
+                f"{names[1][:150]}: write `renamed` where a text has another name there, or the line of column names "
+                "where a file has none; training rows of another kind cannot be said"
             )
         texts = [
             name
@@ -210,7 +224,8 @@ class Draft:
             if any(first.endswith(a) and second == first.removesuffix(a) + b for a, b in PARTNERS.items())
             or (first, second) == ("premise", "hypothesis")
         ]
-        pairs = [pair for pair in pairs if pair[0][:-1] + "3" not in self.texts]  # the essays 1 to 4 are no pair
+        # The essays 1 to 4 are no pair.
+        pairs = [pair for pair in pairs if pair[1][:-1] + chr(ord(pair[1][-1]) + 1) not in self.texts]
         if not self.options and len(pairs) == 1:
             return pairs[0]
         lengths = [len("".join(self.train.columns[name])) + 1 for name in self.texts]
@@ -224,7 +239,7 @@ class Draft:
             return "choices"
         if self.sides is None:
             return "text"
-        prompted = any(name.lower() in PROMPTS for name in self.texts)
+        prompted = any(name.lower() in PROMPTS for name in self.texts if name not in self.sides)
         return "preference" if prompted and self.answers.outcome == "classes" else "pair"
 
     @cached_property

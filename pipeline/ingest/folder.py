@@ -5,6 +5,7 @@ pipeline/ingest/draft.py makes a YAML file of it.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,11 +18,10 @@ from typing import Literal
 from pipeline.competitions.task import Competition, Label, Lookup
 from pipeline.errors import PodiumError
 from pipeline.ingest.cells import PACKED, plain_rows, read_header
-from pipeline.ingest.diagnose import turns_of
 from pipeline.ingest.tables import OTHERS
 
 TABLES = (".csv", ".tsv", *OTHERS)
-SAMPLES = (("sample", "submission"), ("submission",), ("submit",), ("benchmark",))
+SAMPLES = (("sample", "submission"), ("submission",), ("submit",), ("benchmark",), ("sample",))
 TESTS = (("test",), ("valid",), ("leaderboard",))
 """Words in the names of files, the most telling first."""
 LETTERS = "ABCDEFGHIJ"
@@ -186,13 +186,13 @@ def _with_options(folder: Folder) -> Folder:
     if set(LETTERS) & train.columns.keys():
         return folder
     labels = [set(train.filled(name)) for name in train.columns if name not in test.columns]
-    for name in [name for name in train.columns if name in test.columns]:
-        lists = [[_list(cell) for cell in table.columns[name]] for table in (train, test)]
+    common = [name for name in train.columns if name in test.columns and train.rows and test.rows]
+    for name, key in [(each, key) for each in common for key in _lists(train.columns[each][0])]:
+        lists = [[_lists(cell).get(key, []) for cell in table.columns[name]] for table in (train, test)]
         sizes = {len(each) for rows in lists for each in rows}
         letters = LETTERS[: sizes.pop()] if len(sizes) == 1 else ""
-        values = [{str(first + place) for place in range(len(letters))} for first in (0, 1)]
-        if len(letters) > 1 and any(set() < found <= each for found in labels for each in (*values, set(letters))):
-            form = replace(folder.form, parts={name: tuple(letters)})
+        if len(letters) > 1 and any(are_places(found, len(letters)) for found in labels):
+            form = replace(folder.form, parts={f"{name}{key}": tuple(letters)})
             parted = []
             for table, rows in zip((train, test), lists, strict=True):
                 columns = {other: cells for other, cells in table.columns.items() if other != name}
@@ -202,12 +202,27 @@ def _with_options(folder: Folder) -> Folder:
     return folder
 
 
-def _list(cell: str) -> list[str]:
-    """Returns the texts of a JSON list of texts; of another cell nothing."""
+def are_places(values: set[str], options: int) -> bool:
+    """Whether values of a label name so many options by their numbers, from 0 or 1, or by letters."""
+    numbers = [{str(first + place) for place in range(options)} for first in (0, 1)]
+    return any(set() < values <= each for each in (*numbers, set(LETTERS[:options])))
+
+
+def _lists(cell: str) -> dict[str, list[str]]:
+    """Returns the lists of texts in a cell of JSON: "" -> the list that it is, `.key` -> those that it holds.
+
+    Names of the options, such as A and B, are no texts.
+    """
     try:
-        return [turn or "" for turn in turns_of(cell)] if cell.startswith("[") else []
-    except ValueError:
-        return []
+        value = json.loads(cell) if cell[:1] in ("[", "{") else None
+    except (ValueError, RecursionError):
+        return {}
+    found = {f".{key}": each for key, each in value.items()} if isinstance(value, dict) else {"": value}
+    return {
+        key: each
+        for key, each in found.items()
+        if isinstance(each, list) and all(isinstance(one, str) for one in each) and any(len(one) > 1 for one in each)
+    }
 
 
 def _has(table: Table, key: str, rows: Table) -> bool:

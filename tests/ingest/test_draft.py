@@ -282,15 +282,27 @@ def test_dates_and_the_first_of_several_parts_are_no_text_of_a_pair(tmp_path: Pa
     assert (found.task, list(found.texts)) == ("text", ["essay_1", "essay_2", "essay_3"])
 
 
-def test_options_in_one_cell_are_taken_apart(tmp_path: Path) -> None:
+def test_a_row_of_columns_with_as_many_answers_holds_options(tmp_path: Path) -> None:
+    train = {"body": TEXTS, "y": ["0", "1", "2"] * 8} | {f"op{letter}": TEXTS for letter in "abc"}
+    found = drafted(tmp_path / "a", train, ["body", "opa", "opb", "opc"], {"y": ["0"]})
+    assert (found.options, found.label.values) == (("opa", "opb", "opc"), ("0", "1", "2"))
+    found = drafted(tmp_path / "b", train | {"y": ["0", "1"] * 12}, ["body", "opa", "opb", "opc"], {"y": ["0.5"]})
+    assert (found.task, found.options) == ("text", ())  # three texts, and yes or no
+    found = drafted(tmp_path / "c", train | {"y": ["x", "y", "z"] * 8}, ["body", "opa", "opb", "opc"], {"y": ["x"]})
+    assert found.options == ()  # three classes, such as kinds of questions with three tags
+
+
+@pytest.mark.parametrize("key", ["", ".text"])
+def test_options_in_one_cell_are_taken_apart(key: str, tmp_path: Path) -> None:
     source = folder_of(tmp_path, {}, {}, {"id": ASKED, "y": ["0"] * 24})
     lists = [[f"{text}, up", f"{text}, down", "a third"] for text in TEXTS]
     for part, ids in (("train", IDS), ("test", ASKED)):
-        rows = [{"id": each, "body": text, "ends": ends} for each, text, ends in zip(ids, TEXTS, lists, strict=True)]
+        given = [{"label": list("ABC"), "text": ends} if key else ends for ends in lists]
+        rows = [{"id": each, "body": text, "ends": ends} for each, text, ends in zip(ids, TEXTS, given, strict=True)]
         rows = [row | {"y": place % 3} for place, row in enumerate(rows)] if part == "train" else rows
         (source / f"{part}.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = load_competition(str(write_draft(source)))
-    assert (found.task, found.options, found.parts) == ("choices", ("A", "B", "C"), {"ends": ("A", "B", "C")})
+    assert (found.task, found.options, found.parts) == ("choices", ("A", "B", "C"), {f"ends{key}": ("A", "B", "C")})
     assert found.label.values == ("0", "1", "2")
     assert prepared(source, found)[0]["B"][0].to_list() == [f"{TEXTS[0]}, down"]
 
@@ -348,7 +360,7 @@ def test_files_of_which_nothing_can_be_guessed_are_one_line(tmp_path: Path) -> N
     assert 'test.csv: expected a column with the ids of sample_submission.csv, column "row" (0, ...), found none' in (
         drawn_up(tmp_path, train, text, [["row", "q"], ["0", "2"]])
     )
-    assert 'expected a text that test.csv has, too, found "id", "text", "q", and there "id", "body"' in drawn_up(
+    assert 'expected the texts of test.csv, found "id", "text", "q", and there "id", "body"' in drawn_up(
         tmp_path, train, [["id", "body"], ["1", "some words"]], [["id", "q"], ["1", "2"]]
     )
 
