@@ -12,7 +12,7 @@ import pytest
 from competition_files import SINGLE, fault, prepared, write
 
 from pipeline.competitions.registry import load_competition
-from pipeline.competitions.task import Competition, Label, Lookup
+from pipeline.competitions.task import AUTO, Competition, Label, Lookup
 from pipeline.errors import PodiumError
 from pipeline.ingest.prepare import glance, read_test
 from pipeline.kernel.submission import validate_submission
@@ -123,6 +123,38 @@ def test_labels_may_stand_in_a_file_of_their_own_and_some_rows_have_none(tmp_pat
     assert fault(tmp_path, replace(competition, renamed={})).startswith(
         f'{tmp_path / "test.csv"}: missing column "text"'
     )
+
+
+def test_two_values_may_be_one_class(tmp_path: Path) -> None:
+    write(tmp_path / "train.csv", [["id", "text", "author"], *([n, "x", w] for n, w in enumerate(["E", "tie", "bad"]))])
+    write(tmp_path / "test.csv", [["id", "text"], ["t", "x"]])
+    write(tmp_path / "sample_submission.csv", [["id", "author"], ["t", "E"]])
+    answers = {"author": "label"}
+    named = replace(SINGLE, classes=("E", "tie"), label=Label("author", also={"bad": "tie"}), answers=answers)
+    for competition in (named, replace(named, classes=AUTO)):
+        train, _, facts = prepared(tmp_path, competition)
+        assert train["label"].to_list() == [0, 1, 1]
+        assert facts["competition"]["classes"] == ["E", "tie"]
+        shutil.rmtree(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("also", "words"),
+    [
+        ("{bad: Tie}", 'label.also.bad: expected a value of the label that another one means, found "Tie"'),
+        ("{E: tie}", "label.also.E: expected a value of the label that another one means"),
+        ("{bad: worse, worse: tie}", "label.also.bad: expected a value of the label that another one means"),
+    ],
+)
+def test_what_another_value_means_must_be_known(also: str, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    known = "name: x\ntask: text\nmetric: log_loss\nid: id\ntexts: {t: t}\n"
+    file.write_text(f"{known}classes: [E, tie]\nlabel: {{column: y, also: {also}}}\n")
+    with pytest.raises(PodiumError, match=words):
+        load_competition(str(file))
+    file.write_text(f"{known}classes: [E, tie]\nlabel: {{one_hot: [a, b], also: {{c: E}}}}\n")
+    with pytest.raises(PodiumError, match=r"label.also: classes and choice have it, not one_hot"):
+        load_competition(str(file))
 
 
 def test_made_rows_keep_their_lists(tmp_path: Path) -> None:
