@@ -157,13 +157,15 @@ class Draft:
 
     @cached_property
     def unseen(self) -> list[str]:
-        """The columns that only train.csv has: the answer is among them."""
-        return [name for name in self.train.columns if name not in (*self.test.columns, self.train_id) and name]
+        """The columns that only train.csv has, and the sample's: the answer is among them."""
+        known = [name for name in (*self.test.columns, self.train_id) if name not in self.asked]
+        return [name for name in self.train.columns if name and name not in known]
 
     @cached_property
     def common(self) -> list[str]:
-        """The columns that both files have, but for the id."""
-        return [name for name in self.train.columns if name in self.test.columns and name and name != self.id]
+        """The columns that both files have, but for the id and the answer, which some test files have, too."""
+        no_text = ("", self.id, *self.asked)
+        return [name for name in self.train.columns if name in self.test.columns and name not in no_text]
 
     @cached_property
     def options(self) -> list[str]:
@@ -429,6 +431,7 @@ class Draft:
         used = {self.id, self.train_id, *self.texts, *answers.columns, *self.groups}
         used |= {lookup.key for lookup in form.lookup}
         every = list(dict.fromkeys([*self.train.columns, *self.test.columns]))
+        used -= set(answers.columns) & self.test.columns.keys()  # the labels of test rows are not read
         ignored = [name for name in every if name and name not in used]
         known = [name for name, metric in METRICS.items() if answers.outcome in metric.outcomes]
         others = [name for name in known if name != answers.metric]

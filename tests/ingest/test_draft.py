@@ -269,6 +269,11 @@ def test_columns_of_the_sample_are_named_like_the_values(tmp_path: Path) -> None
     assert (label.values, label.also) == (("model_a", "model_b", "tie"), {"tie (both)": "tie"})
 
 
+def test_a_test_file_may_have_the_labels_too(tmp_path: Path) -> None:
+    found = drafted(tmp_path, {"body": TEXTS, "y": ["0", "1"] * 12}, ["body", "y"], {"y": ["0.5"]})
+    assert (found.texts, found.label.columns, found.ignored) == ({"body": "body"}, ("y",), ("y",))
+
+
 def test_rows_without_a_label_are_left_out(tmp_path: Path) -> None:
     found = drafted(tmp_path, {"body": TEXTS, "y": ["cat", "-", "dog"] * 8}, ["body"], {"y": ["cat"]})
     assert (found.classes, found.left_out) == (("cat", "dog"), {"y": ("-",)})

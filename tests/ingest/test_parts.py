@@ -158,10 +158,14 @@ def test_what_another_value_means_must_be_known(also: str, words: str, tmp_path:
 
 
 def test_made_rows_keep_their_lists(tmp_path: Path) -> None:
-    source = questions(tmp_path, "x, y", "z")
-    make_rows(source, made := tmp_path / "made", 4, CHOICES)
-    rows = read_test(made / "test.jsonl", CHOICES, strict=True)
-    assert set(rows["A"].list.first()) == {"so, what", "x, y"}
+    competition = replace(CHOICES, parts={"ends": ("first", "second", "third"), "question.stem": ("stem",)})
+    for name, ends in (("train", ["so, what", "z"]), ("test", ["1", "2"])):
+        row = {"id": name, "question": question("why"), "ends": ends, "answer": "A"}
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row))
+    write(tmp_path / "sample_submission.csv", [["id", "answer"], ["test", "A"]])
+    make_rows(tmp_path, made := tmp_path / "made", 2, competition)
+    rows = read_test(made / "test.jsonl", replace(competition, ignored=("*",)), strict=True)
+    assert rows.select("A", "stem").rows() == [(["so, what"], ["why"])] * 2
 
 
 def test_a_json_file_may_have_a_record_per_line(tmp_path: Path) -> None:
