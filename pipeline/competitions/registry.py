@@ -189,8 +189,9 @@ def _check_outcome(competition: Competition) -> None:
         raise PodiumError(f"outcome: choice goes with task choices, found {outcome} with task {task}")
     if task == "preference" and outcome != "classes":
         raise PodiumError(f"outcome: a preference has classes (first side, second side, tie), found {outcome}")
-    wanted = WRITTEN.get(outcome, ("columns",))
-    given = [key for key in ("column", "one_hot", "columns", "listed", "joined") if getattr(label, key) is not None]
+    wanted = (*WRITTEN.get(outcome, ("columns",)), *(("winner",) if task == "preference" else ()))
+    forms = ("column", "one_hot", "columns", "listed", "joined", "winner")
+    given = [key for key in forms if getattr(label, key) is not None]
     if len(given) != 1 or given[0] not in wanted:
         found = f", found {' and '.join(given)}" if given else ""
         raise PodiumError(f"label: outcome {outcome}: give {' or '.join(wanted)}{found}")
@@ -215,7 +216,7 @@ def _check_outcome(competition: Competition) -> None:
                 f"that is neither empty, nor the id column's ({competition.id}), nor one of Podium's own columns "
                 f"({', '.join(TAKEN)})"
             )
-    if competition.classes == AUTO and (label.one_hot or label.values):
+    if competition.classes == AUTO and (label.one_hot or label.values or label.winner):
         raise PodiumError("classes: auto reads the values of one column, or of `joined` ones; name the classes")
     if outcome in ("classes", "choice") and competition.classes != AUTO:
         values = label.one_hot or competition.label_values

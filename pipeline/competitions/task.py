@@ -44,6 +44,8 @@ WRITTEN = (
 """Keys that say how rows are written down."""
 NUMBERED = "#"
 """In place of the id column of train.csv: it has none, and its rows are numbered."""
+WINNER = "#winner"
+"""The column that says which side of a training row is the better, where `label.winner` makes it."""
 AUTO = ("auto",)
 """In place of the classes: the values found in train.csv, sorted. `prepare` puts them there."""
 
@@ -88,6 +90,9 @@ class Label:
     """Of `labels`: one column that lists the labels of a row, of which `classes` names some; others do not count."""
     joined: tuple[str, ...] | None = None
     """Several columns that make one class value together."""
+    winner: Literal["a", "b"] | None = None
+    """Of a `preference` whose training rows have the better side in one column: that side. The sides of every other
+    row change places."""
     join: str = ":"
     """Stands between the cells of `joined`, or between the labels of `listed`."""
     empty: str = "NA"
@@ -234,7 +239,8 @@ class Competition:
     def as_filed(self) -> Competition:
         """Returns it without what is not in a file itself: `plain_rows` then has its own rows and columns alone."""
         kept: dict[str, tuple[str, ...]] = dict.fromkeys(self.parts, ())  # lists stay JSON
-        return replace(self, lookup=(), train_id=None, parts=kept, left_out={}, renamed={})
+        label = replace(self.label, winner=None)
+        return replace(self, lookup=(), train_id=None, parts=kept, left_out={}, renamed={}, label=label)
 
     def part(self, path: Path) -> Literal["train", "test", "sample_submission"] | None:
         """Returns which of the three tables `path` is, by its name."""

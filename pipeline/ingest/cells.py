@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from pipeline.competitions.task import NUMBERED, Competition, Lookup
+from pipeline.competitions.task import NUMBERED, SIDES, WINNER, Competition, Lookup
 from pipeline.errors import PodiumError, nearest
 from pipeline.ingest.parts import taken_apart
 from pipeline.ingest.tables import BATCH, check_encoding, quoted, table
@@ -99,7 +99,10 @@ def as_in_the_file(path: Path, competition: Competition) -> bool:
     """Returns whether the competition sees nothing in a table but what a reader of UTF-8 CSV sees."""
     part, plain = competition.part(path), competition.encoding == "utf-8" and competition.quotes == "doubled"
     added = {
-        "train": (competition.train_id == NUMBERED, competition.lookup, competition.parts, competition.left_out),
+        "train": (
+            *(competition.train_id == NUMBERED, competition.lookup, competition.parts, competition.left_out),
+            competition.label.winner,
+        ),
         "test": (competition.looked_up("test"), competition.parts, competition.renamed),
     }
     return plain and not any(added.get(part or "", ()))
@@ -120,7 +123,25 @@ def _rows(path: Path, competition: Competition, strict: bool) -> Iterator[list[s
         rows = taken_apart(rows, path, competition, strict)
     if part == "train" and competition.left_out:
         rows = _without(rows, path, competition.left_out)
+    if part == "train" and competition.label.winner:
+        rows = _dealt(rows, path, competition)
     return rows
+
+
+def _dealt(rows: Iterator[list[str]], path: Path, competition: Competition) -> Iterator[list[str]]:
+    """Yields rows of which all have the same winner, with their sides changed in every other one, and the winner's
+    class behind: else there would be nothing to tell."""
+    yield [*(header := next(rows, [])), WINNER]
+    sides = [competition.texts[side] for side in SIDES]
+    for side in sides:
+        if side not in header:
+            raise PodiumError(f"{path}: missing column {quoted(side)}{nearest(side, header)}")
+    a, b = map(header.index, sides)
+    first = SIDES.index(competition.label.winner or "")
+    for number, cells in enumerate(rows):
+        if number % 2:
+            cells[a], cells[b] = cells[b], cells[a]
+        yield [*cells, competition.label_values[(first + number) % 2]]
 
 
 def _renamed(rows: Iterator[list[str]], names: dict[str, str]) -> Iterator[list[str]]:

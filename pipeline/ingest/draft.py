@@ -202,6 +202,12 @@ class Draft:
         new = [name for name in new if _is_text(self.test.columns[name])]
         if new or not self.common:
             names = [", ".join(map(quoted, table.columns)) for table in (self.train, self.test)]
+            if {"chosen", "rejected"} <= self.train.columns.keys():
+                raise PodiumError(
+                    f"{self.train.path}: the better side stands in one column, and {self.test.path.name} has "
+                    f"{names[1][:150]}: write task: preference with texts {{a: chosen, b: rejected}}, label: "
+                    "{winner: a} and `renamed`"
+                )
             raise PodiumError(
                 f"{self.train.path}: expected the texts of {self.test.path.name}, found {names[0][:150]}, and there "
                 f"{names[1][:150]}: write `renamed` where a text has another name there, or the line of column names "

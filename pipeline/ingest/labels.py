@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from scipy.sparse import coo_array, csgraph
 
-from pipeline.competitions.task import Competition
+from pipeline.competitions.task import WINNER, Competition
 from pipeline.data.rows import by_appearance, condensed, joined
 from pipeline.errors import nearest
 from pipeline.ingest.tables import quoted
@@ -31,7 +31,7 @@ _WHOLE = re.compile(r"(-?[0-9]+)(\.0)?")
 def label_columns(competition: Competition) -> tuple[str, ...]:
     """Returns the columns of train.csv that hold the answer."""
     label = competition.label
-    alone = label.column if label.column is not None else label.listed
+    alone = label.column if label.column is not None else WINNER if label.winner else label.listed
     return label.one_hot or label.columns or label.joined or ((alone,) if alone is not None else ())
 
 

@@ -370,6 +370,16 @@ def test_files_of_which_nothing_can_be_guessed_are_one_line(tmp_path: Path) -> N
     )
 
 
+def test_what_to_write_of_chosen_and_rejected_is_told(tmp_path: Path) -> None:
+    train = [["id", "prompt", "chosen", "rejected"], *([str(n), "why?", f"yes {n}", f"no {n}"] for n in range(9))]
+    test = [["id", "prompt", "left", "right"], *([f"t{n}", "why?", f"this is {n}", f"that is {n}"] for n in range(9))]
+    line = drawn_up(tmp_path, train, test, [["id", "best"], *([f"t{n}", "a"] for n in range(9))])
+    assert (
+        'the better side stands in one column, and test.csv has "id", "prompt", "left", "right": write task: preference'
+        in line
+    )
+
+
 def test_answers_that_cannot_be_said_are_one_line(tmp_path: Path) -> None:
     spans = {name: TRAIN[name] for name in ("id", "body")} | {"selected": [text[3:] for text in TEXTS]}
     source = folder_of(tmp_path / "a", spans, TEST, {"id": ASKED, "selected": [""] * 24})

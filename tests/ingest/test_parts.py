@@ -12,7 +12,7 @@ import pytest
 from competition_files import SINGLE, fault, prepared, write
 
 from pipeline.competitions.registry import load_competition
-from pipeline.competitions.task import AUTO, Competition, Label, Lookup
+from pipeline.competitions.task import AUTO, SIDES, Competition, Label, Lookup, competition_from_json
 from pipeline.errors import PodiumError
 from pipeline.ingest.prepare import glance, read_test
 from pipeline.kernel.submission import validate_submission
@@ -154,6 +154,46 @@ def test_what_another_value_means_must_be_known(also: str, words: str, tmp_path:
         load_competition(str(file))
     file.write_text(f"{known}classes: [E, tie]\nlabel: {{one_hot: [a, b], also: {{c: E}}}}\n")
     with pytest.raises(PodiumError, match=r"label.also: classes and choice have it, not one_hot"):
+        load_competition(str(file))
+
+
+CHOSEN = Competition(
+    name="chosen",
+    task="preference",
+    metric="accuracy",
+    id="id",
+    texts={"prompt": "prompt", "a": "chosen", "b": "rejected"},
+    classes=("first", "second"),
+    label=Label(winner="a"),
+    answers={"better": "label"},
+    renamed={"left": "chosen", "right": "rejected"},
+)
+
+
+@pytest.mark.parametrize("winner", ["a", "b"])
+def test_the_better_side_may_stand_in_one_column(winner: str, tmp_path: Path) -> None:
+    competition = replace(CHOSEN, label=Label(winner=winner))
+    write(tmp_path / "train.csv", [["id", "prompt", "chosen", "rejected"], *([n, "p", "x", "y"] for n in range(4))])
+    write(tmp_path / "test.csv", [["id", "prompt", "left", "right"], ["t", "q", "u", "v"]])
+    write(tmp_path / "sample_submission.csv", [["id", "better"], ["t", "first"]])
+    train, test, facts = prepared(tmp_path, competition)
+    label = SIDES.index(winner)
+    assert train.select("label", "a", "b").rows() == [(label, ["x"], ["y"]), (1 - label, ["y"], ["x"])] * 2
+    assert test.row(0) == ("t", ["q"], ["u"], ["v"])
+    assert competition_from_json(facts["competition"]) == competition
+    make_rows(tmp_path, made := tmp_path / "made", 4, competition)
+    assert read_test(made / "test.csv", competition, strict=True)["a"].to_list() == [["x"]] * 4
+    shutil.rmtree(tmp_path / "out")
+    texts = {"prompt": "prompt", "a": "choosen", "b": "rejected"}
+    assert 'missing column "choosen" (did you mean "chosen"?)' in fault(tmp_path, replace(competition, texts=texts))
+
+
+def test_only_a_preference_has_a_winner(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "name: x\ntask: pair\nmetric: log_loss\nid: id\ntexts: {a: t, b: u}\nclasses: [E, F]\nlabel: {winner: a}\n"
+    )
+    with pytest.raises(PodiumError, match=r"label: outcome classes: give column or .*, found winner$"):
         load_competition(str(file))
 
 
