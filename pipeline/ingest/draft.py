@@ -45,7 +45,7 @@ SENTENCE = 20
 """Characters of an answer, in the mean, from which different ones are texts and no names."""
 PROMPTS = ("prompt", "question", "instruction", "query", "context")
 WRITTEN_TIME = re.compile(r"[0-9./-]+ [0-9:.]+")
-"""A date and a time that are not as ISO has them."""
+"""A date and a time, as ISO has them and otherwise."""
 TASKS = ("text", "pair", "preference", "choices")
 PARTNERS = {"a": "b", "A": "B", "1": "2", "left": "right", "first": "second"}
 
@@ -213,11 +213,7 @@ class Draft:
                 f"{names[1][:150]}: write `renamed` where a text has another name there, or the line of column names "
                 "where a file has none; training rows of another kind cannot be said"
             )
-        texts = [
-            name
-            for name in self.common
-            if name in self.options or (_is_text(self.train.columns[name]) and not self._is_time(name))
-        ]
+        texts = [name for name in self.common if name in self.options or _is_text(self.train.columns[name])]
         if not texts:
             texts = [max(self.common, key=lambda name: len("".join(self.train.columns[name])))]
         return texts
@@ -287,7 +283,8 @@ class Draft:
     def _label_column(self) -> str:
         if not self.unseen:
             raise PodiumError(f"{self.train.path}: expected a column that {self.test.path.name} lacks: the answer")
-        unseen = [name for name in self.unseen if not _has_word(name, SPREADS)] or self.unseen
+        telling = [name for name in self.unseen if len(set(self.train.filled(name))) > 1] or self.unseen
+        unseen = [name for name in telling if not _has_word(name, SPREADS)] or telling
         named = [name for name in unseen if _has_word(name, LABEL_NAMES)]
         values = [name for name in unseen if set(self.asked) <= set(self.train.filled(name))]
         return (values or named or sorted(unseen, key=lambda name: len(set(self.train.columns[name]))))[0]
@@ -346,6 +343,7 @@ class Draft:
                 return Answers("labels", "samples_f1", lines, (column,), f"{column} lists the labels of a row")
             self._refuse_texts(column)
             values = sorted({cell for cell in cells if any(map(str.isalnum, cell))})
+            values = values if len(values) > 1 else sorted(set(cells))
             classes = _flow(values) if len(values) <= FEW_CLASSES else "auto"
             lines = (f"classes: {classes}", f"label: {{column: {_word(column)}}}")
             if none := sorted(set(cells).difference(values)):

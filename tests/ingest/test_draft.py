@@ -277,6 +277,9 @@ def test_a_test_file_may_have_the_labels_too(tmp_path: Path) -> None:
 def test_rows_without_a_label_are_left_out(tmp_path: Path) -> None:
     found = drafted(tmp_path, {"body": TEXTS, "y": ["cat", "-", "dog"] * 8}, ["body"], {"y": ["cat"]})
     assert (found.classes, found.left_out) == (("cat", "dog"), {"y": ("-",)})
+    train = {"body": TEXTS, "mark": ["*", ""] * 12, "acceptable": ["+", "-"] * 12}
+    found = drafted(tmp_path / "signs", train, ["body"], {"Label": ["+"]})  # a mark that is one or nothing is no answer
+    assert (found.label.column, found.classes, found.left_out) == ("acceptable", ("+", "-"), {})
 
 
 def test_dates_and_the_first_of_several_parts_are_no_text_of_a_pair(tmp_path: Path) -> None:
