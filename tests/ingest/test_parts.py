@@ -152,6 +152,9 @@ def test_what_another_value_means_must_be_known(also: str, words: str, tmp_path:
     file.write_text(f"{known}classes: [E, tie]\nlabel: {{column: y, also: {also}}}\n")
     with pytest.raises(PodiumError, match=words):
         load_competition(str(file))
+    file.write_text(f"{known}classes: auto\nlabel: {{column: y, also: {{bad: worse, worse: tie}}}}\n")
+    with pytest.raises(PodiumError, match=r"label.also.bad: expected a value"):
+        load_competition(str(file))
     file.write_text(f"{known}classes: [E, tie]\nlabel: {{one_hot: [a, b], also: {{c: E}}}}\n")
     with pytest.raises(PodiumError, match=r"label.also: classes and choice have it, not one_hot"):
         load_competition(str(file))
