@@ -166,9 +166,9 @@ def find_competition(source: Path, competition: dict, rerun: bool) -> Path:
     named = (competition["name"], f"competitions/{competition['name']}") if competition else ()
     for expected in (files, files[:1], files[1:]) if rerun else (files,):
         for place in (*named, *PLACES):
-            for file in sorted(source.glob(f"{place}/{expected[0]}")):
-                if all((file.parent / name).is_file() for name in expected):
-                    return file.parent
+            for folder in sorted(at.parents[expected[0].count("/")] for at in source.glob(f"{place}/{expected[0]}")):
+                if all((folder / name).is_file() for name in expected):
+                    return folder
     raise Problem(f"{source}: expected the competition's files ({files[0]} beside {files[1]}), found none")
 
 
@@ -254,8 +254,8 @@ def json_ids(stream: io.TextIOBase, lines: bool, name: str) -> list[str]:
         try:
             found.append(json.loads(text, parse_int=str, parse_float=str, parse_constant=lambda _: None))
         except (ValueError, RecursionError):
-            if not lines:
-                raise
+            if not lines:  # but a record per line, perhaps
+                return json_ids(io.StringIO(text), True, name)
     rows = found if lines else found[0]
     if isinstance(rows, dict):
         ids = rows[name].values() if isinstance(rows[name], dict) else rows[name]

@@ -16,6 +16,7 @@ of class 1 of two, or of a label of 0.5 and above.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -232,6 +233,19 @@ def discounted_gains(labels: np.ndarray, answers: np.ndarray, k: int) -> np.ndar
     """
     ranks = true_ranks(labels, answers)
     return np.where(ranks > k, 0.0, 1.0 / np.log2(1.0 + ranks))
+
+
+def hits_at(labels: np.ndarray, answers: np.ndarray, k: int) -> np.ndarray:
+    """Share of the rows whose true class is one of the k likeliest, scikit-learn's top-k accuracy."""
+    ranks = true_ranks(labels, answers)
+    return np.where(np.isnan(ranks), np.nan, ranks <= k)
+
+
+def exact_match(labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    """Share of the rows in which every label is right, scikit-learn's accuracy of several labels."""
+    known = ~np.isnan(labels)
+    right = ((answers == labels) | ~known).all(axis=1).astype(np.float64)
+    return among(known.any(axis=1), lambda each: each, right)
 
 
 # Functions of the table of true and answered classes.
@@ -567,6 +581,7 @@ METRICS = {
     "macro_f1": Metric(macro_f1, True, "decided", SIDES),
     "micro_f1": Metric(micro_f1, True, "decided", SIDES),
     "weighted_f1": Metric(weighted_f1, True, "decided", SIDES),
+    "exact_match": Metric(exact_match, True, "decided", ("labels",)),
     "samples_f1": Metric(samples_f1, True, "decided", ("labels",)),
     "mcc": Metric(mcc, True, "decided", SIDES),
     "roc_auc": Metric(roc_auc, True, outcomes=SIDES),
@@ -583,7 +598,21 @@ METRICS = {
     "spearman": Metric(spearman, True, outcomes=SCORES),
     "mean_spearman": Metric(spearman, True, outcomes=("numbers", "labels")),
 }
-FAMILIES: dict[str, Callable[..., np.ndarray]] = {"map": reciprocal_ranks, "ndcg": discounted_gains}
+FAMILIES: dict[str, Callable[..., np.ndarray]] = {
+    "map": reciprocal_ranks,
+    "ndcg": discounted_gains,
+    "hit": hits_at,
+}
+ELSEWHERE = {
+    **dict.fromkeys(("auc", "auroc", "roc", "gini"), "roc_auc"),
+    **dict.fromkeys(("cross_entropy", "bce", "logloss", "nll"), "log_loss"),
+    **dict.fromkeys(("average_precision", "ap", "auprc"), "pr_auc"),
+    **dict.fromkeys(("kappa", "quadratic_weighted_kappa", "quadratic_kappa", "cohen_kappa"), "qwk"),
+    **dict.fromkeys(("top_k_accuracy", "recall@k", "precision@k"), "hit@k"),
+    **dict.fromkeys(("subset_accuracy", "exact_match_ratio"), "exact_match"),
+    **{"mse": "rmse", "mrr": "map@k", "hamming_loss": "accuracy", "mean_f1": "samples_f1", "matthews": "mcc"},
+}
+"""What others call a metric -> our name of it, or of one that orders answers alike."""
 
 
 def known_metrics() -> list[str]:
@@ -604,8 +633,10 @@ def metric_named(name: str) -> Metric:
     family, _, k = name.partition("@")
     if family in FAMILIES and k.isascii() and k.isdecimal() and k[0] != "0":
         return family_metric(family, int(k))
-    known = known_metrics()
-    raise PodiumError(f'metric: expected one of {", ".join(known)}, found "{name}"{nearest(name, known)}')
+    known, plain = known_metrics(), re.sub(r"[-\s]+", "_", name.lower())
+    plain = re.sub(r"(?<=@)[0-9]+$", "k", plain)
+    near = nearest(ELSEWHERE.get(plain, plain), known)
+    raise PodiumError(f'metric: expected one of {", ".join(known)}, found "{name}"{near}')
 
 
 def decisive_log_loss(labels: np.ndarray, probabilities: np.ndarray, classes: tuple[int, ...]) -> float:

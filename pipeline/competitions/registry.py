@@ -62,6 +62,8 @@ def _as_texts(given: Any) -> Any:
         label = found["label"] = dict(found["label"])
         if isinstance(label.get("values"), list):
             label["values"] = [_text(each) for each in label["values"]]
+        if isinstance(label.get("also"), dict):
+            label["also"] = {_text(written): _text(value) for written, value in label["also"].items()}
         if "listed" in label:
             label.setdefault("join", " ")
         if isinstance(label.get("columns"), str):  # one column may stand without brackets
@@ -71,6 +73,10 @@ def _as_texts(given: Any) -> Any:
     for key in ("group", "ignored"):
         if isinstance(found.get(key), str):
             found[key] = [found[key]]
+    for key in ("parts", "left_out"):
+        if isinstance(found.get(key), dict):
+            each = {name: what if isinstance(what, list) else [what] for name, what in found[key].items()}
+            found[key] = {name: ["" if one is None else _text(one) for one in what] for name, what in each.items()}
     if found.get("task") == "choices":
         found.setdefault("outcome", "choice")
     return found
@@ -109,8 +115,8 @@ def _check(competition: Competition) -> None:
     for medal in competition.medals:
         if medal not in ("gold", "silver", "bronze"):
             raise PodiumError(f'medals: expected gold, silver, bronze, found "{medal}"')
-    if competition.centre or competition.spread:
-        raise PodiumError("centre, spread: prepare fills them in; leave them out")
+    if competition.centre or competition.spread or competition.grouped:
+        raise PodiumError("centre, spread, grouped: prepare fills them in; leave them out")
 
 
 def _ask(metric: Metric, competition: Competition) -> None:
@@ -168,6 +174,12 @@ def _check_lookups(competition: Competition) -> None:
             if bool(braces) != bool(lookup.column):
                 words = "text files ({} in their name) need `column`" if braces else "a table names its columns itself"
                 raise PodiumError(f'{key}.column: {words}, found "{lookup.column}"')
+        if lookup.only and lookup.test:
+            raise PodiumError(f"{key}: only {lookup.only} rows are looked up, but test names {lookup.test}")
+    named = [name for names in competition.parts.values() for name in names]
+    for way, names in competition.parts.items():
+        if not names or "" in (way, *names) or len(set(named)) < len(named):
+            raise PodiumError(f"parts.{way}: expected new names, each once, found {', '.join(named)}")
 
 
 def _check_outcome(competition: Competition) -> None:
@@ -177,8 +189,9 @@ def _check_outcome(competition: Competition) -> None:
         raise PodiumError(f"outcome: choice goes with task choices, found {outcome} with task {task}")
     if task == "preference" and outcome != "classes":
         raise PodiumError(f"outcome: a preference has classes (first side, second side, tie), found {outcome}")
-    wanted = WRITTEN.get(outcome, ("columns",))
-    given = [key for key in ("column", "one_hot", "columns", "listed", "joined") if getattr(label, key) is not None]
+    wanted = (*WRITTEN.get(outcome, ("columns",)), *(("winner",) if task == "preference" else ()))
+    forms = ("column", "one_hot", "columns", "listed", "joined", "winner")
+    given = [key for key in forms if getattr(label, key) is not None]
     if len(given) != 1 or given[0] not in wanted:
         found = f", found {' and '.join(given)}" if given else ""
         raise PodiumError(f"label: outcome {outcome}: give {' or '.join(wanted)}{found}")
@@ -203,7 +216,7 @@ def _check_outcome(competition: Competition) -> None:
                 f"that is neither empty, nor the id column's ({competition.id}), nor one of Podium's own columns "
                 f"({', '.join(TAKEN)})"
             )
-    if competition.classes == AUTO and (label.one_hot or label.values):
+    if competition.classes == AUTO and (label.one_hot or label.values or label.winner):
         raise PodiumError("classes: auto reads the values of one column, or of `joined` ones; name the classes")
     if outcome in ("classes", "choice") and competition.classes != AUTO:
         values = label.one_hot or competition.label_values
@@ -214,6 +227,18 @@ def _check_outcome(competition: Competition) -> None:
             raise PodiumError(f"label: expected different entries, found {list(values)}")
     elif label.values is not None:
         raise PodiumError(f"label.values: only classes and choice have them, found outcome {outcome}")
+    _check_also(competition)
+
+
+def _check_also(competition: Competition) -> None:
+    label = competition.label
+    if label.also and (competition.outcome not in ("classes", "choice") or label.one_hot):
+        raise PodiumError(f"label.also: classes and choice have it, not one_hot; found outcome {competition.outcome}")
+    known = [] if competition.classes == AUTO else list(competition.label_values)
+    for written, value in label.also.items():
+        if value in label.also or (known and (value not in known or written in known)):
+            words = "expected a value of the label that another one means"
+            raise PodiumError(f'label.also.{written}: {words}, found "{value}"{nearest(value, known)}')
 
 
 def _check_candidates(competition: Competition) -> None:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.competitions.metrics import Metric, metric_named
 from pipeline.errors import PodiumError, nearest
 
-if TYPE_CHECKING:  # the kernel asks for no metric
-    from pipeline.competitions.metrics import Metric
+if TYPE_CHECKING:
     from pipeline.competitions.task import Competition
 
 MEAN, LABEL, LABELS, TOP = "mean", "label", "labels", "top "
@@ -24,15 +24,18 @@ def submission_columns(competition: Competition) -> dict[str, str]:
     """Returns the columns after the id, in the YAML's order -> what stands in each: a word, or an output's name."""
     if competition.answers:
         return dict(competition.answers)
+    decided = metric_named(competition.metric).wants == "decided"
     if competition.outcome == "ordered":
-        return {competition.label.column or "": LABEL}
-    return {name: name for name in competition.outputs}
+        return {competition.label.column or "": LABEL if decided else MEAN}
+    if competition.outcome == "labels" and decided:
+        return dict.fromkeys(competition.answered, LABEL)
+    return dict(zip(competition.answered, competition.outputs, strict=True))
 
 
 def check_answers(competition: Competition, metric: Metric) -> None:
     """Raises PodiumError for an answer that the outcome does not have, or that the metric does not score."""
     outputs = competition.outputs
-    ranked = competition.outcome in ("classes", "choice")
+    ranked, named = competition.outcome in ("classes", "choice"), competition.answered
     for column, what in competition.answers.items():
         key = f"answers.{column}"
         if column == competition.submitted_id or not column.strip():
@@ -49,11 +52,11 @@ def check_answers(competition: Competition, metric: Metric) -> None:
         elif what not in (MEAN, LABEL, *outputs):
             words = [MEAN, LABEL, *([LABELS] if competition.outcome == "labels" else ["top 3"]), *outputs[:10]]
             raise PodiumError(f'{key}: expected one of {", ".join(words)}, found "{what}"{nearest(what, words)}')
-        elif what == MEAN and column not in outputs and competition.outcome != "ordered" and len(outputs) > 1:
+        elif what == MEAN and column not in named and competition.outcome != "ordered" and len(outputs) > 1:
             raise PodiumError(f"{key}: which mean? Name one of {', '.join(outputs[:10])}")
         elif what == LABEL and competition.outcome == "numbers":
             raise PodiumError(f"{key}: outcome numbers has no labels; write mean")
-        elif what == LABEL and competition.outcome == "labels" and column not in outputs and len(outputs) > 1:
+        elif what == LABEL and competition.outcome == "labels" and column not in named and len(outputs) > 1:
             raise PodiumError(f"{key}: which label? Give one column for each of {', '.join(outputs[:10])}")
         if what == LABEL and metric.wants != "decided" and not ranked:
             raise PodiumError(f"{key}: metric {competition.metric} scores means; write mean, not label")
@@ -82,7 +85,7 @@ def submission_cells(means: np.ndarray, decided: np.ndarray, competition: Compet
 
 
 def _cells(column: str, what: str, means: np.ndarray, decided: np.ndarray, competition: Competition) -> list[str]:
-    outputs = competition.outputs
+    outputs, answered = competition.outputs, competition.answered
     if what.startswith(TOP):
         best = np.argsort(-means, axis=1, kind="stable")[:, : int(what.removeprefix(TOP))]
         values = competition.label_values
@@ -92,10 +95,10 @@ def _cells(column: str, what: str, means: np.ndarray, decided: np.ndarray, compe
     if what == LABEL:
         if competition.outcome in ("classes", "choice"):
             return [competition.label_values[place] for place in decided.tolist()]
-        place = outputs.index(column) if column in outputs else 0
+        place = answered.index(column) if column in answered else 0
         return [str(int(value)) for value in decided[:, place].tolist()]
     if what == MEAN:
-        column_values = competition.family.expected(means)[:, outputs.index(column) if column in outputs else 0]
+        column_values = competition.family.expected(means)[:, answered.index(column) if column in answered else 0]
     else:
         column_values = means[:, outputs.index(what)]
     return [repr(value) for value in column_values.tolist()]

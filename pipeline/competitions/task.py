@@ -36,11 +36,16 @@ WRITTEN = (
         "lookup",
         "train_id",
         "submission_id",
+        "parts",
+        "left_out",
+        "renamed",
     ),
 )
 """Keys that say how rows are written down."""
 NUMBERED = "#"
 """In place of the id column of train.csv: it has none, and its rows are numbered."""
+WINNER = "#winner"
+"""The column that says which side of a training row is the better, where `label.winner` makes it."""
 AUTO = ("auto",)
 """In place of the classes: the values found in train.csv, sorted. `prepare` puts them there."""
 
@@ -85,12 +90,17 @@ class Label:
     """Of `labels`: one column that lists the labels of a row, of which `classes` names some; others do not count."""
     joined: tuple[str, ...] | None = None
     """Several columns that make one class value together."""
+    winner: Literal["a", "b"] | None = None
+    """Of a `preference` whose training rows have the better side in one column: that side. The sides of every other
+    row change places."""
     join: str = ":"
     """Stands between the cells of `joined`, or between the labels of `listed`."""
     empty: str = "NA"
     """Stands for an empty cell of `joined`."""
     values: tuple[str, ...] | None = None
     """What stands in `column`, in the order of the classes or options; by default their own names."""
+    also: dict[str, str] = field(default_factory=dict)
+    """What may stand in `column`, too -> the value that it means: classes that are one."""
     low: int | None = None
     """The lowest score of an `ordered` outcome."""
     high: int | None = None
@@ -110,6 +120,8 @@ class Lookup:
     """The same for the test rows; by default it is the same file."""
     column: str = ""
     """Of text files: the name of the column that holds their text."""
+    only: Literal["", "train"] = ""
+    """`train`: the test rows have no such part, as where the labels stand in a file of their own."""
 
     def place(self, part: Literal["train", "test"]) -> str:
         """Returns the table of a part's rows, or the place of its text files."""
@@ -180,6 +192,12 @@ class Competition:
     """The id column of train.csv, where it has another name than in test and submission; `#`: it has none."""
     lookup: tuple[Lookup, ...] = ()
     """Files beside train and test that hold a part of their rows."""
+    parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Column of lists or records in JSON, and keys after dots -> the columns that its items become, or its value."""
+    left_out: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Column of train.csv -> what stands there in rows that are not read."""
+    renamed: dict[str, str] = field(default_factory=dict)
+    """Column of test.csv -> its name in train.csv."""
     train: str = "train.csv"
     test: str = "test.csv"
     sample_submission: str = "sample_submission.csv"
@@ -187,6 +205,9 @@ class Competition:
     """Of `numbers`: the training rows' means; `prepare` fills them in."""
     spread: tuple[float, ...] = ()
     """Of `numbers`: the training rows' standard deviations; `prepare` fills them in."""
+    grouped: str = ""
+    """The field whose first turn groups rows where it is not the first, which holds categories; `prepare` fills it in.
+    """
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -197,13 +218,29 @@ class Competition:
             return self.options
         if self.outcome == "ordered":
             return tuple(f"{self.label.column}>{score}" for score in self.scores[:-1])
-        return self.label.columns or ()
+        # In the tables of predictions a column of that name stands beside it.
+        return tuple(f"{name}_" if name in TAKEN else name for name in self.label.columns or ())
+
+    @property
+    def answered(self) -> tuple[str, ...]:
+        """The outputs as train.csv and the submission name them."""
+        return self.label.columns or self.outputs
 
     @property
     def scores(self) -> range:
         """The scores of an `ordered` outcome, the lowest first."""
         assert self.label.low is not None and self.label.high is not None
         return range(self.label.low, self.label.high + 1)
+
+    def looked_up(self, part: Literal["train", "test"]) -> tuple[Lookup, ...]:
+        """Returns the other files that hold a part of these rows."""
+        return tuple(each for each in self.lookup if part == "train" or not each.only)
+
+    def as_filed(self) -> Competition:
+        """Returns it without what is not in a file itself: `plain_rows` then has its own rows and columns alone."""
+        kept: dict[str, tuple[str, ...]] = dict.fromkeys(self.parts, ())  # lists stay JSON
+        label = replace(self.label, winner=None)
+        return replace(self, lookup=(), train_id=None, parts=kept, left_out={}, renamed={}, label=label)
 
     def part(self, path: Path) -> Literal["train", "test", "sample_submission"] | None:
         """Returns which of the three tables `path` is, by its name."""
@@ -233,7 +270,7 @@ class Competition:
     def kind(self) -> Task:
         """What a row consists of."""
         fields = tuple(self.texts)
-        group = None if self.group or self.task == "pair" else fields[0]
+        group = None if self.group or self.task == "pair" else self.grouped or fields[0]
         sides = SIDES if self.task in ("pair", "preference") else None
         mirror = None
         if self.task == "preference":

@@ -1,22 +1,22 @@
 """The rows of a competition's tables as its YAML file sees them, in exact plain Python: header, and cells as text.
 
-Beside what a file holds these are the columns that `lookup` brings from other files, and numbers where `train_id` asks
-for them.
+Beside what a file holds these are the columns that `lookup` brings from other files and `parts` makes of lists, and
+numbers where `train_id` asks for them; without the rows that are `left_out`, and with columns `renamed`.
 """
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from pipeline.competitions.task import NUMBERED, Competition, Lookup
+from pipeline.competitions.task import NUMBERED, SIDES, WINNER, Competition, Lookup
 from pipeline.errors import PodiumError, nearest
+from pipeline.ingest.parts import taken_apart
 from pipeline.ingest.tables import BATCH, check_encoding, quoted, table
 
 PACKED = (".zip", ".gz", ".7z", ".bz2", ".xz", ".zst")
@@ -97,19 +97,66 @@ def scan_by_hand(
 
 def as_in_the_file(path: Path, competition: Competition) -> bool:
     """Returns whether the competition sees nothing in a table but what a reader of UTF-8 CSV sees."""
-    numbered = competition.train_id == NUMBERED and competition.part(path) == "train"
-    plain = competition.encoding == "utf-8" and competition.quotes == "doubled"
-    return plain and not numbered and not (competition.lookup and competition.part(path) in ("train", "test"))
+    part, plain = competition.part(path), competition.encoding == "utf-8" and competition.quotes == "doubled"
+    added = {
+        "train": (
+            *(competition.train_id == NUMBERED, competition.lookup, competition.parts, competition.left_out),
+            competition.label.winner,
+        ),
+        "test": (competition.looked_up("test"), competition.parts, competition.renamed),
+    }
+    return plain and not any(added.get(part or "", ()))
 
 
 def _rows(path: Path, competition: Competition, strict: bool) -> Iterator[list[str]]:
-    """Yields the header, then the cells of every row, with those of other files and a number where there is no id."""
+    """Yields the header, then the cells of every row, as the YAML file has them: see the module."""
     rows, part = table(path, competition, strict), competition.part(path)
+    if part not in ("train", "test"):
+        return rows
     if part == "train" and competition.train_id == NUMBERED:
         rows = _numbered(rows)
-    for lookup in competition.lookup if part in ("train", "test") else ():
+    if part == "test" and competition.renamed:
+        rows = _renamed(rows, competition.renamed)
+    for lookup in competition.looked_up(part):
         rows = _looked_up(rows, path, lookup, competition, strict)
+    if any(competition.parts.values()):
+        rows = taken_apart(rows, path, competition, strict)
+    if part == "train" and competition.left_out:
+        rows = _without(rows, path, competition.left_out)
+    if part == "train" and competition.label.winner:
+        rows = _dealt(rows, path, competition)
     return rows
+
+
+def _dealt(rows: Iterator[list[str]], path: Path, competition: Competition) -> Iterator[list[str]]:
+    """Yields rows of which all have the same winner, with their sides changed in every other one, and the winner's
+    class behind: else there would be nothing to tell."""
+    yield [*(header := next(rows, [])), WINNER]
+    sides = [competition.texts[side] for side in SIDES]
+    for side in sides:
+        if side not in header:
+            raise PodiumError(f"{path}: missing column {quoted(side)}{nearest(side, header)}")
+    a, b = map(header.index, sides)
+    first = SIDES.index(competition.label.winner or "")
+    for number, cells in enumerate(rows):
+        if number % 2:
+            cells[a], cells[b] = cells[b], cells[a]
+        yield [*cells, competition.label_values[(first + number) % 2]]
+
+
+def _renamed(rows: Iterator[list[str]], names: dict[str, str]) -> Iterator[list[str]]:
+    yield [names.get(name, name) for name in next(rows, [])]
+    yield from rows
+
+
+def _without(rows: Iterator[list[str]], path: Path, left_out: dict[str, tuple[str, ...]]) -> Iterator[list[str]]:
+    """Yields header and rows but for those that are left out."""
+    yield (header := next(rows, []))
+    for name in left_out:
+        if name not in header:
+            raise PodiumError(f"{path}: missing column {quoted(name)} of left_out{nearest(name, header)}")
+    places = [(header.index(name), cells) for name, cells in left_out.items()]
+    yield from (row for row in rows if all(row[place] not in cells for place, cells in places))
 
 
 def _numbered(rows: Iterator[list[str]]) -> Iterator[list[str]]:
@@ -149,7 +196,7 @@ Found = Callable[[str], list[str] | None]
 
 def _table_by_key(path: Path, key: str, competition: Competition, strict: bool) -> tuple[list[str], Found]:
     """Returns the columns of a table, and what finds the row of a key."""
-    plain = replace(competition, lookup=(), train_id=None)
+    plain = competition.as_filed()
     header = read_header(path, plain, strict)
     if key not in header:
         raise PodiumError(f"{path}: missing column {quoted(key)} of lookup.key{nearest(key, header)}")

@@ -20,9 +20,9 @@ from pipeline.competitions.task import NUMBERED, OURS, Lookup
 from pipeline.errors import PodiumError
 from pipeline.files import write_text
 from pipeline.ingest.diagnose import turns_of
-from pipeline.ingest.folder import SEPARATORS, Folder, Table, read_folder
+from pipeline.ingest.folder import SEPARATORS, Folder, Table, are_places, read_folder
 from pipeline.ingest.labels import TRUTHS, moment
-from pipeline.ingest.tables import OTHERS
+from pipeline.ingest.tables import OTHERS, quoted
 
 FILE = "competition.yaml"
 SEVERAL = 0.2
@@ -44,6 +44,8 @@ SPREADS = ("variance", "std", "error", "confidence", "votes")
 SENTENCE = 20
 """Characters of an answer, in the mean, from which different ones are texts and no names."""
 PROMPTS = ("prompt", "question", "instruction", "query", "context")
+WRITTEN_TIME = re.compile(r"[0-9./-]+ [0-9:.]+")
+"""A date and a time, as ISO has them and otherwise."""
 TASKS = ("text", "pair", "preference", "choices")
 PARTNERS = {"a": "b", "A": "B", "1": "2", "left": "right", "first": "second"}
 
@@ -107,10 +109,15 @@ class Draft:
         """
         named = [name for name in self.sample.columns if name in self.test.columns]
         named = [name for name in named if name in self.train.columns] or named
-        named = named or [name for name, cells in self.test.columns.items() if name and self._answered(cells)]
-        named = named or [name for name in self.test.columns if name]
+        answered = [name for name, cells in self.test.columns.items() if self._answered(cells)]
+        named = named or sorted(answered, key=lambda name: not name)  # a column without a name is an id, too
         if not named:
-            raise PodiumError(f"{self.test.path}: expected an id column, found no column with a name")
+            name, ids = next(iter(self.sample.columns.items()), ("", []))
+            raise PodiumError(
+                f"{self.test.path}: expected a column with the ids of {self.sample.path.name}, column {quoted(name)} "
+                f"({', '.join(ids[:3])}, ...), found none: number rows without an id first; several answers to one "
+                "row cannot be said"
+            )
         ids, asked = self.test.columns[named[0]], self.sample.columns.get(named[0], [])
         repeated = next((each for place, each in enumerate(asked[:FEW_ROWS]) if each in asked[:place]), None)
         if repeated is not None or (asked and set(ids).isdisjoint(asked)):
@@ -150,13 +157,15 @@ class Draft:
 
     @cached_property
     def unseen(self) -> list[str]:
-        """The columns that only train.csv has: the answer is among them."""
-        return [name for name in self.train.columns if name not in (*self.test.columns, self.train_id) and name]
+        """The columns that only train.csv has, and the sample's: the answer is among them."""
+        known = [name for name in (*self.test.columns, self.train_id) if name not in self.asked]
+        return [name for name in self.train.columns if name and name not in known]
 
     @cached_property
     def common(self) -> list[str]:
-        """The columns that both files have, but for the id."""
-        return [name for name in self.train.columns if name in self.test.columns and name and name != self.id]
+        """The columns that both files have, but for the id and the answer, which some test files have, too."""
+        no_text = ("", self.id, *self.asked)
+        return [name for name in self.train.columns if name in self.test.columns and name not in no_text]
 
     @cached_property
     def options(self) -> list[str]:
@@ -165,7 +174,7 @@ class Draft:
             name for place, name in enumerate(n for n in self.common if len(n) == 1) if name == "ABCDEFGHIJ"[place]
         ]
         numbered = [name for name in self.common if re.fullmatch(r"(?i)(option|choice|ending|answer)_?[a-j0-9]", name)]
-        found = letters if len(letters) > 1 else numbered
+        found = letters if len(letters) > 1 else numbered or self._row_of_names
         answers = {
             cell
             for name in self.unseen
@@ -175,10 +184,37 @@ class Draft:
         return found if len(found) > 1 and (found == letters or answers) else []
 
     @cached_property
+    def _row_of_names(self) -> list[str]:
+        """Three columns and more, such as opa, opb, opc, if an answer has as many different values."""
+        for first in [name for name in self.common if name and name[-1] in "aA01"]:
+            found = [first]
+            while (following := found[-1][:-1] + chr(ord(found[-1][-1]) + 1)) in self.common:
+                found.append(following)
+            labels = [set(self.train.filled(name)) for name in self.unseen if len(found) > 2]
+            if any(len(each) == len(found) and are_places(each, len(found)) for each in labels):
+                return found
+        return []
+
+    @cached_property
     def texts(self) -> list[str]:
         """The columns of texts: several words, and not the same few again and again."""
+        new = [name for name in self.test.columns if name not in (*self.train.columns, self.id)]
+        new = [name for name in new if _is_text(self.test.columns[name])]
+        if new or not self.common:
+            names = [", ".join(map(quoted, table.columns)) for table in (self.train, self.test)]
+            if {"chosen", "rejected"} <= self.train.columns.keys():
+                raise PodiumError(
+                    f"{self.train.path}: the better side stands in one column, and {self.test.path.name} has "
+                    f"{names[1][:150]}: write task: preference with texts {{a: chosen, b: rejected}}, label: "
+                    "{winner: a} and `renamed`"
+                )
+            raise PodiumError(
+                f"{self.train.path}: expected the texts of {self.test.path.name}, found {names[0][:150]}, and there "
+                f"{names[1][:150]}: write `renamed` where a text has another name there, or the line of column names "
+                "where a file has none; training rows of another kind cannot be said"
+            )
         texts = [name for name in self.common if name in self.options or _is_text(self.train.columns[name])]
-        if not texts and self.common:
+        if not texts:
             texts = [max(self.common, key=lambda name: len("".join(self.train.columns[name])))]
         return texts
 
@@ -192,6 +228,8 @@ class Draft:
             if any(first.endswith(a) and second == first.removesuffix(a) + b for a, b in PARTNERS.items())
             or (first, second) == ("premise", "hypothesis")
         ]
+        # The essays 1 to 4 are no pair.
+        pairs = [pair for pair in pairs if pair[1][:-1] + chr(ord(pair[1][-1]) + 1) not in self.texts]
         if not self.options and len(pairs) == 1:
             return pairs[0]
         lengths = [len("".join(self.train.columns[name])) + 1 for name in self.texts]
@@ -205,7 +243,7 @@ class Draft:
             return "choices"
         if self.sides is None:
             return "text"
-        prompted = any(name.lower() in PROMPTS for name in self.texts)
+        prompted = any(name.lower() in PROMPTS for name in self.texts if name not in self.sides)
         return "preference" if prompted and self.answers.outcome == "classes" else "pair"
 
     @cached_property
@@ -245,7 +283,8 @@ class Draft:
     def _label_column(self) -> str:
         if not self.unseen:
             raise PodiumError(f"{self.train.path}: expected a column that {self.test.path.name} lacks: the answer")
-        unseen = [name for name in self.unseen if not _has_word(name, SPREADS)] or self.unseen
+        telling = [name for name in self.unseen if len(set(self.train.filled(name))) > 1] or self.unseen
+        unseen = [name for name in telling if not _has_word(name, SPREADS)] or telling
         named = [name for name in unseen if _has_word(name, LABEL_NAMES)]
         values = [name for name in unseen if set(self.asked) <= set(self.train.filled(name))]
         return (values or named or sorted(unseen, key=lambda name: len(set(self.train.columns[name]))))[0]
@@ -258,7 +297,10 @@ class Draft:
             if all(sum(float(cell or 0) for cell in row) == 1 for row in zip(*cells, strict=True)):
                 lines = (f"classes: {_flow(columns)}", f"label: {{one_hot: {_flow(columns)}}}")
                 return Answers("classes", "log_loss", lines, tuple(columns), "exactly one of these columns is 1")
-            return Answers("labels", "mean_auc", (label,), tuple(columns), "columns of 0 and 1, several may be 1")
+            why = "columns of 0 and 1, several may be 1"
+            if all(cell.isdecimal() for name in columns for cell in self.sample.filled(name)):
+                why += "; CHECK: the sample has whole numbers, so the metric may score labels, as micro_f1 does"
+            return Answers("labels", "mean_auc", (label,), tuple(columns), why)
         if all(_number(cell) is not None and 0 <= float(cell) <= 1 for cell in numbers):
             return Answers("labels", "log_loss", (label,), tuple(columns), "columns of shares from 0 to 1")
         return Answers("numbers", "mcrmse", (label,), tuple(columns), "columns of numbers")
@@ -270,8 +312,16 @@ class Draft:
         why = f"the values of {column} are the sample's columns"
         if set(values) <= set(self.asked):
             return Answers("classes", "log_loss", (f"classes: {_flow(self.asked)}", label), (column,), why)
-        label = f"label: {{column: {_word(column)}, values: {_flow(values)}}}"
+        named = [[value for value in values if _ends_with(asked, value)] for asked in self.asked]
         why = f"CHECK that the values of {column} are in the order of the classes"
+        also = ""
+        if all(len(each) == 1 for each in named):
+            found, why = [each[0] for each in named], f"the sample's columns are named like the values of {column}"
+            more = {value: max(filter(value.startswith, found), default="", key=len) for value in values}
+            more = {value: like for value, like in more.items() if value not in found and like}  # tie (both bad)
+            also = ", also: {" + ", ".join(f"{_word(value)}: {_word(like)}" for value, like in more.items()) + "}"
+            also, values = also if more else "", found
+        label = f"label: {{column: {_word(column)}, values: {_flow(values)}{also}}}"
         return Answers("classes", "log_loss", (f"classes: {_flow(self.asked)}", label), (column,), why)
 
     def _one(self, column: str) -> Answers:
@@ -292,9 +342,12 @@ class Draft:
                 lines += (f"join: {json.dumps(join)}",) if join != " " else ()
                 return Answers("labels", "samples_f1", lines, (column,), f"{column} lists the labels of a row")
             self._refuse_texts(column)
-            values = sorted(set(cells))
+            values = sorted({cell for cell in cells if any(map(str.isalnum, cell))})
+            values = values if len(values) > 1 else sorted(set(cells))
             classes = _flow(values) if len(values) <= FEW_CLASSES else "auto"
             lines = (f"classes: {classes}", f"label: {{column: {_word(column)}}}")
+            if none := sorted(set(cells).difference(values)):
+                lines += (f"left_out: {{{_word(column)}: {_flow(none)}}}   # rows without a label, it seems",)
             return self._ranked(lines, [column], f"the values of {column}")
         whole = all(number.is_integer() for number in given)
         low, high, different = int(min(given)), int(max(given)), len(set(given))
@@ -302,7 +355,8 @@ class Draft:
             return self._yes_or_no(column, asked)
         named = _has_word(column, NAMES) and not _has_word(column + asked, SCORES)
         if whole and different <= 20 and named:
-            classes = ", ".join(map(str, range(low, high + 1)))
+            every = range(low, high + 1) if high - low < 20 else sorted({int(number) for number in given})
+            classes = ", ".join(map(str, every))
             lines = (f"classes: [{classes}]", f"label: {{column: {_word(column)}}}")
             why = f"whole numbers from {low} to {high}, taken for names; were they scores, write outcome: ordered"
             return self._ranked(lines, [column], why)
@@ -314,6 +368,8 @@ class Draft:
         lines = (f"label: {{columns: {_flow([column])}}}",)
         if asked != column:
             lines += (f"answers: {{{_word(asked)}: mean}}",)
+        if min(given) >= 0 and max(given) <= 1:
+            return Answers("labels", "rmse", lines, (column,), "shares from 0 to 1; for any numbers write numbers")
         uneven = min(given) >= 0 and max(given) > UNEVEN * sorted(given)[len(given) // 2]
         hint = f"; for rmsle write label: {{columns: {_flow([column])}, log: true}}" if uneven else ""
         return Answers("numbers", "rmse", lines, (column,), f"a column of numbers{hint}")
@@ -341,6 +397,11 @@ class Draft:
             )
 
     def _yes_or_no(self, column: str, asked: str) -> Answers:
+        if word := next((cell for cell in self.sample.filled(asked) if cell in TRUTHS), ""):
+            spelled = str.lower if word.islower() else str.upper if word.isupper() else str.title
+            words = json.dumps([spelled("false"), spelled("true")])
+            classes = (f"classes: {words}", f"label: {{column: {_word(column)}}}")
+            return self._ranked(classes, [column], "true or false, spelled as the sample has it")
         numbers = {_number(cell) for cell in self.sample.filled(asked)}
         decided = all(number is not None and number.is_integer() for number in numbers)
         word = "label" if decided else "mean"
@@ -349,14 +410,8 @@ class Draft:
             why = "0 or 1; CHECK: the sample has one value alone, so a probability may be asked for"
         answers = f"answers: {{{_word(asked)}: label}}"
         if decided:
-            first = '"1"' if column in (*OURS, self.id) else "mean"
-            answers += f"   # for roc_auc or log_loss {{{_word(asked)}: {first}}}"
-        lines: tuple[str, ...]
-        if column in (*OURS, self.id):
-            lines = ("classes: [0, 1]", f"label: {{column: {_word(column)}}}")
-            lines += (answers if decided else f'answers: {{{_word(asked)}: "1"}}',)
-            return Answers("classes", "accuracy" if decided else "roc_auc", lines, (column,), why)
-        lines = (f"label: {{columns: {_flow([column])}}}",)
+            answers += f"   # for roc_auc or log_loss {{{_word(asked)}: mean}}"
+        lines: tuple[str, ...] = (f"label: {{columns: {_flow([column])}}}",)
         if decided or asked != column:
             lines += (answers if decided else f"answers: {{{_word(asked)}: mean}}",)
         return Answers("labels", "f1" if decided else "roc_auc", lines, (column,), why)
@@ -380,6 +435,7 @@ class Draft:
         used = {self.id, self.train_id, *self.texts, *answers.columns, *self.groups}
         used |= {lookup.key for lookup in form.lookup}
         every = list(dict.fromkeys([*self.train.columns, *self.test.columns]))
+        used -= set(answers.columns) & self.test.columns.keys()  # the labels of test rows are not read
         ignored = [name for name in every if name and name not in used]
         known = [name for name, metric in METRICS.items() if answers.outcome in metric.outcomes]
         others = [name for name in known if name != answers.metric]
@@ -403,6 +459,9 @@ class Draft:
             lines.append(
                 "# the classes in this order: the first side is better, the second is, and neither, if there is a third"
             )
+        if form.parts:
+            lines.append("parts:   # columns that are made of lists")
+            lines += [f"  {_word(name)}: {_flow(names)}" for name, names in form.parts.items()]
         if answers.outcome != "choice":
             lines.append(f"outcome: {answers.outcome}   # {answers.why}")
         lines += answers.lines
@@ -420,9 +479,9 @@ class Draft:
             lines.append(f"quotes: {form.quotes}")
         if form.encoding != "utf-8":
             lines.append(f"encoding: {form.encoding}   # train or test are not in UTF-8; perhaps cp1252")
-        for key, table in (("train", self.train), ("test", self.test), ("sample_submission", self.sample)):
-            if table.path.name != f"{key}.csv":
-                lines.append(f"{key}: {_word(table.path.name)}")
+        for key in ("train", "test", "sample_submission"):
+            if (name := getattr(form, key)) != f"{key}.csv":
+                lines.append(f"{key}: {_word(name)}")
         if form.lookup:
             lines += ["lookup:   # other files with a part of each row", *map(_lookup, form.lookup)]
         return "\n".join(lines) + "\n"
@@ -470,7 +529,7 @@ class Draft:
 
 def _is_text(cells: list[str]) -> bool:
     filled = [cell for cell in cells if cell]
-    if not filled or sum(" " in cell.strip() for cell in filled) < 0.3 * len(filled):
+    if not filled or sum(" " in cell.strip() and not WRITTEN_TIME.match(cell) for cell in filled) < 0.3 * len(filled):
         return False
     long = sum(map(len, filled)) / len(filled) >= 40
     return long or len(set(filled)) >= min(20, 0.3 * len(filled))
@@ -482,6 +541,12 @@ def _is_word(cells: list[str]) -> bool:
 
 def _has_word(name: str, words: Sequence[str]) -> bool:
     return any(word in name.lower() for word in words)
+
+
+def _ends_with(column: str, value: str) -> bool:
+    """Whether a column is named like a value, in any case, perhaps behind something: target_0."""
+    name, end = (re.sub(r"\W+", "_", text).lower() for text in (column, value))
+    return name == end or name.endswith(f"_{end}")
 
 
 def _is_turns(cells: list[str]) -> bool:
@@ -498,7 +563,7 @@ def _number(cell: str) -> float | None:
 
 def _lookup(lookup: Lookup) -> str:
     """Returns a lookup as an item of the YAML file."""
-    given = {key: value for key, value in vars(lookup).items() if value}
+    given = {key: value for key, value in vars(lookup).items() if value or key == "key"}
     return f"  - {{{', '.join(f'{key}: {_word(value)}' for key, value in given.items())}}}"
 
 

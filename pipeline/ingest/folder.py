@@ -5,7 +5,9 @@ pipeline/ingest/draft.py makes a YAML file of it.
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -19,6 +21,10 @@ from pipeline.ingest.cells import PACKED, plain_rows, read_header
 from pipeline.ingest.tables import OTHERS
 
 TABLES = (".csv", ".tsv", *OTHERS)
+SAMPLES = (("sample", "submission"), ("submission",), ("submit",), ("benchmark",), ("sample",))
+TESTS = (("test",), ("valid",), ("leaderboard",))
+"""Words in the names of files, the most telling first."""
+LETTERS = "ABCDEFGHIJ"
 SEPARATORS = ",\t;|"
 SAMPLED = 20_000
 """Rows that a guess is made from."""
@@ -56,54 +62,51 @@ def read_folder(path: Path) -> Folder:
 
     Raises: PodiumError where one is missing or cannot be read.
     """
-    sample = _read(_first(path, "sample", "submission"))
+    sample = _read(_named(path, SAMPLES, [])[0])
     asked = set(sample.columns)
-    train, test = (_nearest(path, word, asked) for word in ("train", "test"))
+    test = max(_named(path, TESTS, [sample.path]), key=lambda file: len(asked & _header(file)))
+    shown = _header(test)  # of two files with train in their name one may hold the texts, the other labels alone
+    candidates = _named(path, (("train",),), [sample.path, test])
+    train = max(candidates, key=lambda file: (len(shown & _header(file)), len(asked & _header(file))))
     form = replace(
         _form(train),
-        train=train.name,
-        test=test.name,
-        sample_submission=sample.path.name,
+        train=train.relative_to(path).as_posix(),
+        test=test.relative_to(path).as_posix(),
+        sample_submission=sample.path.relative_to(path).as_posix(),
         encoding="utf-8" if _is_utf8(train) and _is_utf8(test) else "latin-1",
     )
     form = replace(form, quotes=_quotes(train, test, form))
     form = replace(form, lookup=_lookups(path, form, _table(train, form), _table(test, form), sample))
-    return Folder(path, form, _table(train, form), _table(test, form), sample)
+    found = Folder(path, form, _table(train, form), _table(test, form), sample)
+    return _with_options(found)
 
 
-def _candidates(folder: Path, *words: str) -> list[Path]:
-    """Returns the tables of `folder` whose names have all the words, those with the shortest name first.
+def _header(file: Path) -> set[str]:
+    return set(read_header(file, _form(file), strict=False))
+
+
+def _named(folder: Path, names: Sequence[Sequence[str]], but: Sequence[Path]) -> list[Path]:
+    """Returns the tables of `folder`, or else one level below, whose names have all the words of the first of `names`
+    that any has, those with the shortest name first; `but` are none of them.
 
     Raises: PodiumError where there is none.
     """
 
-    def fits(file: Path) -> bool:
-        return all(word in file.name.lower() for word in words) and (
-            "sample" in words or "sample" not in file.name.lower()
-        )
+    def fits(file: Path, words: Sequence[str]) -> bool:
+        return all(word in file.name.lower() for word in words) and file not in but
 
     files = sorted(folder.iterdir(), key=lambda file: (len(file.name), file.name))
-    tables = [file for file in files if file.suffix in TABLES and fits(file)]
-    if tables:
-        return tables
-    packed = next((file for file in files if file.suffix in PACKED and fits(file)), None)
+    for among in (files, sorted(folder.glob("*/*"), key=lambda file: (len(file.name), file.as_posix()))):
+        for words in names:
+            if tables := [file for file in among if file.suffix in TABLES and fits(file, words)]:
+                return tables
+    words = names[0]
+    packed = next((file for file in files if file.suffix in PACKED and fits(file, words)), None)
     hint = (
         f"; unpack {packed.name}" if packed else f", found {', '.join(file.name for file in files[:10]) or 'nothing'}"
     )
     names = f"expected a table with {' and '.join(words)} in its name ({', '.join(TABLES)}){hint}"
     raise PodiumError(f"{folder}: {names}; for files with other names write the YAML file by hand")
-
-
-def _first(folder: Path, *words: str) -> Path:
-    return _candidates(folder, *words)[0]
-
-
-def _nearest(folder: Path, word: str, asked: set[str]) -> Path:
-    """Returns the table with the word in its name that has most of the sample submission's columns."""
-    files = _candidates(folder, word)
-    if len(files) == 1:
-        return files[0]
-    return max(files, key=lambda file: len(asked & set(read_header(file, _form(file), strict=False))))
 
 
 def _form(path: Path) -> Competition:
@@ -171,7 +174,55 @@ def _lookups(folder: Path, form: Competition, train: Table, test: Table, sample:
             same = first.path == second.path
             found.append(Lookup(key, first.path.name, "" if same else second.path.name))
             tables = [each for each in tables if each not in (first, second)]
-    return tuple(found)
+    asked = [name for name in sample.columns if name not in (*train.columns, *test.columns)]
+    labels = next((each for each in tables if any(name in each.columns for name in asked)), None)
+    keys = [name for name in train.columns if labels and _has(labels, name, train)]
+    return (*found, Lookup(keys[0], labels.path.name, only="train")) if labels and keys else tuple(found)
+
+
+def _with_options(folder: Folder) -> Folder:
+    """Returns the folder with a column for each option of a question, where all stand in one cell as a list."""
+    train, test = folder.train, folder.test
+    if set(LETTERS) & train.columns.keys():
+        return folder
+    labels = [set(train.filled(name)) for name in train.columns if name not in test.columns]
+    common = [name for name in train.columns if name in test.columns and train.rows and test.rows]
+    for name, key in [(each, key) for each in common for key in _lists(train.columns[each][0])]:
+        lists = [[_lists(cell).get(key, []) for cell in table.columns[name]] for table in (train, test)]
+        sizes = {len(each) for rows in lists for each in rows}
+        letters = LETTERS[: sizes.pop()] if len(sizes) == 1 else ""
+        if len(letters) > 1 and any(are_places(found, len(letters)) for found in labels):
+            form = replace(folder.form, parts={f"{name}{key}": tuple(letters)})
+            parted = []
+            for table, rows in zip((train, test), lists, strict=True):
+                columns = {other: cells for other, cells in table.columns.items() if other != name}
+                columns |= {letter: [row[place] for row in rows] for place, letter in enumerate(letters)}
+                parted.append(replace(table, columns=columns))
+            return replace(folder, form=form, train=parted[0], test=parted[1])
+    return folder
+
+
+def are_places(values: set[str], options: int) -> bool:
+    """Whether values of a label name so many options by their numbers, from 0 or 1, or by letters."""
+    numbers = [{str(first + place) for place in range(options)} for first in (0, 1)]
+    return any(set() < values <= each for each in (*numbers, set(LETTERS[:options])))
+
+
+def _lists(cell: str) -> dict[str, list[str]]:
+    """Returns the lists of texts in a cell of JSON: "" -> the list that it is, `.key` -> those that it holds.
+
+    Names of the options, such as A and B, are no texts.
+    """
+    try:
+        value = json.loads(cell) if cell[:1] in ("[", "{") else None
+    except (ValueError, RecursionError):
+        return {}
+    found = {f".{key}": each for key, each in value.items()} if isinstance(value, dict) else {"": value}
+    return {
+        key: each
+        for key, each in found.items()
+        if isinstance(each, list) and all(isinstance(one, str) for one in each) and any(len(one) > 1 for one in each)
+    }
 
 
 def _has(table: Table, key: str, rows: Table) -> bool:

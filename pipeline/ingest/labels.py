@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from scipy.sparse import coo_array, csgraph
 
-from pipeline.competitions.task import Competition
+from pipeline.competitions.task import WINNER, Competition
 from pipeline.data.rows import by_appearance, condensed, joined
 from pipeline.errors import nearest
 from pipeline.ingest.tables import quoted
@@ -31,7 +31,7 @@ _WHOLE = re.compile(r"(-?[0-9]+)(\.0)?")
 def label_columns(competition: Competition) -> tuple[str, ...]:
     """Returns the columns of train.csv that hold the answer."""
     label = competition.label
-    alone = label.column if label.column is not None else label.listed
+    alone = label.column if label.column is not None else WINNER if label.winner else label.listed
     return label.one_hot or label.columns or label.joined or ((alone,) if alone is not None else ())
 
 
@@ -108,16 +108,16 @@ def label_fault(row: dict[str, str], competition: Competition) -> str | None:
 
 
 def _spellings(competition: Competition) -> dict[str, int]:
-    """Returns what may stand in the label column -> class index. A class that is a number may be written as one."""
+    """Returns what may stand in the label column -> class index. Numbers and truths have several spellings."""
     values = competition.label_values
     found = {value: place for place, value in enumerate(values)}
     for place, value in enumerate(values):
-        if whole := _WHOLE.fullmatch(value):
-            number = whole[1]
-            truths = [word for word, digit in TRUTHS.items() if digit == number]
-            for spelled in (number, f"{number}.0", *truths):
-                found.setdefault(spelled, place)
-    return found
+        whole = _WHOLE.fullmatch(value)
+        number = whole[1] if whole else TRUTHS.get(value)
+        truths = [word for word, digit in TRUTHS.items() if digit == number]
+        for spelled in (*((number, f"{number}.0") if whole else ()), *truths):
+            found.setdefault(spelled, place)
+    return found | {written: found[value] for written, value in competition.label.also.items() if value in found}
 
 
 def _bounds(competition: Competition) -> tuple[float, float]:

@@ -39,6 +39,8 @@ ROW_GROUP = 4096
 """Rows per parquet row group. Fixed, so that the bytes of a file do not depend on how many threads wrote it."""
 FEWEST_ROWS = 5
 """Rows that a label has at least which `classes: auto` finds in lists."""
+SENTENCE = 20
+"""Characters, in the mean, of a field whose equal values are no chance; what is shorter is a category or a number."""
 MANY_ROWS = 100
 """From so many rows on, classes of which most have one row are taken for texts."""
 MOST_CLASSES = 2**15 - 1
@@ -87,7 +89,7 @@ def prepare(source: Path, competition: Competition, target: Path) -> None:
         diagnose.check_holds(sample_csv, sample, test_csv, test_ids)
         diagnose.check_holds(test_csv, test_ids, sample_csv, sample)
         answers = pl.read_parquet(train, columns=["label"])["label"].to_numpy()
-        competition = _with_scale(competition, answers, train_csv)
+        competition = _with_scale(_with_group(competition, train), answers, train_csv)
         _warn_of_missing_answers(train_csv, answers, competition)
         if truth_csv.is_file():
             _run(_truth(truth_csv, competition, train_csv, train_ids).lazy(), truth)
@@ -189,9 +191,12 @@ def _header(path: Path, competition: Competition, labelled: bool) -> list[str]:
     header = read_header(path, competition)
     # A test file may have what parts the training rows; nothing is done with it there.
     passed_over = [*competition.ignored, *competition.group, *([competition.time] if competition.time else [])]
-    if competition.lookup:  # of other files nothing need be ignored
-        own = read_header(path, replace(competition, lookup=()))
+    if competition.lookup or competition.parts:  # of other files, lists and records nothing need be ignored
+        own = read_header(path, competition.as_filed())
         passed_over += [*(lookup.key for lookup in competition.lookup), *(name for name in header if name not in own)]
+        passed_over += [name for name in own if any(f"{way}.".startswith(f"{name}.") for way in competition.parts)]
+    if labelled:
+        passed_over += competition.left_out
     if labelled and competition.train_id is None and competition.id not in header:
         raise PodiumError(
             f"{path}: missing column {quoted(competition.id)}, found {', '.join(map(quoted, header))[:200]}; where "
@@ -312,7 +317,8 @@ def _classes_of(train_csv: Path, competition: Competition) -> tuple[str, ...]:
     values = labels.listed(competition).list.unique().explode() if listed else labels.class_cells(competition)
     counted = cells.select(values.alias("class").value_counts()).collect(engine="streaming").unnest("class")
     known = counted.filter(pl.col("count") >= (FEWEST_ROWS if listed else 1))["class"]
-    classes = tuple(sorted(filter(None, known)))  # an empty cell is a fault of its row, or no label
+    # An empty cell is a fault of its row, or no label.
+    classes = tuple(sorted(filter(None, set(known).difference(competition.label.also))))
     place = f"{train_csv}: column {' and '.join(map(quoted, columns))}"
     if not 2 <= len(classes) <= MOST_CLASSES:
         raise PodiumError(f"{place}: expected 2 to {MOST_CLASSES} different classes, found {len(classes)}")
@@ -347,6 +353,17 @@ def _write_connected(train: Path, competition: Competition) -> None:
     groups = labels.connected_rows(rows, competition.kind.sides)
     _run(pl.concat([rows, groups.to_frame().lazy()], how="horizontal"), partial_file)
     partial_file.replace(train)
+
+
+def _with_group(competition: Competition, train: Path) -> Competition:
+    """Returns the competition with the field by which rows are grouped, where the first holds categories."""
+    fields, rows = competition.kind.common, pl.scan_parquet(train, glob=False)
+    if competition.task not in ("text", "choices") or competition.group or len(fields) < 2:
+        return competition
+    sizes = rows.select(pl.col(field).list.first().str.len_chars().mean() for field in fields).collect().row(0)
+    long = [field for field, size in zip(fields, sizes, strict=True) if (size or 0) >= SENTENCE]
+    found = long[0] if long else max(zip(sizes, fields, strict=True), key=lambda each: each[0] or 0)[1]
+    return competition if found == fields[0] else replace(competition, grouped=found)
 
 
 def _with_scale(competition: Competition, answers: np.ndarray, train_csv: Path) -> Competition:

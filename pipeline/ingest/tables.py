@@ -1,8 +1,8 @@
 """A table file as text: its header and the cells of every row, in plain Python.
 
-CSV with any separator, `.json` (a list of records, or column -> values), `.jsonl`, `.parquet`. In the formats that know
-numbers a cell is the number as it is written there; a list is its items with commas between them, or its JSON where the
-competition's texts are lists of turns.
+CSV with any separator, `.json` (a list of records, a record per line, or column -> values), `.jsonl`, `.parquet`. In
+the formats that know numbers a cell is the number as it is written there; a list is its items with commas between them,
+or its JSON where the competition's texts are lists of turns, or `parts` takes it apart.
 """
 
 from __future__ import annotations
@@ -99,11 +99,12 @@ def _parquet(path: Path, competition: Competition, strict: bool) -> Iterator[lis
     number = 0
     try:
         table = pl.scan_parquet(path, glob=False)
-        yield table.collect_schema().names()
+        yield (header := table.collect_schema().names())
+        whole = _whole(competition)
         for batch in table.collect_batches(chunk_size=BATCH, maintain_order=True):
             for row in batch.iter_rows():
                 number += 1
-                yield [_written(value, competition, strict) for value in row]
+                yield [written(value, competition, strict, n in whole) for n, value in zip(header, row, strict=True)]
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
         raise PodiumError(f"{path}: row {number}: expected UTF-8, found the byte 0x{byte:02x}") from None
@@ -113,6 +114,7 @@ def _parquet(path: Path, competition: Competition, strict: bool) -> Iterator[lis
 
 def _records(path: Path, competition: Competition, strict: bool) -> Iterator[list[str]]:
     header: list[str] | None = None
+    whole = _whole(competition)
     for number, record in enumerate(_values(path, competition, strict), start=1):
         if not isinstance(record, dict):
             if strict:
@@ -125,18 +127,19 @@ def _records(path: Path, competition: Competition, strict: bool) -> Iterator[lis
             odd = next(name for name in (*header, *record) if (name in header) != (name in record))
             words = "a key that row 1 has, found none" if odd in header else "the keys of row 1, found one more"
             raise PodiumError(f"{path}: row {number}: column {quoted(odd)}: expected {words}")
-        yield [_written(record.get(name), competition, strict) for name in header]
+        yield [written(record.get(name), competition, strict, name in whole) for name in header]
 
 
 def _values(path: Path, competition: Competition, strict: bool) -> Iterator[Any]:
     """Yields the records of a `.json` or `.jsonl` file; of a mapping column -> values it makes records."""
     with _opened(path, competition, strict) as stream:
-        if path.suffix == ".jsonl":
-            for line, text in enumerate(stream, start=1):
+        whole = None if path.suffix == ".jsonl" else stream.read()
+        if whole is None or _in_lines(whole):
+            for line, text in enumerate(stream if whole is None else whole.split("\n"), start=1):
                 if text.strip():
-                    yield _parsed(text, f"{path}: line {line}", strict, unique=strict)
+                    yield parsed(text, f"{path}: line {line}", strict, unique=strict)
             return
-        value = _parsed(stream.read(), str(path), strict=True, unique=strict)
+        value = parsed(whole, str(path), strict=True, unique=strict)
     if isinstance(value, dict):
         # pandas writes column -> {row: value} unless told otherwise.
         columns = {name: list(each.values()) if isinstance(each, dict) else each for name, each in value.items()}
@@ -149,7 +152,13 @@ def _values(path: Path, competition: Competition, strict: bool) -> Iterator[Any]
     yield from value
 
 
-def _parsed(text: str, where: str, strict: bool, unique: bool) -> Any:
+def _in_lines(text: str) -> bool:
+    """Whether each line is a record: many files of JSON lines are named `.json`."""
+    first, _, rest = text.strip().partition("\n")
+    return bool(rest) and isinstance(parsed(first, "", strict=False, unique=False), dict)
+
+
+def parsed(text: str, where: str, strict: bool, unique: bool) -> Any:
     """Returns the value of a JSON text, None where it is none and not `strict`; with `unique` no key stands twice."""
     try:
         # What Python takes for a number and JSON does not know, such as NaN, is a cell without a value.
@@ -176,8 +185,14 @@ def _record(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _written(value: Any, competition: Competition, strict: bool) -> str:
-    """Returns a value of a JSON or parquet file as the cell of a CSV file would hold it.
+def _whole(competition: Competition) -> set[str]:
+    """Returns the columns, and some that are none, whose lists stay JSON: `parts` takes them apart."""
+    ways = [way.split(".") for way in competition.parts]
+    return {".".join(way[:depth]) for way in ways for depth in range(1, len(way) + 1)}
+
+
+def written(value: Any, competition: Competition, strict: bool, whole: bool = False) -> str:
+    """Returns a value of a JSON or parquet file as the cell of a CSV file would hold it, a list as JSON if `whole`.
 
     Raises: UnicodeDecodeError, if `strict`, for bytes that are no UTF-8.
     """
@@ -188,7 +203,8 @@ def _written(value: Any, competition: Competition, strict: bool) -> str:
 
     if value is None or value != value:  # nothing, or NaN
         return ""
-    if competition.turns == "plain" and isinstance(value, list) and all(isinstance(each, str) for each in value):
+    joined = competition.turns == "plain" and not whole and isinstance(value, list)
+    if joined and all(isinstance(each, str) for each in value):
         return LONE_SURROGATE.sub("\ufffd", ", ".join(value))
     text = json.dumps(value, ensure_ascii=False, default=text_of) if isinstance(value, list | dict) else text_of(value)
     return LONE_SURROGATE.sub("\ufffd", text)

@@ -92,7 +92,7 @@ def validate_submission(path: Path, sample: Path, competition: Competition) -> i
 
     Raises: PodiumError naming the line where it has not, or where a cell is not what its column must hold.
     """
-    found, expected = _table(path), _table(sample)
+    found, expected = _table(path), _table(sample, competition.separator)
     if found[0] != expected[0]:
         raise PodiumError(f"{path}: expected the columns {expected[0]}, found {found[0]}")
     if len(found) != len(expected):
@@ -148,10 +148,13 @@ def _checked(cell: str, what: str, where: str, competition: Competition) -> floa
     return number
 
 
-def _table(path: Path) -> list[list[str]]:
+def _table(path: Path, separator: str = ",") -> list[list[str]]:
+    """Returns header and lines of a file with commas, or with the separator if its header has some."""
     try:
         with _opened(path) as stream:
-            lines = list(csv.reader(stream))
+            found = separator if separator in stream.readline() else ","
+            stream.seek(0)
+            lines = list(csv.reader(stream, delimiter=found))
     except OSError as error:
         raise PodiumError(f"{path}: expected a CSV file, found: {error.strerror}") from None
     if not lines:

@@ -68,7 +68,7 @@ def offline_kernel(
         place = Path(temporary)
         mounted, working = place / "input", place / "working"
         _mount_package(package, mounted / "datasets")
-        beside = [lookup.mounted("test") for lookup in competition.lookup]
+        beside = [lookup.mounted("test") for lookup in competition.looked_up("test")]
         for name in (competition.test, competition.sample_submission, *dict.fromkeys(beside)):
             _mount(data / name, mounted / "competitions" / competition.name / name)
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}

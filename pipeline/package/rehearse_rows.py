@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import tempfile
 import time
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -80,10 +79,11 @@ def make_rows(data: Path, target: Path, rows: int, competition: Competition) -> 
     Each row of train comes as often as any other, give or take one. Columns that train lacks are empty;
     what other files hold of a row (`lookup`) comes from those of train.
     """
-    own = replace(competition, lookup=(), train_id=None)
+    own = competition.as_filed()
     columns = read_header(data / competition.test, own)
     header = read_header(data / competition.train, own)
-    places = [header.index(name) if name in header else None for name in columns]
+    names = [competition.renamed.get(name, name) for name in columns]
+    places = [header.index(name) if name in header else None for name in names]
     known = [
         ["" if place is None else cells[place] for place in places]
         for cells in plain_rows(data / competition.train, own, strict=True)
@@ -95,7 +95,7 @@ def make_rows(data: Path, target: Path, rows: int, competition: Competition) -> 
     for name in (competition.test, competition.sample_submission):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
     write_table(target / competition.test, columns, made, competition)
-    for lookup in competition.lookup:  # the rows are train's, and so is what other files say of them
+    for lookup in competition.looked_up("test"):  # the rows are train's, and so is what other files say of them
         beside = target / lookup.mounted("test")
         beside.parent.mkdir(parents=True, exist_ok=True)
         if not beside.exists():

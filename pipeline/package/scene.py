@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -118,7 +118,7 @@ def read_given(package: Path, data: Path) -> Given:
     manifest = read_json(package / MANIFEST)
     competition = competition_from_json(manifest["competition"])
     test = data / competition.test
-    own = replace(competition, lookup=())  # what other files bring is not written into this one
+    own = competition.as_filed()  # what other files bring is not written into this one
     header = read_header(test, own)
     found = list(islice(plain_rows(test, own, strict=True, most=ROWS), ROWS))
     if not found:
@@ -161,7 +161,7 @@ class Scene:
                 link = self.package / file.relative_to(self.given.package)
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.symlink_to(file.resolve())
-        for name in {lookup.mounted("test") for lookup in self.given.competition.lookup}:
+        for name in {lookup.mounted("test") for lookup in self.given.competition.looked_up("test")}:
             (self.files / name).parent.mkdir(parents=True, exist_ok=True)
             (self.files / name).symlink_to((self.given.data / name).resolve())
         for folder in (self.working, self.root / "home", self.root / "tmp", self.test_file.parent):

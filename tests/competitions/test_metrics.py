@@ -10,7 +10,7 @@ import pytest
 import sklearn.metrics as library
 from scipy import stats
 
-from pipeline.competitions.metrics import METRICS, Metric, known_metrics, metric_named
+from pipeline.competitions.metrics import ELSEWHERE, METRICS, Metric, known_metrics, metric_named
 from pipeline.errors import PodiumError
 
 Draw = tuple[np.ndarray, ...]
@@ -127,6 +127,11 @@ def test_choices_against_the_library() -> None:
         for k in (1, 3, 5, 9):
             agree(f"map@{k}", np.where(ranks <= k, 1 / ranks, 0).mean(), *draw)
             agree(f"ndcg@{k}", np.where(ranks <= k, 1 / np.log2(1 + ranks), 0).mean(), *draw)
+            agree(
+                f"hit@{k}",
+                library.top_k_accuracy_score(labels, answers - 1e-9 * np.arange(6), k=k, labels=range(6)),
+                *draw,
+            )
             if steps is None:
                 relevant = np.eye(6)[labels]
                 agree(f"ndcg@{k}", library.ndcg_score(relevant, answers, k=k), *draw)
@@ -165,6 +170,7 @@ def test_label_columns_against_the_library() -> None:
                 agree("macro_f1", library.f1_score(labels, said, average="macro", zero_division=0), labels, said)
                 agree("micro_f1", library.f1_score(labels, said, average="micro", zero_division=0), labels, said)
                 agree("samples_f1", library.f1_score(labels, said, average="samples", zero_division=0), labels, said)
+                agree("exact_match", library.accuracy_score(labels, said), labels, said)
 
 
 def one_column_against_the_library(truth: np.ndarray, scores: np.ndarray, draw: Draw) -> None:
@@ -274,10 +280,21 @@ def test_a_column_with_one_class_does_not_count_in_mean_auc() -> None:
 def test_a_column_without_labels_does_not_count() -> None:
     labels, answers = columns(np.random.default_rng(4), 50, 3, unknown=0.2)
     empty = np.hstack([labels, np.full((50, 1), np.nan)])
-    for name in ("log_loss", "brier", "accuracy", "macro_f1", "micro_f1", "samples_f1", "mean_auc", "rmse", "mcrmse"):
+    for name in (
+        "log_loss",
+        "brier",
+        "accuracy",
+        "macro_f1",
+        "micro_f1",
+        "samples_f1",
+        "exact_match",
+        "mean_auc",
+        "rmse",
+        "mcrmse",
+    ):
         said = answers if metric_named(name).wants == "mean" else np.round(answers)
         agree(name, metric_named(name).score(labels, said), empty, np.hstack([said, said[:, :1]]))
-    for name in ("log_loss", "brier", "accuracy", "mean_auc", "rmse", "mcrmse", "samples_f1"):
+    for name in ("log_loss", "brier", "accuracy", "mean_auc", "rmse", "mcrmse", "samples_f1", "exact_match"):
         agree(name, np.nan, empty[:, 3:], answers[:, :1])
     for name in ("f1", "macro_f1", "micro_f1", "weighted_f1", "mcc", "balanced_accuracy", "pr_auc", "roc_auc"):
         agree(name, np.nan, empty[:, 3:], np.round(answers[:, :1]))
@@ -331,7 +348,7 @@ def test_a_missing_answer_never_passes_for_a_good_one() -> None:
     assert np.isnan(METRICS["group_auc"].score(labels, answers, np.arange(40) % 4))
     for name in ("rmse", "mcrmse", "mae", "r2", "pearson", "spearman"):
         assert np.isnan(metric_named(name).score(*numbers(np.random.default_rng(6), 40, 1)[:1], answers)), name
-    for name in ("map@3", "ndcg@3"):
+    for name in ("map@3", "ndcg@3", "hit@3"):
         missing = np.array([[0.2, np.nan, 0.8]])
         assert np.isnan(metric_named(name).score(np.array([1]), missing))
 
@@ -364,6 +381,7 @@ SAMPLES: dict[str, Callable[[np.random.Generator, int], Draw]] = {
     "micro_f1 columns": lambda rng, n: decided(columns(rng, n, 3, unknown=0.3)),
     "weighted_f1": lambda rng, n: decided(probabilities(rng, n, 4)),
     "weighted_f1 column": lambda rng, n: decided(columns(rng, n, 1, unknown=0.3)),
+    "exact_match": lambda rng, n: decided(columns(rng, n, 4, unknown=0.3)),
     "samples_f1": lambda rng, n: decided(columns(rng, n, 4, unknown=0.3)),
     "mcc": lambda rng, n: decided(probabilities(rng, n, 4)),
     "mcc column": lambda rng, n: decided(columns(rng, n, 1, unknown=0.3)),
@@ -484,7 +502,7 @@ def test_names() -> None:
     assert metric_named("map@3") is metric_named("map@3")
     assert metric_named("map@3") != metric_named("map@5")
     assert metric_named("ndcg@5").outcomes == ("classes", "choice")
-    assert known_metrics() == [*METRICS, "map@k", "ndcg@k"]
+    assert known_metrics() == [*METRICS, "map@k", "ndcg@k", "hit@k"]
     for name in [*METRICS, "map@3"]:
         assert pickle.loads(pickle.dumps(metric_named(name))) is not None
     with pytest.raises(FrozenInstanceError):
@@ -492,14 +510,28 @@ def test_names() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["logloss", "map", "map@", "map@0", "map@03", "map@k", "map@-1", "map@2.5", "hit@3", ""]
+    "name", ["logloss", "map", "map@", "map@0", "map@03", "map@k", "map@-1", "map@2.5", "near@3", ""]
 )
 def test_an_unknown_name_is_one_line(name: str) -> None:
     with pytest.raises(PodiumError, match=r"^metric: expected one of log_loss, ") as caught:
         metric_named(name)
-    assert f'map@k, ndcg@k, found "{name}"' in str(caught.value)
+    assert f'map@k, ndcg@k, hit@k, found "{name}"' in str(caught.value)
     assert ('(did you mean "log_loss"?)' in str(caught.value)) == (name == "logloss")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [("AUC", "roc_auc"), ("MSE", "rmse"), ("F1", "f1"), ("macro-f1", "macro_f1"), ("MAP@3", "map@k"), ("MRR", "map@k")],
+)
+def test_what_others_call_a_metric_is_known(name: str, ours: str) -> None:
+    with pytest.raises(PodiumError, match=rf'found "{name}" \(did you mean "{ours}"\?\)$'):
+        metric_named(name)
+
+
+def test_every_other_name_leads_to_a_metric() -> None:
+    assert set(ELSEWHERE.values()) <= set(known_metrics())
+    assert not ELSEWHERE.keys() & set(known_metrics())
 
 
 def test_what_a_metric_cannot_score_is_one_line() -> None:

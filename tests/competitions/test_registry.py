@@ -100,7 +100,7 @@ PAIR = {**NUMBER, "task": "pair", "texts": {"a": "s1", "b": "s2"}}
         ),
         (CLASSES, {"answers": {"who": "lable"}}, 'found "lable" (did you mean "label"?)'),
         (CLASSES, {"answers": {"who": "mean"}}, "answers.who: which mean? Name one of p, q, r"),
-        (CLASSES, {"centre": [1.0]}, "centre, spread: prepare fills them in; leave them out"),
+        (CLASSES, {"centre": [1.0]}, "centre, spread, grouped: prepare fills them in; leave them out"),
         (CLASSES, {"candidates": "txt"}, 'candidates: no field "txt" in texts (did you mean "text"?)'),
         (LABELS, {"candidates": "text"}, "candidates: only outcome classes has them, and no pair that may be swapped"),
         (LMSYS, {"candidates": "prompt"}, "found outcome classes with task preference"),
@@ -272,7 +272,7 @@ def test_swapping_the_sides_twice_changes_nothing(lmsys: Competition, spooky: Co
 
 def test_the_page_describes_every_key_and_shows_every_file() -> None:
     page = (ROOT / "docs" / "competition.md").read_text(encoding="utf-8")
-    keys = {field.name for field in fields(Competition)} - {"label", "centre", "spread"}
+    keys = {field.name for field in fields(Competition)} - {"label", "centre", "spread", "grouped"}
     for key in [*keys, *(f"label.{field.name}" for field in fields(Label))]:
         assert f"`{key}`" in page, key
     for name in NAMES:

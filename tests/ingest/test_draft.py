@@ -67,7 +67,9 @@ TEXTS = [f"{word} {place} words that differ from row to row" for place, word in 
         ({"y": ["0", "1"]}, {"y": ["0.5"]}, ("labels", "roc_auc", {})),
         ({"y": ["0", "1"]}, {"y": ["0"]}, ("labels", "f1", {"y": "label"})),
         ({"y": ["True", "False"]}, {"p": ["0.5"]}, ("labels", "roc_auc", {"p": "mean"})),
-        ({"label": ["0", "1"]}, {"label": ["0.5"]}, ("classes", "roc_auc", {"label": "1"})),
+        ({"label": ["0", "1"]}, {"label": ["0.5"]}, ("labels", "roc_auc", {})),
+        ({"y": ["True", "False"]}, {"y": ["true"]}, ("classes", "accuracy", {"y": "label"})),
+        ({"y": ["0", "0.25", "0.5"]}, {"y": ["0"]}, ("labels", "rmse", {})),
         ({"y": ["0.5", "7", "-1e3"]}, {"y": ["0"]}, ("numbers", "rmse", {})),
         ({"y": ["1", "2", "3"]}, {"score": ["2"]}, ("ordered", "qwk", {"score": "label"})),
         ({"class": ["0", "1", "2"]}, {"y": ["2"]}, ("classes", "accuracy", {"y": "label"})),
@@ -260,6 +262,79 @@ def test_what_parts_the_rows_is_a_comment(tmp_path: Path) -> None:
     assert (found.group, found.time) == ((), None)
 
 
+def test_columns_of_the_sample_are_named_like_the_values(tmp_path: Path) -> None:
+    train = {"body": TEXTS, "winner": ["model_b", "model_a", "tie", "tie (both)"] * 6}
+    sample = {name: ["0.3"] for name in ("winner_model_a", "winner_model_b", "winner_Tie")}
+    label = drafted(tmp_path / "a", train, ["body"], sample).label
+    assert (label.values, label.also) == (("model_a", "model_b", "tie"), {"tie (both)": "tie"})
+
+
+def test_a_test_file_may_have_the_labels_too(tmp_path: Path) -> None:
+    found = drafted(tmp_path, {"body": TEXTS, "y": ["0", "1"] * 12}, ["body", "y"], {"y": ["0.5"]})
+    assert (found.texts, found.label.columns, found.ignored) == ({"body": "body"}, ("y",), ("y",))
+
+
+def test_rows_without_a_label_are_left_out(tmp_path: Path) -> None:
+    found = drafted(tmp_path, {"body": TEXTS, "y": ["cat", "-", "dog"] * 8}, ["body"], {"y": ["cat"]})
+    assert (found.classes, found.left_out) == (("cat", "dog"), {"y": ("-",)})
+    train = {"body": TEXTS, "mark": ["*", ""] * 12, "acceptable": ["+", "-"] * 12}
+    found = drafted(tmp_path / "signs", train, ["body"], {"Label": ["+"]})  # a mark that is one or nothing is no answer
+    assert (found.label.column, found.classes, found.left_out) == ("acceptable", ("+", "-"), {})
+
+
+def test_dates_and_the_first_of_several_parts_are_no_text_of_a_pair(tmp_path: Path) -> None:
+    train = {f"essay_{place}": [f"{text} {place}" for text in TEXTS] for place in (1, 2, 3)}
+    train |= {"asked": [f"07/{1 + place:02d}/2012 23:03:46" for place in range(24)]}
+    train |= {"told": [f"2012-07-{1 + place:02d} 23:03:46" for place in range(24)], "y": ["0", "1"] * 12}
+    found = drafted(tmp_path, train, [name for name in train if name != "y"], {"y": ["0.5"]})
+    assert (found.task, list(found.texts)) == ("text", ["essay_1", "essay_2", "essay_3"])
+
+
+def test_a_row_of_columns_with_as_many_answers_holds_options(tmp_path: Path) -> None:
+    train = {"body": TEXTS, "y": ["0", "1", "2"] * 8} | {f"op{letter}": TEXTS for letter in "abc"}
+    found = drafted(tmp_path / "a", train, ["body", "opa", "opb", "opc"], {"y": ["0"]})
+    assert (found.options, found.label.values) == (("opa", "opb", "opc"), ("0", "1", "2"))
+    found = drafted(tmp_path / "b", train | {"y": ["0", "1"] * 12}, ["body", "opa", "opb", "opc"], {"y": ["0.5"]})
+    assert (found.task, found.options) == ("text", ())  # three texts, and yes or no
+    found = drafted(tmp_path / "c", train | {"y": ["x", "y", "z"] * 8}, ["body", "opa", "opb", "opc"], {"y": ["x"]})
+    assert found.options == ()  # three classes, such as kinds of questions with three tags
+
+
+@pytest.mark.parametrize("key", ["", ".text"])
+def test_options_in_one_cell_are_taken_apart(key: str, tmp_path: Path) -> None:
+    source = folder_of(tmp_path, {}, {}, {"id": ASKED, "y": ["0"] * 24})
+    lists = [[f"{text}, up", f"{text}, down", "a third"] for text in TEXTS]
+    for part, ids in (("train", IDS), ("test", ASKED)):
+        given = [{"label": list("ABC"), "text": ends} if key else ends for ends in lists]
+        rows = [{"id": each, "body": text, "ends": ends} for each, text, ends in zip(ids, TEXTS, given, strict=True)]
+        rows = [row | {"y": place % 3} for place, row in enumerate(rows)] if part == "train" else rows
+        (source / f"{part}.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = load_competition(str(write_draft(source)))
+    assert (found.task, found.options, found.parts) == ("choices", ("A", "B", "C"), {f"ends{key}": ("A", "B", "C")})
+    assert found.label.values == ("0", "1", "2")
+    assert prepared(source, found)[0]["B"][0].to_list() == [f"{TEXTS[0]}, down"]
+
+
+def test_files_of_other_names_and_in_folders_are_found(tmp_path: Path) -> None:
+    unlabelled = {("" if name == "id" else name): cells for name, cells in TRAIN.items() if name != "y"}
+    test = {("" if name == "id" else name): cells for name, cells in TEST.items()}
+    source = tmp_path / "a"
+    files = {"x_train__csv": unlabelled, "y_train__csv": {"": IDS, "y": TRAIN["y"]}, "x_valid__csv": test}
+    folder_of(source, {}, {}, {}, submission_format__csv={"row": ASKED, "y": ["0.5"] * 24}, **files)
+    found = load_competition(str(write_draft(source)))
+    assert (found.id, found.submission_id, found.train) == ("", "row", "x_train.csv")
+    assert found.lookup == (Lookup("", "y_train.csv", only="train"),)
+    prepared(source, found)
+    source = folder_of(tmp_path / "b", TRAIN, TEST, SAMPLE)
+    for name in ("train", "test"):
+        (source / name).mkdir()
+        (source / f"{name}.csv").rename(source / name / f"{name}.csv")
+    (source / "sample_submission.csv").rename(source / "test" / "sample_submission.csv")
+    found = load_competition(str(write_draft(source)))
+    assert (found.train, found.sample_submission) == ("train/train.csv", "test/sample_submission.csv")
+    prepared(source, found)
+
+
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     with pytest.raises(PodiumError, match="no such folder"):
         write_draft(tmp_path / "nowhere")
@@ -289,8 +364,22 @@ def test_files_of_which_nothing_can_be_guessed_are_one_line(tmp_path: Path) -> N
     assert "sample_submission.csv: expected a column beside the id" in drawn_up(
         tmp_path, [["id", "text", "label"], ["1", "words", "x"]], text, [["id"], ["1"]]
     )
-    assert "test.csv: expected an id column" in drawn_up(
-        tmp_path, [["q", ""], ["1", "2"]], [[""], ["1"]], [["q"], ["1"]]
+    train = [["id", "text", "q"], ["1", "words", "2"]]
+    assert 'test.csv: expected a column with the ids of sample_submission.csv, column "row" (0, ...), found none' in (
+        drawn_up(tmp_path, train, text, [["row", "q"], ["0", "2"]])
+    )
+    assert 'expected the texts of test.csv, found "id", "text", "q", and there "id", "body"' in drawn_up(
+        tmp_path, train, [["id", "body"], ["1", "some words"]], [["id", "q"], ["1", "2"]]
+    )
+
+
+def test_what_to_write_of_chosen_and_rejected_is_told(tmp_path: Path) -> None:
+    train = [["id", "prompt", "chosen", "rejected"], *([str(n), "why?", f"yes {n}", f"no {n}"] for n in range(9))]
+    test = [["id", "prompt", "left", "right"], *([f"t{n}", "why?", f"this is {n}", f"that is {n}"] for n in range(9))]
+    line = drawn_up(tmp_path, train, test, [["id", "best"], *([f"t{n}", "a"] for n in range(9))])
+    assert (
+        'the better side stands in one column, and test.csv has "id", "prompt", "left", "right": write task: preference'
+        in line
     )
 
 

@@ -64,7 +64,9 @@ def test_numbers_name_classes_however_they_are_written(tmp_path: Path) -> None:
     assert train.schema["label"] == pl.Int16
     line = fault(files(tmp_path / "strict", TEXT, {"author": ["x", "X"]}), TEXT)
     assert line.endswith('row 2 (id "r1"): column "author": expected one of x, y, found "X"')
-    truths = replace(TEXT, classes=("False", "True"))
+    truths = replace(TEXT, classes=("false", "true"))  # JSON's; Python and pandas write False
+    train, _, _ = prepared(files(tmp_path / "json", truths, {"author": ["False", "true", "TRUE"]}), truths)
+    assert train["label"].to_list() == [0, 1, 1]
     assert fault(files(tmp_path / "t", truths, {"author": ["True", "1"]}), truths).endswith('found "1"')
 
 

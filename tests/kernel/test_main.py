@@ -54,6 +54,10 @@ def test_package_and_competition_are_found_under_every_mount(
     package, manifest = main.find_package(source, False)
     assert package == source / place
     assert main.find_competition(source, manifest["competition"], False) == source / files
+    (source / files / "test").mkdir()
+    (source / files / "test.csv").rename(source / files / "test" / "test.csv")
+    below = manifest["competition"] | {"test": "test/test.csv"}
+    assert main.find_competition(source, below, False) == source / files
 
 
 def test_sub_folders_may_arrive_as_zip_files(main: ModuleType, finished: Path, tmp_path: Path) -> None:
@@ -281,6 +285,8 @@ def test_a_test_file_that_cannot_be_read_leaves_the_samples_ids(
         ("t.jsonl", '{"id": 7.50, "text": "a"}\n{"id": 1E5, "text": "b"}\n', ["7.50", "1E5"]),
         ("t.json", '[{"id": 7.50, "text": "a"}, {"id": null, "text": "b"}, {"id": NaN, "text": "c"}]', ["7.50"]),
         ("t.json", '[{"id": 1, "text": "a"}, {"text": "b"}]', ["1"]),
+        ("t.json", '\n{"id": ' + "9" * 5000 + ', "text": "a"}\n{"text": "b"}\n{"id": "\u2028", ', ["9" * 5000]),
+        ("t.json", '{"id": {"0": 5}, "text": {"0": "a"}}\n', ["5"]),
         ("t.json", '{"id": [5, 6.50], "text": ["a", "b"]}', ["5", "6.50"]),
         ("t.json", '[{"id": 1, "text": "a"}, {"id": ' + "9" * 5000 + ', "text": "b"}]', ["1", "9" * 5000]),
         ("t.jsonl", r'{"id": "a\ud800", "text": "a"}', ["a\ufffd"]),

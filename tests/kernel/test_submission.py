@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from pipeline.competitions.decision import PLAIN
-from pipeline.competitions.submission import SMALLEST_PROBABILITY, as_submitted
+from pipeline.competitions.submission import SMALLEST_PROBABILITY, as_submitted, submission_columns
 from pipeline.competitions.task import Competition, Label
 from pipeline.errors import PodiumError
 from pipeline.kernel.submission import (
@@ -176,3 +177,35 @@ def test_labels_stand_beside_one_another(tmp_path: Path) -> None:
             csv.writer(stream).writerows([["id", "tags"], ["r0", ""], ["r1", wrong], ["r2", "x"]])
         with pytest.raises(PodiumError, match=r"line 3: column tags: expected different labels of the training rows"):
             validate_submission(path, sample, TAGS)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "metric", "cells"),
+    [
+        ("labels", "micro_f1", [["r0", "1", "0"], ["r1", "0", "1"]]),
+        ("labels", "mean_auc", [["r0", "0.9", "0.1"], ["r1", "0.2", "0.7"]]),
+        ("numbers", "mcrmse", [["r0", "0.9", "0.1"], ["r1", "0.2", "0.7"]]),
+    ],
+)
+def test_columns_without_answers_hold_what_the_metric_scores(
+    outcome: str, metric: str, cells: list[list[str]], tmp_path: Path
+) -> None:
+    columns = ("label", "other label")  # of which the first has a name that the tables of predictions need
+    scale = {"centre": (0.0, 0.0), "spread": (1.0, 1.0)} if outcome == "numbers" else {}
+    competition = Competition(
+        *("own", "text", metric, "id", {"text": "text"}, Label(columns=columns)), outcome=outcome, **scale
+    )
+    assert competition.outputs == ("label_", "other label")
+    sample, path = sample_of(tmp_path, ["r0", "r1"], ("id", *columns)), tmp_path / "submission.csv"
+    form = form_for(["r0", "r1"], ("id", *columns))
+    write(path, form, ["r0", "r1"], np.array([[0.9, 0.1], [0.2, 0.7]]), competition)
+    assert read(path)[1:] == cells
+    assert validate_submission(path, sample, competition) == 2
+
+
+def test_scores_without_answers_are_whole_where_the_metric_decides() -> None:
+    score = Competition(
+        *("scores", "text", "qwk", "id", {"text": "text"}, Label("score", low=1, high=3)), outcome="ordered"
+    )
+    assert submission_columns(score) == {"score": "label"}
+    assert submission_columns(replace(score, metric="rmse")) == {"score": "mean"}
