@@ -83,7 +83,7 @@ def _candidates(folder: Path, *words: str) -> list[Path]:
         )
 
     files = sorted(folder.iterdir(), key=lambda file: (len(file.name), file.name))
-    tables = [file for file in files if file.suffix in TABLES and fits(file)]
+    tables = [file for file in files if file.suffix.lower() in TABLES and fits(file)]
     if tables:
         return tables
     packed = next((file for file in files if file.suffix in PACKED and fits(file)), None)

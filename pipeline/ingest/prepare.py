@@ -33,6 +33,8 @@ from pipeline.ingest.quotes import as_in_rfc_4180
 from pipeline.ingest.tables import OTHERS, quoted
 
 TURNS = pl.List(pl.String)
+LARGEST = 1.0e100
+"""The square of a number, of which errors are made, must be one too."""
 SMALLEST_SPREAD = 1.0e-9
 """Numbers that differ by less are one number."""
 ROW_GROUP = 4096
@@ -353,7 +355,11 @@ def _with_scale(competition: Competition, answers: np.ndarray, train_csv: Path) 
     """Returns the competition with the centre and spread of its numbers; any other as it is."""
     if competition.outcome != "numbers":
         return competition
-    for column, values in zip(competition.outputs, answers.T, strict=True):
+    largest = np.max(np.abs(answers), axis=0, initial=0.0, where=np.isfinite(answers))
+    for column, values, most in zip(competition.outputs, answers.T, largest, strict=True):
+        if most > LARGEST:
+            words = f"expected numbers up to {LARGEST:g}, found one of {most:g}"
+            raise PodiumError(f"{train_csv}: column {quoted(column)}: {words}")
         if len(different := np.unique(values[np.isfinite(values)])) < 2 or np.nanstd(values) < SMALLEST_SPREAD:
             found = f"one value only, {float(different[0])!r}" if len(different) else "none"
             raise PodiumError(f"{train_csv}: column {quoted(column)}: expected different numbers, found {found}")
