@@ -24,10 +24,12 @@ import tempfile
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from pathlib import Path
 
 # Where sources have been seen below /kaggle/input, old mounts and new ones; then a search a few levels deep.
 PLACES = ("*", "datasets/*/*", "competitions/*", "*/*", "*/*/*", "*/*/*/*")
+NUMBER = re.compile(r"[+-]?([0-9]{1,400}\.?[0-9]{0,400}|\.[0-9]{1,400})([eE][+-]?[0-9]{1,4})?")
 
 
 class Problem(Exception):
@@ -203,16 +205,13 @@ def write_prior(data: Path, manifest: dict, target: Path, rerun: bool) -> None:
     print(f"prior written for {len(ids)} rows", flush=True)
 
 
-def as_number(text: str) -> str | float:
-    """Returns an id as the number that it is a writing of (7, 00007, 7.0), else without blanks around it.
+def as_number(text: str) -> str | Decimal:
+    """Returns an id as the number that it is a writing of (7, 00007, 7.0), exactly, else without blanks around it.
 
     As in pipeline/kernel/submission.py, which cannot be imported before the package is checked.
     """
-    try:
-        number = float(text)
-    except ValueError:
-        return text.strip()
-    return number if number == number else text.strip()  # a NaN equals nothing, itself included
+    text = text.strip()
+    return Decimal(text) if NUMBER.fullmatch(text) else text
 
 
 def read_ids(path: Path, competition: dict, rerun: bool) -> tuple[list[str], list[str]]:
@@ -237,7 +236,7 @@ def read_ids(path: Path, competition: dict, rerun: bool) -> tuple[list[str], lis
             place = header.index(name) if name in header else 0
             # A line without an id and a second header, of files put together or filled up, are no rows.
             rows = (row for row in reader if len(row) > place and row != header)
-            return header, [row[place] for row in rows if row[place].strip(" \t\r\n\0")]
+            return header, [row[place] for row in rows if row[place].strip(" \t\r\n\0\x1a")]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, csv.Error) as error:
         report(f"{path}: not readable: {error}", rerun)
         return [], []

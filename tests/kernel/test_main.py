@@ -232,6 +232,9 @@ def test_the_test_files_ids_rule_where_the_sample_has_others(
         ([], ["1", "2"], "test"),
         (["1", "2"], [], "sample"),
         (["nan", "inf"], ["inf", "nan"], "sample"),
+        (["9007199254740993", "9007199254740994"], ["9007199254740992", "9007199254740995"], "test"),  # one as floats
+        (["12e456", "34e567"], ["56e678", "78e789"], "test"),  # infinite as floats
+        (["1", "2"], ["1", "2", "\x1a"], "sample"),  # the end of a file, as DOS had it
     ],
 )
 def test_the_ids_to_answer(
