@@ -196,7 +196,10 @@ def _fit_boosted(base: Fit, rows: SecondLevel, competition: Competition, threads
         truth, each = family.statistic(labels), []
         for output in range(family.outputs):
             # A row without that label is in no booster's rows, and gets its answer like any other.
-            each.append(_fit_trees(table, truth[:, output], start[:, output], parts, settings))
+            targets, from_here = truth[:, output], start[:, output]
+            if len(np.unique(parts[np.isfinite(targets)])) < 2:  # nothing can be learned and judged: correct nothing
+                targets = 1 / (1 + np.exp(-from_here)) if family.bounded else from_here
+            each.append(_fit_trees(table, targets, from_here, parts, settings))
         boosters, raw = [booster for (booster,), _ in each], np.concatenate([raw for _, raw in each], axis=1)
     inner = family.means(start + raw)
     if mirror:

@@ -90,7 +90,7 @@ def prepare(source: Path, competition: Competition, target: Path) -> None:
         diagnose.check_holds(test_csv, test_ids, sample_csv, sample)
         answers = pl.read_parquet(train, columns=["label"])["label"].to_numpy()
         competition = _with_scale(competition, answers, train_csv)
-        _warn_of_missing_answers(train_csv, answers, competition)
+        _check_answers(train_csv, answers, competition)
         if truth_csv.is_file():
             _run(_truth(truth_csv, competition, train_csv, train_ids).lazy(), truth)
         rows = {"train": len(train_ids), "test": len(test_ids)}
@@ -368,9 +368,16 @@ def _with_scale(competition: Competition, answers: np.ndarray, train_csv: Path) 
     return replace(competition, centre=tuple(centre.tolist()), spread=tuple(spread.tolist()))
 
 
-def _warn_of_missing_answers(train_csv: Path, answers: np.ndarray, competition: Competition) -> None:
+def _check_answers(train_csv: Path, answers: np.ndarray, competition: Competition) -> None:
+    """Raises: PodiumError where nothing is known of a label, or all rows have one score."""
+    if competition.outcome == "ordered" and len(scores := np.unique(answers)) < 2:
+        column = quoted(label_columns(competition)[0])
+        raise PodiumError(f"{train_csv}: column {column}: expected different scores, found {scores[0]:g} alone")
     if competition.outcome not in ("classes", "labels"):
         return
+    if competition.outcome == "labels" and not (known := np.isfinite(answers).any(axis=0)).all():
+        column = quoted(competition.outputs[int(np.argmin(known))])
+        raise PodiumError(f"{train_csv}: column {column}: expected a label in some row, found none")
     classes = competition.outcome == "classes"
     for place, name in enumerate(competition.outputs):
         if not ((answers == place) if classes else answers[:, place] > 0).any():

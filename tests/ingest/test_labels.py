@@ -81,6 +81,8 @@ def test_labels_are_shares_and_may_be_unknown(tmp_path: Path, capsys: pytest.Cap
     assert train.schema["label"] == pl.Array(pl.Float64, 2)
     assert np.array_equal(train["label"].to_numpy(), [[0, 0], [1, 0], [0.25, np.nan], [np.nan, 0]], equal_nan=True)
     assert 'train.csv: no row has the label "q"; it keeps its column' in capsys.readouterr().err
+    nothing = fault(files(tmp_path / "none", LABELS, {"p": ["", ""], "q": ["1", "0"]}), LABELS)
+    assert nothing.endswith('train.csv: column "p": expected a label in some row, found none')
 
 
 def test_numbers_bring_their_scale(tmp_path: Path) -> None:
@@ -136,6 +138,8 @@ def test_a_score_is_one_whole_number(tmp_path: Path) -> None:
     train, _, facts = prepared(files(tmp_path, ORDERED, {"score": ["-1", "3.0", "0"]}), ORDERED)
     assert train["label"].to_list() == [[-1], [3], [0]]
     assert facts["competition"]["label"]["low"] == -1
+    alone = fault(files(tmp_path / "alone", ORDERED, {"score": ["2", "2.0"]}), ORDERED)
+    assert alone.endswith('train.csv: column "score": expected different scores, found 2 alone')
 
 
 @pytest.mark.parametrize(
