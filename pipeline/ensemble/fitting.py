@@ -60,6 +60,8 @@ BOOSTING: dict[str, Any] = {
     "verbosity": -1,
 }
 MAX_TREES, PATIENCE = 300, 25
+FEWEST_ROWS = 2
+"""LightGBM fails where its share of the rows is none of them."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +199,8 @@ def _fit_boosted(base: Fit, rows: SecondLevel, competition: Competition, threads
         for output in range(family.outputs):
             # A row without that label is in no booster's rows, and gets its answer like any other.
             targets, from_here = truth[:, output], start[:, output]
-            if len(np.unique(parts[np.isfinite(targets)])) < 2:  # nothing can be learned and judged: correct nothing
+            found = np.bincount(parts[np.isfinite(targets)], minlength=1)
+            if found.sum() - found.max() < FEWEST_ROWS:  # too few to learn from and be judged by: correct nothing
                 targets = 1 / (1 + np.exp(-from_here)) if family.bounded else from_here
             each.append(_fit_trees(table, targets, from_here, parts, settings))
         boosters, raw = [booster for (booster,), _ in each], np.concatenate([raw for _, raw in each], axis=1)
