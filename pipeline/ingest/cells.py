@@ -66,6 +66,8 @@ def read_header(path: Path, competition: Competition, strict: bool = True) -> li
         raise PodiumError(f"{path}: column names: expected quotes as in RFC 4180, found: {error}") from None
     if not header:
         raise PodiumError(f"{path}: expected a line of column names, found an empty line")
+    if strict and any("\0" in name for name in header):
+        raise PodiumError(f"{path}: column names: expected text, found NUL: is it UTF-16?")
     for place, name in enumerate(header):
         if strict and name in header[:place]:
             raise PodiumError(f"{path}: column {quoted(name)} stands twice in the header")

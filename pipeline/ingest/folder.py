@@ -82,7 +82,7 @@ def _candidates(folder: Path, *words: str) -> list[Path]:
             "sample" in words or "sample" not in file.name.lower()
         )
 
-    files = sorted(folder.iterdir(), key=lambda file: (len(file.name), file.name))
+    files = sorted(filter(Path.is_file, folder.iterdir()), key=lambda file: (len(file.name), file.name))
     tables = [file for file in files if file.suffix.lower() in TABLES and fits(file)]
     if tables:
         return tables
