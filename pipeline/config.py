@@ -111,7 +111,7 @@ class Params:
     data: Data
     demo: Demo
     folds: Folds
-    threads: Annotated[int, Limits(ge=1)]
+    threads: Annotated[int, Limits(ge=1, le=1024)]
     """CPU threads of every stage; results are the same for a given number."""
     backbones: dict[Name, Annotated[Backbone, Field(discriminator="source")]]
     """By name; `none` (source: none) is the one that members without a network name."""
