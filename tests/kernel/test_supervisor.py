@@ -185,6 +185,7 @@ def test_the_samples_order_does_not_change_an_answer(
 def test_workers_end_with_the_kernel(mounted: Path, working: Path) -> None:
     """Even where it is killed itself: nobody else would free the GPU."""
     environment = {"PATH": os.environ["PATH"], "PODIUM_INPUT": str(mounted), "PODIUM_WORKING": str(working)}
+    environment["TMPDIR"] = str(working.parent)  # of a kernel that is killed here
     environment |= {"KAGGLE_IS_COMPETITION_RERUN": "1", "PODIUM_FAULTS": "hang=1", "PODIUM_BUDGET_SECONDS": "120"}
     from packaged import KERNEL, sys
 
