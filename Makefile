@@ -45,7 +45,7 @@ $(VENV)/ready: $(VENV)/torch requirements.lock
 
 repro: setup ## run every stale stage, from raw data to the rehearsed kernel and the report
 	@# It looks at the whole plan first; a mistake in params.yaml is one line there, and DVC would show its own.
-	@$(RUN) python -m pipeline.repro "$(PRESET)" "$(DATA)" "$(REFIT)" "$(JOBS)"
+	@$(RUN) python -m pipeline.repro "$(PRESET)" "$${DATA-}" "$(REFIT)" "$(JOBS)"
 	@echo "open reports/index.html"
 
 cluster.yaml: setup ## write a SkyPilot task that rents NODES=3 machines with GPU=L4:1 each and builds there
@@ -55,8 +55,8 @@ check: setup ## look at the whole plan before anything is trained: files, member
 	@$(RUN) python -m pipeline.check
 
 new-competition: setup ## write a first YAML file for the competition in DATA=folder, guessed from its files
-	@test -n "$(DATA)" || { echo "error: DATA: name the folder with the competition's files: make new-competition DATA=folder"; exit 2; }
-	@$(RUN) python -m stages.new_competition "$(DATA)"
+	@test -n "$${DATA-}" || { echo "error: DATA: name the folder with the competition's files: make new-competition DATA=folder"; exit 2; }
+	@$(RUN) python -m stages.new_competition "$$DATA"
 
 try: setup ## one fold of MEMBER=name on ROWS=1000 rows, by params.yaml as it is now: score, curve, minutes of the whole
 	@$(RUN) python -u -m stages.try_member --member "$(MEMBER)" $(if $(FOLD),--fold "$(FOLD)") $(if $(ROWS),--rows "$(ROWS)")

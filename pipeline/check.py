@@ -28,6 +28,7 @@ from pipeline.config import Params, load_params
 from pipeline.data.folds import check_stack_parts, part_rows
 from pipeline.errors import PodiumError
 from pipeline.ingest.prepare import glance, ids_of
+from pipeline.ingest.tables import LONE_SURROGATE
 from pipeline.jobs.graph import stale
 from pipeline.kinds import KINDS
 from pipeline.ledger.history import dvc_repository
@@ -62,6 +63,7 @@ EARLY = ("demo", "prepare", "folds")
 SANE_SECONDS = (300, 12 * 3600)
 """Below it a kernel hardly opens its networks; Kaggle ends every notebook after twelve hours."""
 WHEELS = Path(".venv/wheels")
+EXTERNAL = Path("external")
 SECTIONS = ("students", "extra")
 """Of params.yaml; they may be empty, but DVC's graph reads them."""
 
@@ -363,6 +365,17 @@ def check_writable(folder: Path) -> None:
                 raise PodiumError(f"{place}: DVC must write there, and cannot: {error.strerror}") from None
 
 
+def check_watched(folder: Path) -> None:
+    """Raises PodiumError for what DVC, which reads all that lies in `folder`, fails on, or waits for without end."""
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            if not name.isascii() and LONE_SURROGATE.search(name):
+                raise PodiumError(f"{place}: {name!a}: DVC reads names in UTF-8 alone; rename it, or move it away")
+        for name in files:
+            if not (file := Path(place) / name).is_file():
+                raise PodiumError(f"{file}: expected a file, found a link to nothing, a pipe or a socket; move it away")
+
+
 def check_sections(given: Any) -> None:
     """Raises PodiumError where params.yaml lacks a section that may be empty."""
     for section in SECTIONS:
@@ -378,6 +391,8 @@ def run_check() -> None:
     params = load_params()
     check_sections(read_yaml(Path("params.yaml")))
     competition = load_competition(params.data.competition)
+    for folder in (Path(params.data.path), EXTERNAL):
+        check_watched(folder)
     plan = Plan(params, competition, Artifacts(), fresh_stages())
     found = look(plan)
     print(f"{'settings':<10} {'fine':<8} params.yaml, {params.data.competition}")

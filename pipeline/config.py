@@ -22,6 +22,8 @@ from pipeline.settings.external import External
 from pipeline.settings.extra import ExtraRows
 from pipeline.settings.finetuning import NetworkSettings
 from pipeline.settings.member import MemberSettings
+from pipeline.settings.optimisation import Seed
+from pipeline.settings.paths import Name, SomePath, apart
 from pipeline.settings.recipes import PRETRAINED, with_recipe
 from pipeline.validation import read_yaml, validated
 
@@ -40,9 +42,9 @@ else:
 
 @section
 class Data:
-    path: str
+    path: Annotated[str, Checked(apart)]
     """Folder with train.csv, test.csv and sample_submission.csv."""
-    competition: str
+    competition: SomePath
     """A name in pipeline/competitions/, or a path to a YAML file of the same form."""
 
 
@@ -50,7 +52,7 @@ class Data:
 class Demo:
     train_rows: Annotated[int, Limits(ge=10)]
     test_rows: Annotated[int, Limits(ge=1)]
-    seed: int
+    seed: Seed
 
 
 def _count_up(ids: tuple[int, ...]) -> tuple[int, ...]:
@@ -61,11 +63,11 @@ def _count_up(ids: tuple[int, ...]) -> tuple[int, ...]:
 
 @section
 class Folds:
-    ids: Annotated[tuple[int, ...], Limits(min_length=2), Checked(_count_up)]
+    ids: Annotated[tuple[int, ...], Limits(min_length=2, max_length=100), Checked(_count_up)]
     """0, 1, ... one number per fold; a list, because DVC makes a stage of each."""
     holdout: Annotated[float, Limits(ge=0.0, le=0.5)]
     """Share of the rows that no member and no stacker is trained on; 0 for none."""
-    seed: int
+    seed: Seed
 
 
 @section
@@ -74,12 +76,12 @@ class Stack:
         tuple[Literal["mean", "greedy", "weights", "logistic", "lightgbm"], ...], Limits(min_length=1)
     ]
     """From the simplest to the most flexible; the simplest within one paired standard error of the best is chosen."""
-    seed: int
+    seed: Seed
 
 
 @section
 class Package:
-    owner: str
+    owner: Annotated[str, Limits(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
     """Your Kaggle user name."""
     slug: Annotated[str, Limits(min_length=6, max_length=50, pattern=r"^[a-z0-9-]+$")]
     """Name of the Kaggle dataset that holds the package."""
@@ -108,9 +110,6 @@ class Guard:
     with a warning, or the build fails."""
 
 
-NAME = r"^[a-z][a-z0-9_]*$"
-
-
 @section
 class Params:
     """The whole of params.yaml."""
@@ -118,16 +117,16 @@ class Params:
     data: Data
     demo: Demo
     folds: Folds
-    threads: Annotated[int, Limits(ge=1)]
+    threads: Annotated[int, Limits(ge=1, le=1024)]
     """CPU threads of every stage; results are the same for a given number."""
-    backbones: dict[Annotated[str, Limits(pattern=NAME)], Annotated[Backbone, Field(discriminator="source")]]
+    backbones: dict[Name, Annotated[Backbone, Field(discriminator="source")]]
     """By name; `none` (source: none) is the one that members without a network name."""
-    members: Annotated[dict[Annotated[str, Limits(pattern=NAME)], Member], Limits(min_length=1)]
+    members: Annotated[dict[Name, Member], Limits(min_length=1)]
     """By name. Once params.yaml is read, `students` are among them: a section of their own is for DVC, whose graph has
     to know who is trained before whom."""
-    students: dict[Annotated[str, Limits(pattern=NAME)], Member] = field(default_factory=dict)
+    students: dict[Name, Member] = field(default_factory=dict)
     """Members with `teachers`, which are trained after those of `members`."""
-    extra: dict[Annotated[str, Limits(pattern=NAME)], ExtraRows] = field(default_factory=dict)
+    extra: dict[Name, ExtraRows] = field(default_factory=dict)
     """Rows from elsewhere, by name; a member learns those that its own `extra` names."""
     guard: Guard = Guard()
     stack: Stack

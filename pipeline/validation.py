@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from dataclasses import is_dataclass
 from functools import cache
 from pathlib import Path
@@ -20,6 +22,7 @@ from pipeline.errors import PodiumError, nearest
 T = TypeVar("T")
 MOST_BYTES, MOST_VALUES = 4_000_000, 200_000
 """Of a YAML file. Some lines of aliases in aliases (&, *) stand for more values than there is memory."""
+HALF = re.compile("[\ud800-\udfff]")
 
 
 def read_yaml(path: Path) -> Any:
@@ -31,6 +34,8 @@ def read_yaml(path: Path) -> Any:
         return parse_yaml(path.read_bytes(), str(path))
     except (FileNotFoundError, IsADirectoryError):
         raise PodiumError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:  # a link to itself, a name that none can have
+        raise PodiumError(f"{path}: cannot be read: {error}") from None
 
 
 def parse_yaml(content: bytes, source: str) -> Any:
@@ -54,22 +59,37 @@ def parse_yaml(content: bytes, source: str) -> Any:
 
 
 def _check_values(value: Any, source: str) -> None:
-    """Raises PodiumError for more values than anybody writes, and for a key that is no text: JSON, through which values
-    are checked, would make one of it."""
-    waiting, count = [value], 0
+    """Raises PodiumError for more values than anybody writes, and for what JSON, through which values are checked, does
+    not hold: a key that is no text, a number without bounds, half of a surrogate pair."""
+    waiting: list[tuple[Any, Any]] = [((), value)]
+    count = 0
     while waiting:
-        each = waiting.pop()
+        steps, each = waiting.pop()  # steps: (those before, the last one), so that no depth makes them long to keep
         count += 1
         if isinstance(each, dict):
             if (odd := next((key for key in each if not isinstance(key, str)), None)) is not None:
                 raise PodiumError(f"{source}: key {odd}: expected a text, found {type(odd).__name__}; put it in quotes")
-            waiting += each.values()
+            waiting += [((steps, key), inner) for key, inner in each.items()]
         elif isinstance(each, list):
-            waiting += each
+            waiting += [((steps, place), inner) for place, inner in enumerate(each)]
+        elif isinstance(each, float) and not math.isfinite(each):
+            raise PodiumError(
+                f"{source}: {_dotted(steps)}: expected a finite number, found {each}; or a word in quotes"
+            )
+        if any(isinstance(text, str) and HALF.search(text) for text in (each, *steps[1:])):
+            raise PodiumError(f"{source}: {_dotted(steps)}: expected text, found half of a surrogate pair")
         if count + len(waiting) > MOST_VALUES:
             raise PodiumError(
                 f"{source}: expected at most {MOST_VALUES:,} values; are there aliases in aliases (&, *)?"
             )
+
+
+def _dotted(steps: Any) -> str:
+    names: list[str] = []
+    while steps:
+        steps, name = steps
+        names.insert(0, str(name))
+    return ascii(".".join(names))[1:-1]
 
 
 def decoded(content: bytes, source: str) -> str:

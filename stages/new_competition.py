@@ -5,6 +5,7 @@ python -m stages.new_competition path/to/competition
 
 import argparse
 from pathlib import Path
+from shlex import quote
 
 from pipeline.ingest.draft import write_draft
 from pipeline.stage import stage
@@ -16,5 +17,5 @@ if __name__ == "__main__":
     with stage("new_competition", keep_seconds=False):
         target = write_draft(folder)
         print(target.read_text(encoding="utf-8"), end="")
-        command = f"`make repro PRESET=cpu DATA={folder}`"
+        command = f"`make repro PRESET=cpu DATA={quote(str(folder))}`"
         print(f"\nwritten to {target}: read it, then {command} uses it (PRESET=short for sentences)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from support import ROOT, preference_rows, write_artifacts, write_external
 
 from pipeline import check
 from pipeline.artifacts import HOLDOUT, Artifacts
-from pipeline.check import Findings, Plan, check_sections, check_writable, look
+from pipeline.check import Findings, Plan, check_sections, check_watched, check_writable, look
 from pipeline.competitions.registry import load_competition
 from pipeline.competitions.task import Competition
 from pipeline.config import Params
@@ -107,6 +108,25 @@ def test_the_competitions_files_are_glanced_at(place: Path) -> None:
     table.with_columns(pl.lit("7").alias(LMSYS.label.one_hot[0])).write_csv(place / "votes/train.csv")
     assert "votes/train.csv: row 1 (id " in found(params()).errors[0]
     assert "no such folder" in found(params(data={"path": "vote", "competition": "lmsys"})).errors[0]
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda folder: (folder / "x").symlink_to("nothing"), "x: expected a file, found a link to nothing, a pipe or"),
+        (lambda folder: (folder / "x").symlink_to("x"), "x: expected a file, found a link to nothing, a pipe or"),
+        (lambda folder: os.mkfifo(folder / "x"), "x: expected a file, found a link to nothing, a pipe or"),
+        (lambda folder: (folder / "\udcff").mkdir(), r"'\\udcff': DVC reads names in UTF-8 alone"),
+    ],
+)
+def test_what_dvc_cannot_read_is_said_first(make: Callable[[Path], None], expected: str, tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below/file").write_text("")
+    (tmp_path / "folder").symlink_to("below")
+    check_watched(tmp_path)
+    make(tmp_path / "below")
+    with pytest.raises(PodiumError, match=expected):
+        check_watched(tmp_path)
 
 
 def test_what_the_demo_will_generate_is_not_missed(place: Path) -> None:

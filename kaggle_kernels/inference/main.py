@@ -3,31 +3,37 @@
 PODIUM_INPUT=some/input PODIUM_WORKING=some/folder python kaggle_kernels/inference/main.py
 
 In the scored rerun (KAGGLE_IS_COMPETITION_RERUN is set) nothing may stop it: problems are printed, the best submission
-so far stays, the exit code is 0. Every other run is the dress rehearsal: the first problem ends it with one clear line
-and exit code 2. PODIUM_BUDGET_SECONDS replaces the package's budget; PODIUM_FAULTS breaks things on purpose, see
-pipeline/kernel/faults.py.
+so far stays, the exit code is 0. A parent process waits, in case a library takes this one down; where not even the
+prior can be made, the sample submission is copied. Every other run is the dress rehearsal: the first problem ends it
+with one clear line and exit code 2. PODIUM_BUDGET_SECONDS replaces the package's budget; PODIUM_FAULTS breaks things on
+purpose, see pipeline/kernel/faults.py.
 """
 
 from __future__ import annotations
 
 import atexit
 import csv
+import ctypes
 import hashlib
 import io
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from decimal import Decimal
 from pathlib import Path
 
 # Where sources have been seen below /kaggle/input, old mounts and new ones; then a search a few levels deep.
 PLACES = ("*", "datasets/*/*", "competitions/*", "*/*", "*/*/*", "*/*/*/*")
+NUMBER = re.compile(r"[+-]?([0-9]{1,400}\.?[0-9]{0,400}|\.[0-9]{1,400})([eE][+-]?[0-9]{1,4})?")
 
 
 class Problem(Exception):
@@ -66,9 +72,35 @@ class Log:
         return done
 
 
-def main() -> int:
-    """Runs the kernel; returns its exit code."""
-    started = process_start()
+def guarded() -> int:
+    """Runs `main` in a child process in the scored rerun, so that no signal can take the exit code; returns that."""
+    rerun, started, before = bool(os.environ.get("KAGGLE_IS_COMPETITION_RERUN")), process_start(), written()
+    if not rerun or not isinstance(sys.stdout, io.TextIOWrapper):  # a notebook's process has threads, and no end
+        return main(started)
+    try:
+        child = os.fork()
+    except (OSError, AttributeError):
+        return main(started)
+    if not child:
+        with suppress(OSError, AttributeError):  # 1: what the child gets when its parent dies
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        return main(started)
+    while True:
+        try:
+            _, status = os.waitpid(child, 0)
+            break
+        except KeyboardInterrupt:  # the child has got it too
+            continue
+    if os.WIFSIGNALED(status):
+        with suppress(OSError):
+            os.write(1, f"problem: ended by signal {os.WTERMSIG(status)}; the submission stays\n".encode())
+    copy_sample(before)
+    return 0
+
+
+def main(started: float | None = None) -> int:
+    """Runs the kernel; returns its exit code. `started` is what `process_start` says, by default of this process."""
+    started, before = process_start() if started is None else started, written()
     if isinstance(sys.stdout, io.TextIOWrapper) and isinstance(sys.stderr, io.TextIOWrapper):
         sys.stdout, sys.stderr = Log(sys.stdout, 1), Log(sys.stderr, 2)
     rerun = bool(os.environ.get("KAGGLE_IS_COMPETITION_RERUN"))
@@ -82,7 +114,42 @@ def main() -> int:
     except BaseException as error:  # the scored rerun survives even a library's SystemExit
         traceback.print_exc(file=sys.stdout)
         print(f"error: {type(error).__name__}: {' '.join(str(error).split())}", flush=True)
+    if rerun:
+        copy_sample(before)
     return 0 if rerun else 2
+
+
+def written() -> tuple[int, int] | None:
+    """Returns what tells one submission.csv from another: each is a new file. None where there is none."""
+    with suppress(OSError):
+        found = (working_folder() / "submission.csv").stat()
+        return found.st_ino, found.st_mtime_ns
+    return None
+
+
+def copy_sample(before: tuple[int, int] | None) -> None:
+    """Copies the sample submission where this run has written nothing: not even the prior could be made."""
+    if written() != before:
+        return
+    target = working_folder() / "submission.csv"
+    for place in PLACES:
+        for sample in sorted(input_folder().glob(f"{place}/*sample*submission*.csv")):
+            with suppress(OSError):
+                partial = target.with_name(".submission.csv.sample.partial")
+                shutil.copyfile(sample, partial)
+                os.replace(partial, target)
+                print(f"problem: nothing was written; the sample submission {sample} was copied", flush=True)
+                return
+
+
+def input_folder() -> Path:
+    """Returns the folder with all that Kaggle has mounted."""
+    return Path(os.environ.get("PODIUM_INPUT") or "/kaggle/input")
+
+
+def working_folder() -> Path:
+    """Returns the folder of submission.csv."""
+    return Path(os.environ.get("PODIUM_WORKING") or "/kaggle/working")
 
 
 def process_start() -> float:
@@ -98,8 +165,7 @@ def process_start() -> float:
 
 def serve(started: float, rerun: bool) -> None:
     """Runs the whole kernel. Raises: Problem in the dress rehearsal, or where not even a prior can be written."""
-    source = Path(os.environ.get("PODIUM_INPUT") or "/kaggle/input")
-    working = Path(os.environ.get("PODIUM_WORKING") or "/kaggle/working")
+    source, working = input_folder(), working_folder()
     working.mkdir(parents=True, exist_ok=True)
     print(f"{'scored rerun' if rerun else 'dress rehearsal'} on Python {sys.version.split()[0]}", flush=True)
     package, manifest = find_package(source, rerun)
@@ -203,16 +269,13 @@ def write_prior(data: Path, manifest: dict, target: Path, rerun: bool) -> None:
     print(f"prior written for {len(ids)} rows", flush=True)
 
 
-def as_number(text: str) -> str | float:
-    """Returns an id as the number that it is a writing of (7, 00007, 7.0), else without blanks around it.
+def as_number(text: str) -> str | Decimal:
+    """Returns an id as the number that it is a writing of (7, 00007, 7.0), exactly, else without blanks around it.
 
     As in pipeline/kernel/submission.py, which cannot be imported before the package is checked.
     """
-    try:
-        number = float(text)
-    except ValueError:
-        return text.strip()
-    return number if number == number else text.strip()  # a NaN equals nothing, itself included
+    text = text.strip()
+    return Decimal(text) if NUMBER.fullmatch(text) else text
 
 
 def read_ids(path: Path, competition: dict, rerun: bool) -> tuple[list[str], list[str]]:
@@ -237,7 +300,7 @@ def read_ids(path: Path, competition: dict, rerun: bool) -> tuple[list[str], lis
             place = header.index(name) if name in header else 0
             # A line without an id and a second header, of files put together or filled up, are no rows.
             rows = (row for row in reader if len(row) > place and row != header)
-            return header, [row[place] for row in rows if row[place].strip(" \t\r\n\0")]
+            return header, [row[place] for row in rows if row[place].strip(" \t\r\n\0\x1a")]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, csv.Error) as error:
         report(f"{path}: not readable: {error}", rerun)
         return [], []
@@ -330,5 +393,5 @@ def difference(path: Path, expected: dict) -> str | None:
 if __name__ == "__main__":
     if os.environ.pop("PYTHONOPTIMIZE", None) and sys.flags.optimize:  # LightGBM and transformers read their docstrings
         os.execv(sys.executable, [sys.executable, *sys.argv])
-    if code := main():
+    if code := guarded():
         sys.exit(code)

@@ -264,9 +264,10 @@ class Gaussian:
         return 0.5 * np.where(np.isfinite(truth) | ~np.isfinite(means), away**2, 0.0).mean(axis=1)
 
     def prior(self, labels: np.ndarray) -> np.ndarray:
-        if self.log:
-            return self.means(np.nanmean(self.statistic(labels), axis=0))
-        return np.nanmean(np.asarray(labels, dtype=np.float64), axis=0)
+        numbers = self.statistic(labels) if self.log else np.asarray(labels, dtype=np.float64)
+        nothing = ~np.isfinite(numbers).any(axis=0)  # of an output of which these rows know nothing
+        mean = np.nanmean(np.where(nothing, 0.0 if self.log else np.array(self.centre), numbers), axis=0)
+        return self.means(mean) if self.log else mean
 
     def uncertainty(self, means: np.ndarray) -> np.ndarray:
         """How far an answer is from the common one: all that is known without a variance of its own."""

@@ -26,6 +26,8 @@ WRITTEN = {
     "ordered": ("column",),
 }
 """Outcome -> the keys of `label` of which it needs one; numbers need `columns`."""
+MOST_SCORES = 1000
+"""Of an ordered outcome: each is an output of every model."""
 FIELD = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
@@ -207,6 +209,10 @@ def _check_outcome(competition: Competition) -> None:
         raise PodiumError("label: low and high belong to outcome ordered, and it needs both")
     if outcome == "ordered" and (label.low is None or label.high is None or label.low >= label.high):
         raise PodiumError(f"label: expected low below high, found {label.low} and {label.high}")
+    if outcome == "ordered" and (count := len(competition.scores)) > MOST_SCORES:
+        raise PodiumError(
+            f"label: expected at most {MOST_SCORES} scores, found {count}; for more there is outcome numbers"
+        )
     if label.log and outcome != "numbers":
         raise PodiumError(f"label.log: only numbers have it, found outcome {outcome}")
     for name in competition.outputs:

@@ -60,6 +60,8 @@ BOOSTING: dict[str, Any] = {
     "verbosity": -1,
 }
 MAX_TREES, PATIENCE = 300, 25
+FEWEST_ROWS = 2
+"""LightGBM fails where its share of the rows is none of them."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,11 @@ def _fit_boosted(base: Fit, rows: SecondLevel, competition: Competition, threads
         truth, each = family.statistic(labels), []
         for output in range(family.outputs):
             # A row without that label is in no booster's rows, and gets its answer like any other.
-            each.append(_fit_trees(table, truth[:, output], start[:, output], parts, settings))
+            targets, from_here = truth[:, output], start[:, output]
+            found = np.bincount(parts[np.isfinite(targets)], minlength=1)
+            if found.sum() - found.max() < FEWEST_ROWS:  # too few to learn from and be judged by: correct nothing
+                targets = 1 / (1 + np.exp(-from_here)) if family.bounded else from_here
+            each.append(_fit_trees(table, targets, from_here, parts, settings))
         boosters, raw = [booster for (booster,), _ in each], np.concatenate([raw for _, raw in each], axis=1)
     inner = family.means(start + raw)
     if mirror:

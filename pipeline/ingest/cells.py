@@ -17,9 +17,23 @@ from polars.io.plugins import register_io_source
 from pipeline.competitions.task import NUMBERED, SIDES, WINNER, Competition, Lookup
 from pipeline.errors import PodiumError, nearest
 from pipeline.ingest.parts import taken_apart
-from pipeline.ingest.tables import BATCH, check_encoding, quoted, table
+from pipeline.ingest.tables import BATCH, OTHERS, check_encoding, quoted, table
 
 PACKED = (".zip", ".gz", ".7z", ".bz2", ".xz", ".zst")
+ARCHIVES = {
+    b"7z\xbc\xaf\x27\x1c": "a 7z",
+    b"\x1f\x8b": "a gzip",
+    b"Rar!": "a rar",
+    b"BZh": "a bzip2",
+    b"\xfd7zXZ": "an xz",
+    b"\x28\xb5\x2f\xfd": "a zstd",
+}
+"""How archives that are no zip files begin."""
+OTHER_FORMS = {magic: f"{kind} archive: unpack it" for magic, kind in ARCHIVES.items()} | {
+    b"PK\x03\x04": "a zip archive: unpack it",
+    b"PAR1": "a parquet file: let its name end in .parquet",
+}
+"""How files begin that are no table of the form that their name says."""
 
 
 def read_header(path: Path, competition: Competition, strict: bool = True) -> list[str]:
@@ -32,9 +46,17 @@ def read_header(path: Path, competition: Competition, strict: bool = True) -> li
     if len(separator.encode()) != 1 or separator in '\r\n"\\':
         raise PodiumError(f"{path}: separator: expected one ASCII character, found {quoted(separator)}")
     if not path.is_file():
-        raise PodiumError(f"{path}: no such file{_elsewhere(path)}")
+        raise PodiumError(f"{path}: " + ("expected a file" if path.exists() else f"no such file{_elsewhere(path)}"))
     if not path.stat().st_size:
         raise PodiumError(f"{path}: expected a line of column names, found an empty file")
+    if path.suffix.lower() in OTHERS and path.suffix not in OTHERS:
+        raise PodiumError(f"{path}: expected an ending in small letters, such as {path.suffix.lower()}")
+    if path.suffix != ".parquet":
+        with path.open("rb") as stream:
+            start = stream.read(8)
+        for magic, form in OTHER_FORMS.items():
+            if start.startswith(magic):
+                raise PodiumError(f"{path}: expected a table of text, found {form}")
     try:
         header = next(_rows(path, competition, strict), [])
     except UnicodeDecodeError:
@@ -44,6 +66,8 @@ def read_header(path: Path, competition: Competition, strict: bool = True) -> li
         raise PodiumError(f"{path}: column names: expected quotes as in RFC 4180, found: {error}") from None
     if not header:
         raise PodiumError(f"{path}: expected a line of column names, found an empty line")
+    if strict and any("\0" in name for name in header):
+        raise PodiumError(f"{path}: column names: expected text, found NUL: is it UTF-16?")
     for place, name in enumerate(header):
         if strict and name in header[:place]:
             raise PodiumError(f"{path}: column {quoted(name)} stands twice in the header")

@@ -252,10 +252,10 @@ class Draft:
         sides = dict(zip(self.sides or (), "ab", strict=False))
         found: dict[str, str] = {}
         for name in self.texts:
-            field = sides.get(name) or re.sub(r"\W+", "_", name).strip("_")
+            field = sides.get(name) or re.sub(r"[^A-Za-z0-9_]+", "_", name).strip("_")
             if name not in sides and self.task == "preference" and "prompt" not in found and name.lower() in PROMPTS:
                 field = "prompt"
-            field = field if re.match("[A-Za-z]", field) else f"text_{field}"
+            field = field if re.match("[A-Za-z]", field) else f"text_{field}".strip("_")
             while field in (*OURS, *found) or (field in "ab" and name not in sides):
                 field = f"{field}_text"
             found[field] = name
@@ -441,7 +441,7 @@ class Draft:
         others = [name for name in known if name != answers.metric]
         lines = [
             "# A draft, guessed from the files: read every line, docs/competition.md describes the keys.",
-            f"name: {_slug(self.folder.path)}   # Kaggle's slug of the competition",
+            f"name: {_word(_slug(self.folder.path))}   # Kaggle's slug of the competition",
             f"task: {self.task}   # or {', '.join(task for task in TASKS if task != self.task)}",
             f"metric: {answers.metric}   # as the competition's page says; for this outcome also {', '.join(others)}",
             f"id: {_word(self.id)}",

@@ -95,10 +95,13 @@ def _named(folder: Path, names: Sequence[Sequence[str]], but: Sequence[Path]) ->
     def fits(file: Path, words: Sequence[str]) -> bool:
         return all(word in file.name.lower() for word in words) and file not in but
 
-    files = sorted(folder.iterdir(), key=lambda file: (len(file.name), file.name))
-    for among in (files, sorted(folder.glob("*/*"), key=lambda file: (len(file.name), file.as_posix()))):
+    def sized(pattern: str) -> list[Path]:
+        return sorted(filter(Path.is_file, folder.glob(pattern)), key=lambda file: (len(file.name), file.as_posix()))
+
+    files = sized("*")
+    for among in (files, sized("*/*")):
         for words in names:
-            if tables := [file for file in among if file.suffix in TABLES and fits(file, words)]:
+            if tables := [file for file in among if file.suffix.lower() in TABLES and fits(file, words)]:
                 return tables
     words = names[0]
     packed = next((file for file in files if file.suffix in PACKED and fits(file, words)), None)

@@ -33,6 +33,8 @@ from pipeline.ingest.quotes import as_in_rfc_4180
 from pipeline.ingest.tables import OTHERS, quoted
 
 TURNS = pl.List(pl.String)
+LARGEST = 1.0e100
+"""The square of a number, of which errors are made, must be one too."""
 SMALLEST_SPREAD = 1.0e-9
 """Numbers that differ by less are one number."""
 ROW_GROUP = 4096
@@ -90,7 +92,7 @@ def prepare(source: Path, competition: Competition, target: Path) -> None:
         diagnose.check_holds(test_csv, test_ids, sample_csv, sample)
         answers = pl.read_parquet(train, columns=["label"])["label"].to_numpy()
         competition = _with_scale(_with_group(competition, train), answers, train_csv)
-        _warn_of_missing_answers(train_csv, answers, competition)
+        _check_answers(train_csv, answers, competition)
         if truth_csv.is_file():
             _run(_truth(truth_csv, competition, train_csv, train_ids).lazy(), truth)
         rows = {"train": len(train_ids), "test": len(test_ids)}
@@ -370,7 +372,11 @@ def _with_scale(competition: Competition, answers: np.ndarray, train_csv: Path) 
     """Returns the competition with the centre and spread of its numbers; any other as it is."""
     if competition.outcome != "numbers":
         return competition
-    for column, values in zip(competition.outputs, answers.T, strict=True):
+    largest = np.max(np.abs(answers), axis=0, initial=0.0, where=np.isfinite(answers))
+    for column, values, most in zip(competition.outputs, answers.T, largest, strict=True):
+        if most > LARGEST:
+            words = f"expected numbers up to {LARGEST:g}, found one of {most:g}"
+            raise PodiumError(f"{train_csv}: column {quoted(column)}: {words}")
         if len(different := np.unique(values[np.isfinite(values)])) < 2 or np.nanstd(values) < SMALLEST_SPREAD:
             found = f"one value only, {float(different[0])!r}" if len(different) else "none"
             raise PodiumError(f"{train_csv}: column {quoted(column)}: expected different numbers, found {found}")
@@ -379,9 +385,16 @@ def _with_scale(competition: Competition, answers: np.ndarray, train_csv: Path) 
     return replace(competition, centre=tuple(centre.tolist()), spread=tuple(spread.tolist()))
 
 
-def _warn_of_missing_answers(train_csv: Path, answers: np.ndarray, competition: Competition) -> None:
+def _check_answers(train_csv: Path, answers: np.ndarray, competition: Competition) -> None:
+    """Raises: PodiumError where nothing is known of a label, or all rows have one score."""
+    if competition.outcome == "ordered" and len(scores := np.unique(answers)) < 2:
+        column = quoted(label_columns(competition)[0])
+        raise PodiumError(f"{train_csv}: column {column}: expected different scores, found {scores[0]:g} alone")
     if competition.outcome not in ("classes", "labels"):
         return
+    if competition.outcome == "labels" and not (known := np.isfinite(answers).any(axis=0)).all():
+        column = quoted(competition.outputs[int(np.argmin(known))])
+        raise PodiumError(f"{train_csv}: column {column}: expected a label in some row, found none")
     classes = competition.outcome == "classes"
     for place, name in enumerate(competition.outputs):
         if not ((answers == place) if classes else answers[:, place] > 0).any():

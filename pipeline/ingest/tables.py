@@ -141,12 +141,7 @@ def _values(path: Path, competition: Competition, strict: bool) -> Iterator[Any]
             return
         value = parsed(whole, str(path), strict=True, unique=strict)
     if isinstance(value, dict):
-        # pandas writes column -> {row: value} unless told otherwise.
-        columns = {name: list(each.values()) if isinstance(each, dict) else each for name, each in value.items()}
-        heights = {name: len(each) for name, each in columns.items() if isinstance(each, list)}
-        if len(heights) < len(columns) or len(set(heights.values())) > 1:
-            raise PodiumError(f"{path}: expected lists of one length, found {str(heights or list(columns))[:120]}")
-        value = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        value = _by_rows(value, path, strict)
     if not isinstance(value, list):
         raise PodiumError(f"{path}: expected a list of records, or column: [values], found {_kind(value)}")
     yield from value
@@ -156,6 +151,22 @@ def _in_lines(text: str) -> bool:
     """Whether each line is a record: many files of JSON lines are named `.json`."""
     first, _, rest = text.strip().partition("\n")
     return bool(rest) and isinstance(parsed(first, "", strict=False, unique=False), dict)
+
+
+def _by_rows(columns: dict[str, Any], path: Path, strict: bool) -> list[dict[str, Any]]:
+    """Returns the records of a mapping column -> values, or column -> {row: value}, as pandas writes it."""
+    by_key = [each for each in columns.values() if isinstance(each, dict)]
+    if by_key and len(by_key) == len(columns):  # no column need have the rows in the order of another
+        rows = list(dict.fromkeys(row for each in by_key for row in each))
+        if short := [name for name, each in columns.items() if strict and len(each) < len(rows)]:
+            row = next(row for row in rows if row not in columns[short[0]])
+            raise PodiumError(f"{path}: column {quoted(short[0])}: expected a value for {quoted(row)}, found none")
+        return [{name: each.get(row) for name, each in columns.items()} for row in rows]
+    lists = {name: list(each.values()) if isinstance(each, dict) else each for name, each in columns.items()}
+    heights = {name: len(each) for name, each in lists.items() if isinstance(each, list)}
+    if len(heights) < len(lists) or len(set(heights.values())) > 1:
+        raise PodiumError(f"{path}: expected lists of one length, found {str(heights or list(lists))[:120]}")
+    return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
 
 
 def parsed(text: str, where: str, strict: bool, unique: bool) -> Any:

@@ -14,18 +14,10 @@ from pathlib import Path, PurePosixPath
 
 from pipeline.errors import PodiumError
 from pipeline.files import atomic_folder
+from pipeline.ingest.cells import ARCHIVES
+from pipeline.ingest.folder import TABLES
 
-OTHERS = {
-    b"7z\xbc\xaf\x27\x1c": "a 7z",
-    b"\x1f\x8b": "a gzip",
-    b"Rar!": "a rar",
-    b"BZh": "a bzip2",
-    b"\xfd7zXZ": "an xz",
-    b"\x28\xb5\x2f\xfd": "a zstd",
-}
-"""How archives of other kinds begin."""
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
-TABLES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 DRIVE = re.compile("[A-Za-z]:")
 ENCRYPTED = 1
 """Of a file's flags."""
@@ -98,7 +90,7 @@ def _in_words(error: Exception, archive: Path, name: str) -> Exception:
     words = " ".join(str(error).split()) or type(error).__name__
     with archive.open("rb") as stream:
         start = stream.read(8)
-    for magic, kind in OTHERS.items():
+    for magic, kind in ARCHIVES.items():
         if start.startswith(magic):
             return PodiumError(f"{name}: expected a zip archive, found {kind} archive; unpack it by hand")
     if isinstance(error, NotImplementedError | RuntimeError):  # of zipfile: what it cannot do

@@ -118,8 +118,8 @@ def _once(
     (STATE_FOLDER / "tmp").mkdir(parents=True, exist_ok=True, mode=0o700)
     hidden = {"VERBOSE", "VERBOSE_OUTPUT"}  # with these the CLI prints the key
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
-    with tempfile.TemporaryDirectory() as folder:
-        answers = Path(folder) / "answers"
+    with tempfile.TemporaryDirectory(dir=STATE_FOLDER / "tmp") as folder:
+        answers = Path(folder).resolve() / "answers"
         # The CLI keeps its half-finished uploads in the folder for temporary files.
         environment |= {"PODIUM_ANSWERS": str(answers), "TMPDIR": str((STATE_FOLDER / "tmp").resolve())}
         environment["PYTHONIOENCODING"] = "utf-8"  # as it is read here, whatever this console takes

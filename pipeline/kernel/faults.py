@@ -23,6 +23,9 @@ KNOWN = {
     "slow": "everything takes that many times as long",
     "devices": "that many devices are found, whatever the machine has",
     "lost": "the device of that number cannot be opened",
+    "stumble": "the supervisor fails at its message of that number, and again after it has begun anew",
+    "plan": "no plan can be made",
+    "fall": "the kernel's own process is killed so many seconds after its workers were started",
     "full": "no results can be kept on disk",
     "wheels": "the wheels cannot be unpacked",
     "clock": "the wall clock jumps by that many seconds, once a worker runs",
@@ -45,14 +48,14 @@ class Faults:
 
     def begin(self) -> None:
         """Starts what shall happen later; called once when a worker is ready."""
-        after = self.asked.get("kills", self.asked.get("kill") if self.first else None)
-        if after is not None:
-            timer = threading.Timer(after, lambda: os.kill(os.getpid(), signal.SIGKILL))
-            timer.daemon = True
-            timer.start()
+        kill_this_process(self.asked.get("kills", self.asked.get("kill") if self.first else None))
         if "clock" in self:  # nothing may depend on the wall clock
             real, jump = time.time, self.asked["clock"]
             time.time = lambda: real() + jump
+
+    def fall(self) -> None:
+        """Starts what shall happen later to the supervisor's own process; called once when it has begun."""
+        kill_this_process(self.asked.get("fall"))
 
     def before(self, chunk: int, longest: float, rows: int) -> None:
         """Hangs or raises before chunk number `chunk` of `rows` rows, whose longest text has `longest` characters."""
@@ -75,6 +78,14 @@ class Faults:
     def spoiled(self) -> int:
         """Returns how many rows of a chunk shall be answered with NaN."""
         return int(self.asked.get("nan", 0))
+
+
+def kill_this_process(after: float | None) -> None:
+    """Kills this process after so many seconds, or never."""
+    if after is not None:
+        timer = threading.Timer(after, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        timer.daemon = True
+        timer.start()
 
 
 def read_faults(text: str, strict: bool) -> tuple[Faults, list[str]]:

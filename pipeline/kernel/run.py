@@ -5,7 +5,6 @@ It imports the standard library alone until the package's own wheels come first 
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import re
@@ -16,6 +15,7 @@ import threading
 import time
 import zipfile
 import zlib
+from contextlib import ExitStack
 from pathlib import Path
 
 from pipeline.errors import PodiumError
@@ -68,29 +68,32 @@ def _last_resort(end: float, rerun: bool) -> threading.Timer:
 def _serve(inputs: KernelInputs, wheels: list[str], full_size: int) -> None:
     """Unpacks the wheels and runs the supervisor; in the scored rerun a second time, where the first has failed; after
     the dress rehearsal once more on `full_size` rows, where that is not 0."""
-    try:
-        sys.path.insert(0, str(unpack_wheels(inputs, wheels)))
-    except PodiumError as error:
-        if not inputs.rerun:
-            raise
-        print(f"problem: {error}; going on with the image's own libraries", flush=True)
-    scratch = Path(tempfile.mkdtemp(prefix="podium-results-"))
-    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
-    from pipeline.kernel.serve import serve
-
-    for attempt in (1, 2):
+    with ExitStack() as end:
         try:
-            serve(inputs, scratch)
-            if full_size:
-                from pipeline.kernel.full_size import rehearse_full_size
-
-                rehearse_full_size(inputs, full_size, scratch)
-            return
-        except Exception as error:
-            # What has been computed is on disk, so that a second attempt begins where the first has ended.
-            if not inputs.rerun or attempt == 2 or time.monotonic() >= inputs.deadline:
+            libraries = unpack_wheels(inputs, wheels)
+            end.callback(shutil.rmtree, libraries, ignore_errors=True)
+            sys.path.insert(0, str(libraries))
+        except PodiumError as error:
+            if not inputs.rerun:
                 raise
-            print(f"problem: {type(error).__name__}: {' '.join(str(error).split())}; once more", flush=True)
+            print(f"problem: {error}; going on with the image's own libraries", flush=True)
+        scratch = Path(tempfile.mkdtemp(prefix="podium-results-"))
+        end.callback(shutil.rmtree, scratch, ignore_errors=True)
+        from pipeline.kernel.serve import serve
+
+        for attempt in (1, 2):
+            try:
+                serve(inputs, scratch)
+                if full_size:
+                    from pipeline.kernel.full_size import rehearse_full_size
+
+                    rehearse_full_size(inputs, full_size, scratch)
+                return
+            except Exception as error:
+                # What has been computed is on disk, so that a second attempt begins where the first has ended.
+                if not inputs.rerun or attempt == 2 or time.monotonic() >= inputs.deadline:
+                    raise
+                print(f"problem: {type(error).__name__}: {' '.join(str(error).split())}; once more", flush=True)
 
 
 def unpack_wheels(inputs: KernelInputs, wheels: list[str]) -> Path:
@@ -100,7 +103,6 @@ def unpack_wheels(inputs: KernelInputs, wheels: list[str]) -> Path:
     Python, or has files that belong elsewhere; nothing stays of the others then.
     """
     folder, began = Path(tempfile.mkdtemp(prefix="podium-wheels-")), time.monotonic()
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     try:
         if "wheels" in inputs.faults:
             raise PodiumError("wheels: on purpose")
@@ -114,7 +116,7 @@ def unpack_wheels(inputs: KernelInputs, wheels: list[str]) -> Path:
                 raise PodiumError(f"{wheel}: cannot be unpacked: {error}") from None
         if elsewhere := sorted(folder.glob("*.data")):
             raise PodiumError(f"wheels: expected files for one folder, found {elsewhere[0].name}")
-    except PodiumError:
+    except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     print(f"{len(wheels)} wheels unpacked in {time.monotonic() - began:.1f} s", flush=True)

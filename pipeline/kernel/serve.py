@@ -59,6 +59,7 @@ def serve(inputs: KernelInputs, scratch: Path) -> dict[str, int]:
         np.sum(list(sizes.values()), axis=0),
         prior.repeat(len(rows.frame), axis=0),
         everything=not inputs.rerun,
+        planless="plan" in inputs.faults,
         patience=float(np.clip(0.1 * inputs.budget, 5.0, 60.0)),
     )
     results = Results(rows.frame, request.competition, members, request.ladder)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 import sys
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import IO
 
@@ -23,6 +25,7 @@ from pipeline.files import atomic_file
 
 SUM_TOLERANCE = 1.0e-6
 """As graders allow for rounded probabilities."""
+NUMBER = re.compile(r"[+-]?([0-9]{1,400}\.?[0-9]{0,400}|\.[0-9]{1,400})([eE][+-]?[0-9]{1,4})?")
 
 
 @dataclass(frozen=True)
@@ -71,20 +74,20 @@ def write_submission(
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(form.columns)
         for line in form.rows:
-            row = row_of.get(line[form.place], by_number.get(as_number(line[form.place])))
+            id_ = line[form.place]
+            if competition.encoding != "utf-8":  # the form has the bytes as they are, the rows what they mean
+                id_ = id_.encode(errors="surrogateescape").decode(competition.encoding, errors="replace")
+            row = row_of.get(id_, by_number.get(as_number(id_)))
             answered = (
                 old if row is None or column is None else column[row] for old, column in zip(line, columns, strict=True)
             )
             writer.writerow(answered)
 
 
-def as_number(text: str) -> str | float:
-    """Returns an id as the number that it is a writing of (7, 00007, 7.0), else without blanks around it."""
-    try:
-        number = float(text)
-    except ValueError:
-        return text.strip()
-    return number if number == number else text.strip()  # a NaN equals nothing, itself included
+def as_number(text: str) -> str | Decimal:
+    """Returns an id as the number that it is a writing of (7, 00007, 7.0), exactly, else without blanks around it."""
+    text = text.strip()
+    return Decimal(text) if NUMBER.fullmatch(text) else text
 
 
 def validate_submission(path: Path, sample: Path, competition: Competition) -> int:

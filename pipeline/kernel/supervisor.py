@@ -69,7 +69,7 @@ class Supervisor:
         self.printed: list[Step] = []
         self.rungs: Counter[str] = Counter()
         self.written_at, self.write_seconds, self.unwritten = -np.inf, 0.5 + 2.0e-5 * len(request.rows.frame), False
-        self.rescued = 0
+        self.rescued = self.taken = 0
         self.memory: dict[tuple[str, int], float] = {}
         """(member, fold) -> megabytes that the worker held after it had opened this fold model."""
         self.busy_seconds = 0.0
@@ -83,6 +83,7 @@ class Supervisor:
         try:
             for name in self.devices:
                 self._start(name)
+            self.inputs.faults.fall()
             for step, rows, values in journal.read(self.scratch / "results"):  # what a crash has left
                 self.schedule.done[step][rows] = True
                 self.results.add(step, rows, values)
@@ -90,6 +91,10 @@ class Supervisor:
             self._reserve(self.write_seconds)
             while self._turn():
                 pass
+        except Exception:
+            if not self.rehearsal and self.results.values:
+                self._write()  # whatever is wrong here, what has been computed is not lost
+            raise
         finally:
             for process in self.processes.values():
                 process.end()
@@ -114,6 +119,9 @@ class Supervisor:
             self._end_hung()
             return True
         began = time.monotonic()
+        self.taken += 1
+        if self.taken >= self.inputs.faults.asked.get("stumble", np.inf):
+            raise RuntimeError("on purpose")
         self._take(process, message)
         wait = max(1.0, 5.0 * self.write_seconds) if self.unwritten else WRITE_EVERY
         if self.results.values and began - self.written_at >= wait:

@@ -23,7 +23,7 @@ from pipeline.package.scene import Given, Scene, accept, flip, replace_file, wri
 Cause = Callable[[Scene], None]
 NUMBERS = {
     **{"kill": "0.1", "kills": "0.1", "hang": "2", "memory": "1", "slow": "5", "devices": "2", "lost": "0"},
-    **{"clock": "-86400", "nan": "1"},
+    **{"clock": "-86400", "nan": "1", "stumble": "6", "fall": "4"},
 }
 """The number of each of the kernel's own faults; one that is not here has 1."""
 
@@ -485,6 +485,7 @@ PACKAGE: dict[str, Cause] = {
     "a budget of a minus second in the package": changed_manifest(budget_seconds=-1),
     "a manifest without wheels": changed_manifest(wheels=[]),
     "a manifest that is cut off": lambda scene: no_manifest(scene, b'{"format": 1, "comp'),
+    "a manifest of odd values": changed_manifest(competition="a word", prior_cells=[]),
     "a manifest of another format": changed_manifest(format=2),
     "no package": lambda scene: shutil.rmtree(scene.package),
     "the package mounted twice": second_package,
@@ -634,6 +635,9 @@ WORKERS = {
     "slow": "everything takes five times as long",
     "devices": "two devices",
     "lost": "the first device cannot be opened",
+    "stumble": "the supervisor fails, and again when it begins anew",
+    "plan": "no plan can be made",
+    "fall": "the kernel's own process is killed",
     "full": "no room for results",
     "wheels": "wheels cannot be unpacked",
     "clock": "the wall clock jumps by a day",

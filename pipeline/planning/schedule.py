@@ -60,6 +60,8 @@ class Schedule:
     may: Callable[[str, str], bool] = lambda member, device: True
     everything: bool = False
     """Whether to run every row of every step, whatever it gains, as far as time allows: the dress rehearsal."""
+    planless: bool = False
+    """Whether the planner has failed: then the steps run in the order of `loads`."""
     patience: float = 60.0
     """Seconds that a worker may be silent in any case."""
     done: dict[Step, np.ndarray] = field(default_factory=dict)
@@ -172,8 +174,14 @@ class Schedule:
         situation = Situation(
             alive, self.loads, begun, seconds, self.may, self.chunk_seconds(now), self.present, self.characters
         )
-        found = plan(situation, self.costs, self.expected)
-        if self.everything:
+        try:
+            found = [] if self.planless else plan(situation, self.costs, self.expected)
+        except Exception as error:
+            if self.everything:
+                raise
+            print(f"problem: no plan: {type(error).__name__}: {error}; the steps run as they are listed", flush=True)
+            found, self.planless = [], True
+        if self.everything or self.planless:
             found = [each for each in found if each.rows is None]
             rest = [step for step, mask in alive.items() if mask.any() and step not in {each.step for each in found}]
             found += [Planned(step, None, None, 0.0, 0.0, 0.0) for step in rest]

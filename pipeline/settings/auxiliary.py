@@ -5,21 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pipeline.section import Checked, Limits, section
-from pipeline.settings.member import below_external
-
-
-def known_or_external(name: str) -> str:
-    """Returns `name`; raises ValueError where it is a path to a YAML file that DVC does not watch."""
-    if name.endswith((".yaml", ".yml")):
-        below_external()(name)
-    return name
+from pipeline.settings.paths import BelowExternal, Name, known_or_external
 
 
 @section
 class AuxiliaryTask:
     """The labelled rows of one other competition; it has no folds."""
 
-    path: Annotated[str, Checked(below_external())]
+    path: BelowExternal
     """The folder with its training file."""
     competition: Annotated[str, Checked(known_or_external)]
     """A name in pipeline/competitions/, or a path to a YAML file of the same form."""
@@ -32,7 +25,7 @@ class Auxiliary:
     """Each has a head of its own, and steps of its own between those of the scored task, which are as many as without.
     Only the scored task's head is kept."""
 
-    tasks: Annotated[dict[Annotated[str, Limits(pattern=r"^[a-z][a-z0-9_]*$")], AuxiliaryTask], Limits(min_length=1)]
+    tasks: Annotated[dict[Name, AuxiliaryTask], Limits(min_length=1)]
     """By name. Their order means nothing."""
     sampling: Literal["round_robin", "proportional", "annealed"] = "round_robin"
     """Steps of a task for each one of the scored task. `round_robin`: one; `proportional`: as many as it has rows for

@@ -6,14 +6,8 @@ from typing import Annotated, Literal
 
 from pipeline.section import Checked, Limits, Prepared, section
 from pipeline.settings.finetuning import Training
-from pipeline.settings.optimisation import Attention, Batches, RateSchedule, Seeds, with_rate
-
-
-def _below_external(files: tuple[str, ...]) -> tuple[str, ...]:
-    for file in files:
-        if not file.startswith("external/") or ".." in file or not file.endswith((".txt", ".parquet")):
-            raise ValueError("expected .txt or .parquet files under external/, the folder that DVC watches")
-    return files
+from pipeline.settings.optimisation import Attention, Batches, RateSchedule, Seed, Seeds, with_rate
+from pipeline.settings.paths import SomePath, below_external
 
 
 @section
@@ -34,11 +28,11 @@ class Pretrain:
     """Steps that train the fresh head of a masked model alone, before the network."""
     weight_decay: Annotated[float, Limits(ge=0)] = 0.01
     attention: Attention = "fast"
-    files: Annotated[tuple[str, ...], Checked(_below_external)] = ()
+    files: tuple[Annotated[str, Checked(below_external(".txt", ".parquet"))], ...] = ()
     """More text, below external/: .txt (one text per line) or .parquet (column `text`)."""
     devices: Annotated[int, Limits(ge=1)] = 1
     """As in a member's training."""
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         if self.devices > self.batches.rows_per_step:
@@ -87,7 +81,7 @@ class Folder:
     """A folder in Hugging Face layout: config.json, weights, tokenizer."""
 
     source: Literal["path"]
-    path: str
+    path: SomePath
     pretrain: Pretraining = Pretrain()
 
 
@@ -103,7 +97,7 @@ class Scratch:
     heads: Annotated[int, Limits(ge=1)] = 4
     positions: Annotated[int, Limits(ge=16)] = 512
     """Longest distance that position embeddings tell apart (deberta-v3), longest sequence (llama)."""
-    seed: int = 0
+    seed: Seed = 0
     pretrain: Pretraining = Pretrain()
 
     def __post_init__(self) -> None:

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pipeline.section import Checked, section
 from pipeline.settings.finetuning import NetworkSettings
-from pipeline.settings.member import below_external
 from pipeline.settings.optimisation import Attention
+from pipeline.settings.paths import below_external
 
 BUILD = "build"
 """What a custom network's file must define: build(backbone, task, classes) -> torch.nn.Module."""
@@ -21,7 +21,7 @@ class Encoder(NetworkSettings):
     head: Literal["plain", "equivariant"] = "plain"
     pooling: Literal["mean", "cls", "attention"] = "mean"
     attention: Attention = "fast"
-    network: Annotated[str | None, Checked(below_external(".py"))] = None
+    network: Annotated[str, Checked(below_external(".py"))] | None = None
     """A Python file under external/ with one function `build`, in place of pooling and head; docs/network.md."""
 
     def __post_init__(self) -> None:

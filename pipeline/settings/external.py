@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pipeline.section import Checked, Limits, section
-from pipeline.settings.member import MemberSettings, below_external
+from pipeline.section import Limits, section
+from pipeline.settings.member import MemberSettings
+from pipeline.settings.paths import BelowExternal
 
 
 @section
@@ -14,9 +15,9 @@ class External(MemberSettings):
 
     kind: Literal["external"]
     backbone: Literal["none"]
-    file: Annotated[str, Checked(below_external())]
+    file: BelowExternal
     """CSV or parquet under external/, see external/README.md: out-of-fold, holdout and test probabilities by id."""
-    fold_files: Annotated[tuple[Annotated[str, Checked(below_external())], ...], Limits(min_length=1)] | None = None
+    fold_files: Annotated[tuple[BelowExternal, ...], Limits(min_length=1)] | None = None
     """Needed of a teacher: a file of the same form for each of `folds.ids`, with what the model that has not learned
     that fold says of the rows of the others. Out-of-fold answers cannot teach: those to the other folds come from
     models that have learned it."""

@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pipeline.section import Checked, Limits, section
-from pipeline.settings.auxiliary import known_or_external
-from pipeline.settings.member import below_external
+from pipeline.settings.paths import BelowExternal, known_or_external
 
 
 @section
 class ExtraRows:
     """One source: rows of the scored competition's form. They join what a fold model learns, and are never scored."""
 
-    path: Annotated[str, Checked(below_external())]
+    path: BelowExternal
     """The folder with its training file."""
     competition: Annotated[str, Checked(known_or_external)]
     """A name in pipeline/competitions/, or a path to a YAML file: how that file is read. Its fields and outcome are

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 from pipeline.section import section
 
 
@@ -34,17 +31,3 @@ class MemberSettings:
     def files(self) -> dict[str, str]:
         """Returns key -> path of the user's files whose contents decide the training."""
         return {}
-
-
-def below_external(suffix: str = "") -> Callable[[str | None], str | None]:
-    """Returns a check that a path lies under external/, the folder that DVC watches, and ends in `suffix`."""
-
-    def check(file: str | None) -> str | None:
-        if file is not None and (
-            Path(file).parts[:1] != ("external",) or ".." in Path(file).parts or not file.endswith(suffix)
-        ):
-            what = f"{suffix} file" if suffix else "file"
-            raise ValueError(f"expected a {what} under external/, the folder that DVC watches")
-        return file
-
-    return check

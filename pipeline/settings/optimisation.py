@@ -14,15 +14,19 @@ Attention = Literal["fast", "huggingface"]
 The first gives the same within rounding, the second draws other masks at the same rate."""
 
 
+Seed = Annotated[int, Limits(ge=0, lt=2**31)]
+"""What NumPy, torch and LightGBM take alike."""
+
+
 @section
 class Seeds:
     """Separate streams, so that one can be changed while the others stay."""
 
-    head: int = 0
+    head: Seed = 0
     """Fresh weights: head, pooling, LoRA."""
-    order: int = 0
+    order: Seed = 0
     """Order of the rows, and the inner slice."""
-    dropout: int = 0
+    dropout: Seed = 0
 
 
 @section

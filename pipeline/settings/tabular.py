@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pipeline.section import Limits, section
 from pipeline.settings.member import MemberSettings
+from pipeline.settings.optimisation import Seed
 
 
 @section
@@ -64,7 +65,7 @@ class Tabular(MemberSettings):
     """Reduce TF-IDF to that many singular vectors (LightGBM cannot use the raw matrix); 0 keeps the matrix."""
     logistic: Logistic = Logistic()
     boosting: Boosting = Boosting()
-    seed: int = 0
+    seed: Seed = 0
 
     def vocabularies(self) -> dict[str, Ngrams]:
         """Returns unit -> the n-grams that the member counts."""

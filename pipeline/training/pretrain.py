@@ -165,7 +165,7 @@ def _more(file: Path) -> list[str]:
     try:
         if file.suffix == ".txt":
             return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-        return pl.read_parquet(file, columns=["text"])["text"].drop_nulls().to_list()
+        return pl.read_parquet(file, columns=["text"], glob=False)["text"].drop_nulls().to_list()
     except UnicodeDecodeError as error:
         raise PodiumError(f"{file}: expected UTF-8 text: {error}") from None
     except pl.exceptions.PolarsError as error:

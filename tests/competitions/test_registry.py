@@ -122,6 +122,11 @@ PAIR = {**NUMBER, "task": "pair", "texts": {"a": "s1", "b": "s2"}}
             'label.columns.0: expected a column of its own, found "n", which is texts.text',
         ),
         (SCORES, {"label": {"column": "s", "low": 1}}, "label: expected low below high, found 1 and None"),
+        (
+            SCORES,
+            {"label": {"column": "s", "low": 0, "high": 10**9}},
+            "label: expected at most 1000 scores, found 100000",
+        ),
         (SCORES, {"label": {"column": "s"}}, "label: low and high belong to outcome ordered, and it needs both"),
         (SCORES, {"answers": {"s": "mean"}}, "answers.s: metric qwk scores labels; write label, not mean"),
         (

@@ -60,6 +60,18 @@ def test_a_holdout_is_parted_by_as_many_groups_as_it_has(groups: int, parts: int
     assert all(len(np.unique(found[np.arange(80) % groups == each])) == 1 for each in range(groups))
 
 
+@pytest.mark.parametrize("known", [0, 1, 2, 3, 5])
+@pytest.mark.parametrize("name", ["labels", "numbers"])
+def test_an_output_of_which_nothing_is_known_is_left_as_it_is(name: str, known: int) -> None:
+    competition = COMPETITIONS[name]
+    table = table_of(competition, 120, 0)
+    labels = table.labels.copy()
+    labels[known:, 0] = np.nan
+    found = compare_candidates(replace(table, labels=labels), MEMBERS, ("mean", "lightgbm"), competition, 1, 0)
+    assert all(np.isfinite(each.means).all() for each in found.nested.values())
+    assert np.isfinite(competition.family.prior(labels)).all()
+
+
 @EVERY
 def test_from_members_to_ladder_and_submission(name: str, tmp_path: Path) -> None:
     competition = COMPETITIONS[name]

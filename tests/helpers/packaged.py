@@ -126,7 +126,8 @@ def run_kernel(
     mounted: Path, working: Path, rerun: bool = False, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Runs kaggle_kernels/inference/main.py as a plain script, in one of its two manners."""
-    ran = run_script(mounted, working, rerun, 300.0, environment)
+    # What a kernel that is killed leaves behind goes with the test's own folder.
+    ran = run_script(mounted, working, rerun, 300.0, {"TMPDIR": str(mounted.parent)} | environment)
     return subprocess.CompletedProcess([str(KERNEL)], ran.code, ran.log, "")
 
 

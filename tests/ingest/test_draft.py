@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -357,6 +358,24 @@ def drawn_up(folder: Path, train: list, test: list, sample: list) -> str:
     with pytest.raises(PodiumError) as caught:
         write_draft(folder)
     return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["2024", "null", "1e5", "a b", "данные"])
+def test_a_folder_and_a_column_may_have_any_name(name: str, tmp_path: Path) -> None:
+    texts = [f"some words of row {row}" for row in range(24)]
+    rows = {name: texts, "author": ["x", "y"] * 12}
+    found = drafted(tmp_path / name, rows, [name], {"x": ["0.5"], "y": ["0.5"]})
+    assert list(found.texts.values()) == [name]
+
+
+@pytest.mark.parametrize("what", ["folder", "link", "pipe"])
+def test_what_is_no_file_is_no_table(what: str, tmp_path: Path) -> None:
+    source = preference(tmp_path / "data")
+    (source / "train.csv").unlink()
+    make = {"folder": Path.mkdir, "link": lambda file: file.symlink_to("nothing"), "pipe": os.mkfifo}[what]
+    make(source / "train.csv")
+    with pytest.raises(PodiumError, match="expected a table with train in its name"):
+        write_draft(source)
 
 
 def test_files_of_which_nothing_can_be_guessed_are_one_line(tmp_path: Path) -> None:

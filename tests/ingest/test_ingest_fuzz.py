@@ -145,6 +145,8 @@ def test_a_broken_header_is_one_line(tmp_path):
     source = single(tmp_path)
     (source / "test.csv").write_text('id,"text"x\nd,four\n', encoding="utf-8")
     assert "test.csv: column names: expected quotes as in RFC 4180" in fault(source, SINGLE)
+    (source / "test.csv").write_bytes("id,text\nd,four\n".encode("utf-16-be"))
+    assert "test.csv: column names: expected text, found NUL: is it UTF-16?" in fault(source, SINGLE)
 
 
 def test_backslashes_escape_where_the_competition_says_so(tmp_path):

@@ -83,6 +83,8 @@ def test_labels_are_shares_and_may_be_unknown(tmp_path: Path, capsys: pytest.Cap
     assert train.schema["label"] == pl.Array(pl.Float64, 2)
     assert np.array_equal(train["label"].to_numpy(), [[0, 0], [1, 0], [0.25, np.nan], [np.nan, 0]], equal_nan=True)
     assert 'train.csv: no row has the label "q"; it keeps its column' in capsys.readouterr().err
+    nothing = fault(files(tmp_path / "none", LABELS, {"p": ["", ""], "q": ["1", "0"]}), LABELS)
+    assert nothing.endswith('train.csv: column "p": expected a label in some row, found none')
 
 
 def test_numbers_bring_their_scale(tmp_path: Path) -> None:
@@ -138,6 +140,8 @@ def test_a_score_is_one_whole_number(tmp_path: Path) -> None:
     train, _, facts = prepared(files(tmp_path, ORDERED, {"score": ["-1", "3.0", "0"]}), ORDERED)
     assert train["label"].to_list() == [[-1], [3], [0]]
     assert facts["competition"]["label"]["low"] == -1
+    alone = fault(files(tmp_path / "alone", ORDERED, {"score": ["2", "2.0"]}), ORDERED)
+    assert alone.endswith('train.csv: column "score": expected different scores, found 2 alone')
 
 
 @pytest.mark.parametrize(
@@ -286,6 +290,19 @@ def test_a_number_as_an_id_keeps_its_digits(tmp_path: Path) -> None:
         ("train.jsonl", b'{"id":1,"text":"\xe9"}', "train.jsonl: line 1: expected UTF-8, found the byte 0xe9"),
         ("train.parquet", "no", "train.parquet: expected a parquet file, found: "),
         (
+            "train.csv",
+            b"PAR1",
+            "train.csv: expected a table of text, found a parquet file: let its name end in .parquet",
+        ),
+        ("train.csv", b"\x1f\x8b\x08", "train.csv: expected a table of text, found a gzip archive: unpack it"),
+        ("train.jsonl", b"PK\x03\x04", "train.jsonl: expected a table of text, found a zip archive: unpack it"),
+        ("train.JSON", "[]", "train.JSON: expected an ending in small letters, such as .json"),
+        (
+            "train.json",
+            '{"id": {"0": 1, "1": 2}, "text": {"0": "a"}, "author": {"0": "x", "1": "y"}}',
+            'train.json: column "text": expected a value for "1", found none',
+        ),
+        (
             "train.json",
             '[{"id": 1, "text": "a", "text": "b", "author": "x"}]',
             'found: the key "text" twice in a record',
@@ -301,6 +318,26 @@ def test_broken_tables_are_one_line(name: str, content: str | bytes, words: str,
     source = files(tmp_path, TEXT, {"author": ["x", "y"]})
     (source / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     assert words in fault(source, replace(TEXT, train=name))
+
+
+def test_columns_that_are_keyed_by_row_may_have_their_rows_in_any_order(tmp_path: Path) -> None:
+    path, given = tmp_path / "test.json", replace(TEXT, test="test.json")
+    path.write_text('{"id": {"0": 7, "1": 8}, "text": {"1": "eight", "0": "seven"}}')
+    assert read_test(path, given, strict=True).rows() == [("7", ["seven"]), ("8", ["eight"])]
+    path.write_text('{"id": {"0": 7, "1": 8}, "text": {"1": "eight", "2": "nine"}}')
+    assert read_test(path, given, strict=False).rows()[:2] == [("7", [""]), ("8", ["eight"])]
+
+
+def test_numbers_whose_squares_are_none_are_one_line(tmp_path: Path) -> None:
+    source = files(tmp_path, NUMBER, {"p": ["1e200", "-1e200"]})
+    assert 'column "p": expected numbers up to 1e+100, found one of 1e+200' in fault(source, NUMBER)
+
+
+def test_a_folder_in_a_tables_place_is_one_line(tmp_path: Path) -> None:
+    source = files(tmp_path, TEXT, {"author": ["x", "y"]})
+    (source / "train.csv").unlink()
+    (source / "train.csv").mkdir()
+    assert fault(source, TEXT) == f"{source}/train.csv: expected a file"
 
 
 def test_texts_that_a_parquet_file_holds_as_bytes_are_texts(tmp_path: Path) -> None:

@@ -94,6 +94,31 @@ def test_ids_without_a_finite_row_keep_the_prior(tmp_path: Path, lmsys: Competit
     assert [float(cell) for cell in third[1:]] == pytest.approx([0.1, 0.1, 0.8])
 
 
+@pytest.mark.parametrize(
+    ("asked", "known"),
+    [
+        (["9007199254740993", "2"], ["9007199254740992", "02"]),  # one as floats
+        (["12e456", "2"], ["34e567", "2.0"]),  # infinite as floats
+        (["1_000", "2"], ["1000", " 2"]),
+        (["infinity", "2"], ["inf", "2e0"]),
+    ],
+)
+def test_an_id_is_never_taken_for_another_number(
+    tmp_path: Path, lmsys: Competition, asked: list[str], known: list[str]
+) -> None:
+    rows = np.array([[0.1, 0.1, 0.8], [0.6, 0.2, 0.2]])
+    write(tmp_path / "submission.csv", form_for(asked, cell="prior"), known, rows, lmsys)
+    _, first, second = read(tmp_path / "submission.csv")
+    assert first[1:] == ["prior"] * 3
+    assert [float(cell) for cell in second[1:]] == pytest.approx([0.6, 0.2, 0.2])
+
+
+def test_ids_of_an_older_encoding_are_found_and_written_as_they_came(tmp_path: Path, lmsys: Competition) -> None:
+    form, rows = form_for(["caf\udce9"], cell="prior"), np.array([[0.1, 0.1, 0.8]])
+    write(tmp_path / "submission.csv", form, ["café"], rows, replace(lmsys, encoding="latin-1"))
+    assert b"\ncaf\xe9,0." in (tmp_path / "submission.csv").read_bytes()
+
+
 def test_the_form_is_read_back_from_a_written_file(tmp_path: Path, lmsys: Competition) -> None:
     probabilities = np.random.default_rng(0).dirichlet(np.ones(3), size=4)
     columns = ("winner_tie", "winner_model_b", "id", "winner_model_a")

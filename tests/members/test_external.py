@@ -86,11 +86,22 @@ def test_a_wrong_file_is_one_line(
     assert not (tmp_path / "model").exists()
 
 
-def test_an_unreadable_file_is_one_line(tmp_path: Path, lmsys: Competition) -> None:
-    file = tmp_path / "friend.parquet"
-    file.write_text("not parquet")
-    with pytest.raises(PodiumError, match=r"not readable as \.parquet"):
-        external.read_predictions(file, lmsys)
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("friend.parquet", "not parquet", "friend.parquet: expected a parquet file, found: "),
+        ("friend.csv", "{header},id\n", 'friend.csv: column "id" stands twice in the header'),
+        ("friend.csv", '{header},note\n1,.2,.3,.5,"5" pipe"\n2,.2,.3,.5,"6" pipe"\n', "friend.csv: row 1 .*RFC 4180"),
+        ("friend.csv", "{header}\n1,.2,.3\n", "friend.csv: row 1 .*: expected 4 fields, found 3"),
+        ("friend.csv", "", "friend.csv: expected a line of column names, found an empty file"),
+    ],
+)
+def test_an_unreadable_file_is_one_line(
+    name: str, content: str, expected: str, tmp_path: Path, lmsys: Competition
+) -> None:
+    (tmp_path / name).write_text(content.format(header=",".join(["id", *lmsys.outputs])))
+    with pytest.raises(PodiumError, match=expected):
+        external.read_predictions(tmp_path / name, lmsys)
 
 
 def test_a_fold_that_the_member_does_not_train_writes_empty_parts(

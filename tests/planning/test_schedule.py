@@ -207,6 +207,18 @@ def test_crashes_now_and_then_drop_nothing() -> None:
     assert all(plan.complete(step) for step in STEPS)
 
 
+def test_without_a_plan_the_steps_run_as_they_are_listed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pipeline.planning.schedule.plan", lambda *_: 1 / 0)
+    found = schedule(2.0 * whole())
+    simulate(found, ["cpu:0"], 0.0, takes())
+    assert found.order == STEPS and all(found.complete(step) for step in STEPS)
+    assert capsys.readouterr().out.count("problem: no plan: ZeroDivisionError: division by zero; the steps run as") == 1
+    with pytest.raises(ZeroDivisionError):  # the dress rehearsal wants to know
+        simulate(schedule(2.0 * whole(), everything=True), ["cpu:0"], 0.0, takes())
+
+
 def test_equal_inputs_give_equal_runs() -> None:
     orders = []
     for _ in range(2):

@@ -37,12 +37,14 @@ def fit_boosting(
     would lack, nothing can be kept apart: then a quarter of `max_trees` is fitted. `weights` (rows,) say how often each
     row's loss counts.
     """
+    apart = stopping_rows(groups, seed)
+    fewest = max(int((~apart).sum()), 1)
     parameters = {
         "learning_rate": settings.learning_rate,
         "num_leaves": settings.leaves,
         "min_data_in_leaf": settings.min_rows_in_leaf,
         "feature_fraction": settings.feature_share,
-        "bagging_fraction": settings.row_share,
+        "bagging_fraction": min(max(settings.row_share, 1.5 / fewest), 1.0),  # LightGBM fails where it draws no row
         "bagging_freq": 1,
         "lambda_l2": settings.l2,
         "seed": seed,
@@ -51,7 +53,6 @@ def fit_boosting(
         "force_col_wise": True,
         "verbose": -1,
     } | _objective(family, targets)
-    apart = stopping_rows(groups, seed)
     trees = max(1, settings.max_trees // 4)
     outcomes = len(np.unique(targets)) if isinstance(family, Categorical) else 2
     if apart.any() and np.ptp(inputs[~apart], axis=0).any() and len(np.unique(targets[~apart])) >= outcomes:

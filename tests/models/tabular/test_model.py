@@ -13,8 +13,10 @@ from pipeline.competitions.metrics import METRICS
 from pipeline.competitions.task import Competition
 from pipeline.data.rows import swapped
 from pipeline.errors import PodiumError
-from pipeline.models.tabular.model import load_tabular
+from pipeline.models.tabular.model import fit_tabular, load_tabular
 from pipeline.models.tabular.tfidf import WORDS, fit_tfidf
+from pipeline.settings.tabular import Tabular
+from pipeline.validation import validated
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +104,17 @@ def test_a_single_text_with_several_classes(name: str, spooky: Competition, tmp_
         prior = np.tile(np.bincount(train["label"]) / len(train), (len(fresh), 1))
         log_loss, labels = METRICS["log_loss"], fresh["label"].to_numpy()
         assert log_loss.score(labels, answer) < log_loss.score(labels, prior) - 0.02
+
+
+def test_a_share_of_few_rows_is_one_row_at_least(spooky: Competition) -> None:
+    few = validated(
+        Tabular,
+        {"kind": "tabular", "backbone": "none", "model": "lightgbm", "boosting": {"row_share": 0.01, "max_trees": 8}},
+        "few",
+    )
+    rows = sentences(30, 5)
+    answers = fit_tabular(rows, rows["label"].to_numpy(), few, spooky, 1).predict(rows)
+    assert np.abs(answers.sum(axis=1) - 1).max() < 1e-12
 
 
 def test_texts_of_any_kind_are_answered(rows: pl.DataFrame, lmsys: Competition) -> None:
