@@ -33,8 +33,8 @@ from pipeline.jobs.graph import stale
 from pipeline.kinds import KINDS
 from pipeline.ledger.history import dvc_repository
 from pipeline.machines import CARDS, MACHINES
+from pipeline.members.beside.extra import check_form
 from pipeline.members.external import check_ids, read_predictions
-from pipeline.members.extra import check_form
 from pipeline.members.start import check_network
 from pipeline.models.backbones.foresight import foreseen
 from pipeline.package.wheels import find_wheels

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pipeline.artifacts import Artifacts
 from pipeline.config import load_params
 from pipeline.files import atomic_folder, write_json, write_parquet
-from pipeline.members.extra import prepare_extra, sentence
+from pipeline.members.beside.extra import prepare_extra, sentence
 from pipeline.stage import stage
 
 

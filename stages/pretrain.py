@@ -22,7 +22,7 @@ def main(name: str) -> None:
             write_json(folder / POINTER, read_json(backbone / FACTS))
         write_json(metrics, {"epochs": 0})
         return
-    from pipeline.training.launch import on_devices
+    from pipeline.training.devices.launch import on_devices
     from pipeline.training.pretrain import pretrain, read_pretrain_start  # torch is slow to load
 
     start = read_pretrain_start(file)

@@ -5,8 +5,8 @@ python -u -m stages.teach --student small --teacher large --fold 0
 
 from pipeline.artifacts import Artifacts
 from pipeline.data.split import split_rows
+from pipeline.members.beside.teach import teach
 from pipeline.members.context import read_start
-from pipeline.members.teach import teach
 from pipeline.stage import options, stage
 
 

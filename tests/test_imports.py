@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 }
 ALLOWED["generation"] = (*ALLOWED["members"], "members")
 ALLOWED["experiments"] = (*ALLOWED["members"], "members", "evaluation", "report")
+MODULES = 14
+"""Of a folder at most, its `__init__.py` aside."""
 
 
 @pytest.mark.parametrize("folder", ALLOWED)
@@ -34,6 +38,17 @@ def test_imports_go_one_way(folder: str) -> None:
         for imported in closure(".".join(file.relative_to(ROOT).with_suffix("").parts)):
             if len(imported.parts) > 2 and imported.parts[1] != folder and imported.name != "__init__.py":
                 assert imported.parts[1] in ALLOWED[folder], f"{folder}/{file.name} reaches {imported}"
+
+
+def test_a_room_can_be_seen_at_a_glance_and_a_class_has_its_name_alone() -> None:
+    """Few modules to a folder below pipeline/, each folder with words on what it holds, no public class twice."""
+    files = sorted((ROOT / "pipeline").rglob("*.py"))
+    rooms = {file.parent for file in files} - {ROOT / "pipeline"}
+    sizes = {room.name: len([*room.glob("*.py")]) - 1 for room in rooms}
+    assert max(sizes.values()) <= MODULES, sizes
+    assert all((room / "__init__.py").read_text().startswith('"""') for room in rooms)
+    classes = Counter(name for file in files for name in re.findall(r"^class ([A-Z]\w*)", file.read_text(), re.M))
+    assert [name for name, count in classes.items() if count > 1] == []
 
 
 def test_the_closure_holds_what_python_really_loads() -> None:

@@ -35,7 +35,7 @@ from pipeline.ensemble.scoring import Answers, score
 from pipeline.files import read_json, write_json
 from pipeline.inference.predict import predict_member
 from pipeline.ingest.prepare import read_train
-from pipeline.members.auxiliary import without_texts_of
+from pipeline.members.beside.auxiliary import without_texts_of
 from pipeline.members.context import Run, Start
 from pipeline.members.encoder import trainable_backbone
 from pipeline.members.finetune import open_run, train_network

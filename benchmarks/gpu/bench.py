@@ -20,7 +20,7 @@ from benchmarks.speed.one_shape import measured, preset_member
 from pipeline.errors import PodiumError, ran_out
 from pipeline.models.backbones.loading import DTYPES
 from pipeline.settings.decoder import Decoder, Lora
-from pipeline.training.device import Device, training_device
+from pipeline.training.devices.device import Device, training_device
 
 Found = TypeVar("Found")
 Row = dict[str, Any]

@@ -17,7 +17,7 @@ from benchmarks.speed.one_shape import COMPETITION
 from pipeline.members.decoder import with_adapters
 from pipeline.models.backbones.quantised import QUANTISED, settled
 from pipeline.models.network import decoder_network
-from pipeline.training.device import resolve_precision
+from pipeline.training.devices.device import resolve_precision
 
 LAYERS, TOKENS = 8, 8192
 LEFT = "GB left by forward"

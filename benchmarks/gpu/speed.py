@@ -27,7 +27,7 @@ from pipeline.models.backbones.loading import DTYPES
 from pipeline.models.backbones.quantised import QUANTISED, settled
 from pipeline.models.network import decoder_network
 from pipeline.settings.finetuning import NetworkSettings
-from pipeline.training.device import resolve_precision
+from pipeline.training.devices.device import resolve_precision
 
 BATCHES = {"encoder": 4, "decoder": 2}
 """Per step of the optimiser: about as many as the presets' 64 rows make."""

@@ -35,7 +35,7 @@ from pipeline.models.network import decoder_network, encoder_network
 from pipeline.settings.decoder import Decoder
 from pipeline.settings.encoder import Encoder
 from pipeline.settings.finetuning import Training
-from pipeline.training.device import Device, resolve_precision, training_device
+from pipeline.training.devices.device import Device, resolve_precision, training_device
 from pipeline.training.objectives.supervised import Supervised
 from pipeline.training.optim import adamw, step
 from pipeline.validation import read_yaml

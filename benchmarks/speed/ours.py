@@ -12,7 +12,7 @@ from pipeline.inference.forward import logits_of
 from pipeline.inference.open_network import Opened
 from pipeline.models.network import Network
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.device import training_device
+from pipeline.training.devices.device import training_device
 from pipeline.training.loop import TrainingRun, fit
 from pipeline.training.objectives.supervised import Supervised
 

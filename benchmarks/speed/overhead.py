@@ -23,7 +23,7 @@ from benchmarks.speed.one_shape import encoder, measured, random_rows, write_wei
 from pipeline.config import member_settings
 from pipeline.settings.encoder import Encoder
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.device import resolve_precision, training_device
+from pipeline.training.devices.device import resolve_precision, training_device
 from pipeline.training.loop import TrainingRun, fit
 
 ROUNDS, STEPS, ROWS = 2, 20, 4

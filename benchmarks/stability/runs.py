@@ -41,7 +41,7 @@ from pipeline.settings.backbones import Pretrain, Scratch
 from pipeline.settings.encoder import Encoder
 from pipeline.settings.finetuning import Training
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.device import training_device
+from pipeline.training.devices.device import training_device
 from pipeline.training.objectives.supervised import Supervised
 from pipeline.training.pretrain import PretrainStart, pretrain
 from pipeline.training.restarts import Job, train

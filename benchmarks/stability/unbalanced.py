@@ -40,7 +40,7 @@ from pipeline.settings.backbones import Scratch
 from pipeline.settings.encoder import Encoder
 from pipeline.stage import stage
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.device import training_device
+from pipeline.training.devices.device import training_device
 from pipeline.training.guard import FLAT
 from pipeline.training.objectives.supervised import Supervised
 from pipeline.training.prior import Prior

@@ -34,9 +34,9 @@ from pipeline.data.near_duplicates import near_duplicates
 from pipeline.data.split import split_rows
 from pipeline.files import read_json, sha256_file, write_json, write_parquet
 from pipeline.ingest.prepare import read_train
+from pipeline.members.beside.teach import teach
 from pipeline.members.context import FromElsewhere, Start
 from pipeline.members.fold import train_fold
-from pipeline.members.teach import teach
 from pipeline.models.backbones.obtain import obtain
 from pipeline.settings.backbones import Folder
 from pipeline.stage import stage

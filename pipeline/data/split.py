@@ -28,7 +28,7 @@ class Lessons:
 
     ids: pl.Series
     answers: np.ndarray
-    """(rows, outputs) float32, at the student's temperature: see pipeline/members/lessons.py."""
+    """(rows, outputs) float32, at the student's temperature: see pipeline/members/beside/lessons.py."""
     means: np.ndarray
     """(rows, outputs) their mean answer as it is."""
     states: np.ndarray | None
@@ -42,7 +42,7 @@ class Lessons:
 
 @dataclass(frozen=True)
 class Extra:
-    """Rows from elsewhere that a fold model learns beside its own; see pipeline/members/learned.py."""
+    """Rows from elsewhere that a fold model learns beside its own; see pipeline/members/beside/learned.py."""
 
     rows: pl.DataFrame
     """id and the fields."""

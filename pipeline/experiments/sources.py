@@ -27,9 +27,9 @@ from pipeline.ensemble.uncertainty import Interval, bootstrap
 from pipeline.errors import PodiumError
 from pipeline.experiments.tries import check_member, started
 from pipeline.files import read_json, sha256_file, write_parquet
+from pipeline.members.beside.lessons import RECEIPT
 from pipeline.members.context import Start
 from pipeline.members.fold import quick_look
-from pipeline.members.lessons import RECEIPT
 from pipeline.report.sources import ALL
 
 KEPT = Path("work/sources")

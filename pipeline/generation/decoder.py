@@ -24,7 +24,7 @@ from pipeline.models.backbones.language_head import language_head
 from pipeline.models.backbones.loading import load_backbone
 from pipeline.models.backbones.obtain import DECODER, complete, family, positions
 from pipeline.models.backbones.tokenizer import load_tokenizer
-from pipeline.training.device import resolve_precision
+from pipeline.training.devices.device import resolve_precision
 
 JUDGED_TOKENS = 4096
 """Tokens of a batch that is judged, padding included."""

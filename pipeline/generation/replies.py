@@ -13,7 +13,7 @@ from pipeline.errors import PodiumError
 from pipeline.generation.prompt import Ask, answer_key, condensed, said
 from pipeline.ingest.labels import label_columns
 from pipeline.ingest.tables import LONE_SURROGATE, OTHERS
-from pipeline.members.made import EXAMPLES, WRITTEN
+from pipeline.members.beside.made import EXAMPLES, WRITTEN
 
 NO_ROOM, NO_JSON, OTHER_KEYS, NO_TEXT = "too long a prompt", "no JSON", "other keys", "no text"
 AN_EXAMPLE, A_ROW = "repeats an example", "repeats a row"

@@ -20,7 +20,7 @@ from pipeline.competitions.task import NUMBERED, OURS, Lookup
 from pipeline.errors import PodiumError
 from pipeline.files import write_text
 from pipeline.ingest.diagnose import turns_of
-from pipeline.ingest.folder import SEPARATORS, Folder, Table, are_places, read_folder
+from pipeline.ingest.folder import SEPARATORS, DataFolder, Sheet, are_places, read_folder
 from pipeline.ingest.labels import TRUTHS, moment
 from pipeline.ingest.tables import OTHERS, quoted
 
@@ -51,7 +51,7 @@ PARTNERS = {"a": "b", "A": "B", "1": "2", "left": "right", "first": "second"}
 
 
 @dataclass(frozen=True)
-class Answers:
+class Asked:
     """What is to be said of a row: the YAML's lines for it, and the columns of train.csv that they name."""
 
     outcome: str
@@ -84,20 +84,20 @@ def write_draft(folder: Path) -> Path:
 class Draft:
     """The guess: each property is one of the YAML's questions."""
 
-    folder: Folder
+    folder: DataFolder
 
     @property
-    def train(self) -> Table:
+    def train(self) -> Sheet:
         """The rows with an answer."""
         return self.folder.train
 
     @property
-    def test(self) -> Table:
+    def test(self) -> Sheet:
         """The rows without."""
         return self.folder.test
 
     @property
-    def sample(self) -> Table:
+    def sample(self) -> Sheet:
         """What is to be submitted."""
         return self.folder.sample
 
@@ -264,7 +264,7 @@ class Draft:
         return found
 
     @cached_property
-    def answers(self) -> Answers:
+    def answers(self) -> Asked:
         """The outcome, and where it stands."""
         columns = [name for name in self.asked if name in self.unseen]
         if columns == self.asked and len(columns) > 1:
@@ -289,29 +289,29 @@ class Draft:
         values = [name for name in unseen if set(self.asked) <= set(self.train.filled(name))]
         return (values or named or sorted(unseen, key=lambda name: len(set(self.train.columns[name]))))[0]
 
-    def _several(self, columns: list[str]) -> Answers:
+    def _several(self, columns: list[str]) -> Asked:
         cells = [[TRUTHS.get(cell, cell) for cell in self.train.columns[name]] for name in columns]
         numbers = [cell for column in cells for cell in column if cell]
         label = f"label: {{columns: {_flow(columns)}}}"
         if set(numbers) <= {"0", "1", "0.0", "1.0"}:
             if all(sum(float(cell or 0) for cell in row) == 1 for row in zip(*cells, strict=True)):
                 lines = (f"classes: {_flow(columns)}", f"label: {{one_hot: {_flow(columns)}}}")
-                return Answers("classes", "log_loss", lines, tuple(columns), "exactly one of these columns is 1")
+                return Asked("classes", "log_loss", lines, tuple(columns), "exactly one of these columns is 1")
             why = "columns of 0 and 1, several may be 1"
             if all(cell.isdecimal() for name in columns for cell in self.sample.filled(name)):
                 why += "; CHECK: the sample has whole numbers, so the metric may score labels, as micro_f1 does"
-            return Answers("labels", "mean_auc", (label,), tuple(columns), why)
+            return Asked("labels", "mean_auc", (label,), tuple(columns), why)
         if all(_number(cell) is not None and 0 <= float(cell) <= 1 for cell in numbers):
-            return Answers("labels", "log_loss", (label,), tuple(columns), "columns of shares from 0 to 1")
-        return Answers("numbers", "mcrmse", (label,), tuple(columns), "columns of numbers")
+            return Asked("labels", "log_loss", (label,), tuple(columns), "columns of shares from 0 to 1")
+        return Asked("numbers", "mcrmse", (label,), tuple(columns), "columns of numbers")
 
-    def _probabilities(self, column: str) -> Answers:
+    def _probabilities(self, column: str) -> Asked:
         """One column per class is asked for, and one column holds the class."""
         values = sorted(set(self.train.filled(column)))
         label = f"label: {{column: {_word(column)}}}"
         why = f"the values of {column} are the sample's columns"
         if set(values) <= set(self.asked):
-            return Answers("classes", "log_loss", (f"classes: {_flow(self.asked)}", label), (column,), why)
+            return Asked("classes", "log_loss", (f"classes: {_flow(self.asked)}", label), (column,), why)
         named = [[value for value in values if _ends_with(asked, value)] for asked in self.asked]
         why = f"CHECK that the values of {column} are in the order of the classes"
         also = ""
@@ -322,9 +322,9 @@ class Draft:
             also = ", also: {" + ", ".join(f"{_word(value)}: {_word(like)}" for value, like in more.items()) + "}"
             also, values = also if more else "", found
         label = f"label: {{column: {_word(column)}, values: {_flow(values)}{also}}}"
-        return Answers("classes", "log_loss", (f"classes: {_flow(self.asked)}", label), (column,), why)
+        return Asked("classes", "log_loss", (f"classes: {_flow(self.asked)}", label), (column,), why)
 
-    def _one(self, column: str) -> Answers:
+    def _one(self, column: str) -> Asked:
         asked, cells = self.asked[0], self.train.filled(column)
         numbers = [_number(TRUTHS.get(cell, cell)) for cell in cells]
         if self.options:
@@ -340,7 +340,7 @@ class Draft:
                 label = f"label: {{listed: {_word(column)}, join: {json.dumps(join)}}}"
                 lines = ("classes: auto", label, f"answers: {{{_word(asked)}: labels}}")
                 lines += (f"join: {json.dumps(join)}",) if join != " " else ()
-                return Answers("labels", "samples_f1", lines, (column,), f"{column} lists the labels of a row")
+                return Asked("labels", "samples_f1", lines, (column,), f"{column} lists the labels of a row")
             self._refuse_texts(column)
             values = sorted({cell for cell in cells if any(map(str.isalnum, cell))})
             values = values if len(values) > 1 else sorted(set(cells))
@@ -364,15 +364,15 @@ class Draft:
             label = f"label: {{column: {_word(column)}, low: {low}, high: {high}}}"
             lines = (label,) if asked == column else (label, f"answers: {{{_word(asked)}: label}}")
             why = f"whole numbers from {low} to {high}, taken for scores; were they names, write classes: [...]"
-            return Answers("ordered", "qwk", lines, (column,), why)
+            return Asked("ordered", "qwk", lines, (column,), why)
         lines = (f"label: {{columns: {_flow([column])}}}",)
         if asked != column:
             lines += (f"answers: {{{_word(asked)}: mean}}",)
         if min(given) >= 0 and max(given) <= 1:
-            return Answers("labels", "rmse", lines, (column,), "shares from 0 to 1; for any numbers write numbers")
+            return Asked("labels", "rmse", lines, (column,), "shares from 0 to 1; for any numbers write numbers")
         uneven = min(given) >= 0 and max(given) > UNEVEN * sorted(given)[len(given) // 2]
         hint = f"; for rmsle write label: {{columns: {_flow([column])}, log: true}}" if uneven else ""
-        return Answers("numbers", "rmse", lines, (column,), f"a column of numbers{hint}")
+        return Asked("numbers", "rmse", lines, (column,), f"a column of numbers{hint}")
 
     def _parts(self, column: str) -> str | None:
         """Returns what parts the labels in the cells of a column and of the sample; None where each has one."""
@@ -396,7 +396,7 @@ class Draft:
                 f"{len(cells)} rows: answers that are texts or spans cannot be said"
             )
 
-    def _yes_or_no(self, column: str, asked: str) -> Answers:
+    def _yes_or_no(self, column: str, asked: str) -> Asked:
         if word := next((cell for cell in self.sample.filled(asked) if cell in TRUTHS), ""):
             spelled = str.lower if word.islower() else str.upper if word.isupper() else str.title
             words = json.dumps([spelled("false"), spelled("true")])
@@ -414,9 +414,9 @@ class Draft:
         lines: tuple[str, ...] = (f"label: {{columns: {_flow([column])}}}",)
         if decided or asked != column:
             lines += (answers if decided else f"answers: {{{_word(asked)}: mean}}",)
-        return Answers("labels", "f1" if decided else "roc_auc", lines, (column,), why)
+        return Asked("labels", "f1" if decided else "roc_auc", lines, (column,), why)
 
-    def _ranked(self, lines: Sequence[str], columns: Sequence[str], why: str, joined: bool = False) -> Answers:
+    def _ranked(self, lines: Sequence[str], columns: Sequence[str], why: str, joined: bool = False) -> Asked:
         """One column is asked for: a label, or several with the best first."""
         cells = self.sample.filled(self.asked[0])
         values = set() if joined else set(self.options) | set(self.train.filled(columns[0]))
@@ -425,7 +425,7 @@ class Draft:
             most = max(len(cell.split(" ")) for cell in cells)
         what, metric = (f"top {most}", f"map@{most}") if most > 1 else ("label", "accuracy")
         outcome = "choice" if self.options else "classes"
-        return Answers(outcome, metric, (*lines, f"answers: {{{_word(self.asked[0])}: {what}}}"), tuple(columns), why)
+        return Asked(outcome, metric, (*lines, f"answers: {{{_word(self.asked[0])}: {what}}}"), tuple(columns), why)
 
     @cached_property
     def text(self) -> str:

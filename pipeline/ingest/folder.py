@@ -33,7 +33,7 @@ TRIED = 20
 
 
 @dataclass(frozen=True)
-class Table:
+class Sheet:
     """The columns of a file, and what stands in its first rows."""
 
     path: Path
@@ -46,18 +46,18 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Folder:
+class DataFolder:
     """The three tables of a competition, and how they are written."""
 
     path: Path
     form: Competition
     """Of which separator, quotes, encoding, lookup and the names of the files are meant."""
-    train: Table
-    test: Table
-    sample: Table
+    train: Sheet
+    test: Sheet
+    sample: Sheet
 
 
-def read_folder(path: Path) -> Folder:
+def read_folder(path: Path) -> DataFolder:
     """Returns what the folder holds, by the names, headers and first rows of its files.
 
     Raises: PodiumError where one is missing or cannot be read.
@@ -77,7 +77,7 @@ def read_folder(path: Path) -> Folder:
     )
     form = replace(form, quotes=_quotes(train, test, form))
     form = replace(form, lookup=_lookups(path, form, _table(train, form), _table(test, form), sample))
-    found = Folder(path, form, _table(train, form), _table(test, form), sample)
+    found = DataFolder(path, form, _table(train, form), _table(test, form), sample)
     return _with_options(found)
 
 
@@ -148,18 +148,18 @@ def _quotes(train: Path, test: Path, form: Competition) -> Literal["doubled", "b
     return "doubled"  # whatever is wrong there, `prepare` says it
 
 
-def _read(path: Path) -> Table:
+def _read(path: Path) -> Sheet:
     return _table(path, _form(path))
 
 
-def _table(path: Path, form: Competition) -> Table:
+def _table(path: Path, form: Competition) -> Sheet:
     """Returns the columns of a file and its first rows; what a lookup lacks is empty."""
     header = read_header(path, form)
     rows = list(islice(plain_rows(path, form, strict=False), SAMPLED))
-    return Table(path, {name: [row[place] for row in rows] for place, name in enumerate(header)}, len(rows))
+    return Sheet(path, {name: [row[place] for row in rows] for place, name in enumerate(header)}, len(rows))
 
 
-def _lookups(folder: Path, form: Competition, train: Table, test: Table, sample: Table) -> tuple[Lookup, ...]:
+def _lookups(folder: Path, form: Competition, train: Sheet, test: Sheet, sample: Sheet) -> tuple[Lookup, ...]:
     """Returns the other files that have a part of each row: tables with one row per key, and folders of text files."""
     common = [name for name in train.columns if name in test.columns and name]
     found = [lookup for key in common if (lookup := _texts_below(folder, key, train, test))]
@@ -183,7 +183,7 @@ def _lookups(folder: Path, form: Competition, train: Table, test: Table, sample:
     return (*found, Lookup(keys[0], labels.path.name, only="train")) if labels and keys else tuple(found)
 
 
-def _with_options(folder: Folder) -> Folder:
+def _with_options(folder: DataFolder) -> DataFolder:
     """Returns the folder with a column for each option of a question, where all stand in one cell as a list."""
     train, test = folder.train, folder.test
     if set(LETTERS) & train.columns.keys():
@@ -228,7 +228,7 @@ def _lists(cell: str) -> dict[str, list[str]]:
     }
 
 
-def _has(table: Table, key: str, rows: Table) -> bool:
+def _has(table: Sheet, key: str, rows: Sheet) -> bool:
     """Whether a table has one row for each key of `rows`; of a larger one, the first keys are looked at."""
     keys = table.columns.get(key, [])
     if not keys or len(set(keys)) < len(keys):
@@ -237,7 +237,7 @@ def _has(table: Table, key: str, rows: Table) -> bool:
     return wanted <= set(keys) if len(keys) < SAMPLED else bool(wanted & set(keys))
 
 
-def _texts_below(folder: Path, key: str, train: Table, test: Table) -> Lookup | None:
+def _texts_below(folder: Path, key: str, train: Sheet, test: Sheet) -> Lookup | None:
     """Returns the folders that have a text file for each value of a column, one for train and one for test."""
     places = {}
     for part, rows in (("train", train), ("test", test)):

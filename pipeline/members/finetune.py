@@ -23,7 +23,7 @@ from pipeline.models.backbones.tokenizer import load_tokenizer
 from pipeline.settings.finetuning import NetworkSettings
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.clock import timed
-from pipeline.training.device import Device, training_device
+from pipeline.training.devices.device import Device, training_device
 from pipeline.training.objectives.multitask import Interleaved, scored_part
 from pipeline.training.objectives.supervised import Supervised
 from pipeline.training.restarts import Job, train

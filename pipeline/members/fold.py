@@ -31,10 +31,10 @@ from pipeline.errors import DivergedError
 from pipeline.files import atomic_folder, remove_partials, sha256_file, write_json, write_parquet
 from pipeline.inference.predict import predict_member
 from pipeline.kinds import KINDS
-from pipeline.members.auxiliary import auxiliary_rows
+from pipeline.members.beside.auxiliary import auxiliary_rows
+from pipeline.members.beside.learned import learned, said
+from pipeline.members.beside.lessons import lessons as lessons_of
 from pipeline.members.context import Run, Start
-from pipeline.members.learned import learned, said
-from pipeline.members.lessons import lessons as lessons_of
 from pipeline.models.candidates import Candidates
 from pipeline.models.saved import save_untrained
 from pipeline.training.checkpoint import Checkpoint, checkpoint
@@ -103,7 +103,7 @@ def train_model(split: Split, start: Start, folder: Path, run: Run) -> dict[str,
     if devices == 1 or run.quick:
         training = train(split, start, folder, run)
     else:
-        from pipeline.training.launch import on_devices  # torch is slow to load
+        from pipeline.training.devices.launch import on_devices  # torch is slow to load
 
         training = on_devices(devices, run.label, train, split, start, folder, run)
     if start.competition.candidates:

@@ -19,10 +19,10 @@ from pipeline.data.split import Split
 from pipeline.files import atomic_folder, remove_partials, sha256_file, write_parquet
 from pipeline.inference.predict import predict_member
 from pipeline.kinds import KINDS
-from pipeline.members.auxiliary import auxiliary_rows
+from pipeline.members.beside.auxiliary import auxiliary_rows
+from pipeline.members.beside.learned import learned
 from pipeline.members.context import Run, Start
 from pipeline.members.fold import collapsed, train_model
-from pipeline.members.learned import learned
 from pipeline.models.saved import save_untrained
 from pipeline.training.checkpoint import checkpoint
 

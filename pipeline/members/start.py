@@ -24,7 +24,7 @@ from pipeline.errors import PodiumError, nearest
 from pipeline.files import read_json, sha256_file
 from pipeline.imports import fingerprint, libraries
 from pipeline.kinds import KINDS
-from pipeline.members.auxiliary import source_of
+from pipeline.members.beside.auxiliary import source_of
 from pipeline.settings.auxiliary import Auxiliary
 from pipeline.settings.backbones import NoBackbone
 from pipeline.settings.encoder import BUILD, Encoder
@@ -34,12 +34,12 @@ from pipeline.settings.finetuning import NetworkSettings
 SHARED = (
     "stages/finetune.py",
     "pipeline/members/fold.py",
-    "pipeline/members/auxiliary.py",
+    "pipeline/members/beside/auxiliary.py",
     "pipeline/data/lessons.py",
     "pipeline/inference/predict.py",
 )
 """What every kind's fold goes through, counted without the kinds that it calls."""
-TAUGHT, BESIDE = ("pipeline/members/lessons.py",), ("pipeline/members/learned.py",)
+TAUGHT, BESIDE = ("pipeline/members/beside/lessons.py",), ("pipeline/members/beside/learned.py",)
 """What a student's fold goes through beside it, and that of a member with rows from elsewhere."""
 UNCOUNTED = ("pipeline/kinds.py", "pipeline/artifacts.py")
 """What decides of a member's own kind stands in its start file; another kind, and where files lie, change nothing."""
@@ -104,7 +104,7 @@ def _auxiliary(name: str, settings: Auxiliary | None) -> dict[str, Any]:
 
 def _with_precision(name: str, settings: NetworkSettings) -> NetworkSettings:
     """Returns the settings with the precision in which the network trains on this machine."""
-    from pipeline.training.device import resolve_precision  # torch is slow to load
+    from pipeline.training.devices.device import resolve_precision  # torch is slow to load
 
     training = settings.training
     if training.smart and training.smart.form == "smart" and training.precision == "auto":

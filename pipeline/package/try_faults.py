@@ -32,7 +32,7 @@ LOGS = Path("work/kernel-faults")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TriedFault:
     """What the kernel did under one fault."""
 
     section: str
@@ -52,7 +52,7 @@ class Outcome:
         return f"{first:<64} {self.code:>4} {self.rows:>5}  {self.verdict:<32} {self.rung}"
 
 
-def try_faults(run: Path, only: str, jobs: int | None, budget: float | None) -> list[Outcome]:
+def try_faults(run: Path, only: str, jobs: int | None, budget: float | None) -> list[TriedFault]:
     """Runs the kernel under every fault whose section and name hold the words `only`; prints the table as it grows.
 
     jobs: kernels at a time, by default one per core, and a single one for networks. budget: seconds that each is told,
@@ -100,7 +100,7 @@ def possible(chosen: list[tuple[str, str, Cause]]) -> Iterator[tuple[str, str, C
             print(f"left out, for this system lets nobody mount a file system of their own: {section}: {name}")
 
 
-def one(given: Given, section: str, name: str, cause: Cause, budget: float) -> Outcome:
+def one(given: Given, section: str, name: str, cause: Cause, budget: float) -> TriedFault:
     """Runs the kernel under one fault."""
     with tempfile.TemporaryDirectory(prefix="podium-fault-", ignore_cleanup_errors=True) as folder:
         scene = Scene(given, Path(folder), budget)
@@ -116,10 +116,10 @@ def one(given: Given, section: str, name: str, cause: Cause, budget: float) -> O
             wrong = verdict = f"exit code {ran.code}; {verdict}"
         if ran.seconds > budget:
             wrong = verdict = f"{ran.seconds:.0f} s of {budget:.0f}; {verdict}"
-    return Outcome(section, name, ran.code, rows, rung, ran.seconds, verdict, wrong is None, ran.log)
+    return TriedFault(section, name, ran.code, rows, rung, ran.seconds, verdict, wrong is None, ran.log)
 
 
-def kept_log(outcome: Outcome) -> Path:
+def kept_log(outcome: TriedFault) -> Path:
     """Keeps the log of a kernel and returns its place."""
     file = LOGS / f"{outcome.section}-{outcome.fault}.log".replace(" ", "-").replace("/", "-")
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ class ExtraRows:
     teachers of a student say of each row, fold by fold."""
     made: bool = False
     """Whether a model has written the rows: their file says by whom, and what a judge thinks of each
-    (pipeline/members/made.py)."""
+    (pipeline/members/beside/made.py)."""
     weight: Annotated[float, Limits(gt=0)] = 1.0
     """What the loss of a row counts; that of the fold's own rows is 1."""
     confidence: Annotated[float, Limits(ge=0, lt=1)] = 0.0

@@ -2,6 +2,6 @@
 
 loop.py is one step after the other; gradients.py computes them, optim.py makes the step, `techniques/` has what both
 call by name; guard.py watches, restarts.py begins again, checkpoint.py and state.py make a killed run go on to the same
-bits; ranks.py shares the rows of a step among several devices, launch.py starts their processes. May import settings,
-data, models and inference; members import it. Begin with loop.py.
+bits; `objectives/` says what is learned, `devices/` on what. May import settings, data, models and inference; members
+import it. Begin with loop.py.
 """

@@ -20,7 +20,7 @@ from pipeline.errors import PodiumError, ran_out
 from pipeline.settings.finetuning import Training
 from pipeline.settings.techniques import Awp, Fgm
 from pipeline.training.clock import timed
-from pipeline.training.device import Device
+from pipeline.training.devices.device import Device
 from pipeline.training.objectives.objective import Batch, Loss, Objective
 from pipeline.training.techniques.adversarial import attackable, attacked, awp_shift, table, table_shift, words_shift
 from pipeline.training.techniques.perturbation import Noise, caught, moved

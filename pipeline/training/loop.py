@@ -20,7 +20,7 @@ from pipeline.errors import DivergedError
 from pipeline.settings.finetuning import Training
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.clock import timed
-from pipeline.training.device import Device
+from pipeline.training.devices.device import Device
 from pipeline.training.gradients import Learner, fetched, gradients, within_memory
 from pipeline.training.guard import alarm, seen
 from pipeline.training.objectives.objective import Objective

@@ -30,7 +30,7 @@ from pipeline.models.backbones.tokenizer import load_tokenizer
 from pipeline.section import from_json
 from pipeline.settings.backbones import Pretrain
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.device import Device, resolve_precision, training_device
+from pipeline.training.devices.device import Device, resolve_precision, training_device
 from pipeline.training.gradients import within_memory
 from pipeline.training.loop import TrainingRun, fit
 from pipeline.training.objectives.language import CausalModel, Language, MaskedModel

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from pipeline.errors import PodiumError
 from pipeline.settings.finetuning import Training
 from pipeline.training.clock import uncounted
-from pipeline.training.device import Device
+from pipeline.training.devices.device import Device
 from pipeline.training.gradients import Learner, gradients, within_memory
 from pipeline.training.objectives.objective import Objective
 from pipeline.training.techniques.deni import updates

@@ -22,7 +22,7 @@ from pipeline.models.network import start_at
 from pipeline.settings.finetuning import HeadFirst, Training
 from pipeline.settings.optimisation import RateSchedule, Seeds
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.device import Device
+from pipeline.training.devices.device import Device
 from pipeline.training.gradients import within_memory
 from pipeline.training.guard import fruitless
 from pipeline.training.loop import NOT_FINITE, Trained, TrainingRun, fit

@@ -24,10 +24,10 @@ from pipeline.experiments import sources
 from pipeline.experiments.sources import Measured, folds_of, measure
 from pipeline.files import write_json, write_parquet
 from pipeline.imports import fingerprint
+from pipeline.members.beside.teach import teach
 from pipeline.members.context import read_start
 from pipeline.members.fold import train_fold
 from pipeline.members.start import resolve
-from pipeline.members.teach import teach
 from pipeline.report.sources import ALL, SOURCES, brought, read_measured
 from pipeline.repro import say_sources
 from pipeline.validation import validated

@@ -19,7 +19,7 @@ from pipeline.errors import PodiumError
 from pipeline.generation.prompt import Ask, Asker, asker
 from pipeline.generation.replies import check_writable, first_object, row_of
 from pipeline.generation.write import How, Told, write_rows
-from pipeline.members.extra import prepare_extra
+from pipeline.members.beside.extra import prepare_extra
 from pipeline.settings.extra import ExtraRows
 
 COUNT = 60
@@ -88,8 +88,8 @@ def test_what_is_written_is_learned_with_its_answer_and_stays_away_from_the_fold
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     competition = ALL[name]
-    monkeypatch.setattr("pipeline.members.extra.load_competition", lambda *_: competition)
-    monkeypatch.setattr("pipeline.members.extra.check_form_of_answers", lambda *_: None)
+    monkeypatch.setattr("pipeline.members.beside.extra.load_competition", lambda *_: competition)
+    monkeypatch.setattr("pipeline.members.beside.extra.check_form_of_answers", lambda *_: None)
     told, _ = made(competition, perfect(competition))
     assert (told.asked, told.rows, told.refused, told.dropped) == (12, 12, {}, None)
     if competition.quotes == "backslash":

@@ -7,7 +7,7 @@ import os
 import signal
 
 from pipeline.errors import DivergedError
-from pipeline.training.ranks import own_share
+from pipeline.training.devices.ranks import own_share
 
 
 def failing(way: str) -> None:

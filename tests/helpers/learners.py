@@ -18,7 +18,7 @@ from pipeline.members.encoder import trainable_backbone
 from pipeline.models.backbones.tokenizer import load_tokenizer
 from pipeline.models.network import decoder_network, encoder_network
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.device import Device
+from pipeline.training.devices.device import Device
 from pipeline.training.gradients import Learner, gradients
 from pipeline.training.loop import Trained, TrainingRun, fit
 from pipeline.training.objectives.supervised import Supervised

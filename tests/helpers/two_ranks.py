@@ -16,13 +16,13 @@ from torch import Tensor, distributed
 
 from pipeline.competitions.task import Competition
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.device import Device
+from pipeline.training.devices.device import Device
+from pipeline.training.devices.ranks import own_share
 from pipeline.training.gradients import Learner, Shown, gradients
 from pipeline.training.loop import TrainingRun, fit
 from pipeline.training.objectives.objective import Batch
 from pipeline.training.objectives.supervised import Supervised
 from pipeline.training.prior import Prior
-from pipeline.training.ranks import own_share
 from pipeline.training.state import Record
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {

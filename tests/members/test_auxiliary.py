@@ -22,7 +22,7 @@ from pipeline.config import load_params
 from pipeline.data.split import split_rows
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, sha256_file
-from pipeline.members.auxiliary import auxiliary_rows, source_of
+from pipeline.members.beside.auxiliary import auxiliary_rows, source_of
 from pipeline.members.context import Source, Start, read_start
 from pipeline.members.fold import train_fold
 from pipeline.members.start import resolve

@@ -20,13 +20,13 @@ from pipeline.config import member_settings
 from pipeline.data.split import split_rows
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, sha256_file, write_json, write_parquet
+from pipeline.members.beside.extra import check_form, prepare_extra, sentence
+from pipeline.members.beside.learned import certainty, learned, likeliest
+from pipeline.members.beside.lessons import lessons
+from pipeline.members.beside.teach import teach
 from pipeline.members.context import FromElsewhere, Start
-from pipeline.members.extra import check_form, prepare_extra, sentence
 from pipeline.members.fold import train_fold
-from pipeline.members.learned import certainty, learned, likeliest
-from pipeline.members.lessons import lessons
 from pipeline.members.refit import refit
-from pipeline.members.teach import teach
 from pipeline.models.tabular.linear_head import _fitted
 from pipeline.models.tabular.model import fit_tabular
 from pipeline.settings.extra import ExtraRows

@@ -24,11 +24,11 @@ from pipeline.ensemble.oof import collect
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, write_json
 from pipeline.inference.predict import predict_member
+from pipeline.members.beside.lessons import ANSWERS, RECEIPT, STATES, lessons
+from pipeline.members.beside.teach import teach
 from pipeline.members.context import Run, Start
 from pipeline.members.finetune import _learned, _with_beside, open_run
 from pipeline.members.fold import train_fold
-from pipeline.members.lessons import ANSWERS, RECEIPT, STATES, lessons
-from pipeline.members.teach import teach
 from pipeline.settings.external import External
 from pipeline.training.checkpoint import Checkpoint
 from stages import finetune

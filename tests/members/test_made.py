@@ -16,8 +16,8 @@ from support import preference_rows
 from pipeline.competitions.task import Competition
 from pipeline.config import member_settings
 from pipeline.errors import PodiumError
-from pipeline.members.extra import prepare_extra, sentence
-from pipeline.members.made import form_gain
+from pipeline.members.beside.extra import prepare_extra, sentence
+from pipeline.members.beside.made import form_gain
 from pipeline.models.tabular.model import fit_tabular
 from pipeline.settings.extra import ExtraRows
 from pipeline.validation import validated

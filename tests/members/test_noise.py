@@ -18,9 +18,9 @@ from pipeline.config import member_settings
 from pipeline.data.split import Lessons, split_rows
 from pipeline.files import write_json
 from pipeline.members import fold as folds
+from pipeline.members.beside.teach import teach
 from pipeline.members.context import Start
 from pipeline.members.fold import train_fold
-from pipeline.members.teach import teach
 
 ROWS, PARTS, WORDS = 150, 3, 25
 NOISE = Competition(

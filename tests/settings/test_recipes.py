@@ -152,7 +152,7 @@ def test_smart_trains_in_fp32_wherever_it_runs(
     lmsys: Competition, backbones: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
-        "pipeline.training.device.resolve_precision", lambda asked: ("bf16", "this GPU computes with it")
+        "pipeline.training.devices.device.resolve_precision", lambda asked: ("bf16", "this GPU computes with it")
     )
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     for recipe, wanted in (("smart", "fp32"), ("patient", "bf16")):

@@ -29,7 +29,7 @@ from pipeline.models.deberta.packing import LENGTHS
 from pipeline.models.network import decoder_network, encoder_network
 from pipeline.training import loop
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.device import Device, training_device
+from pipeline.training.devices.device import Device, training_device
 from pipeline.training.loop import TrainingRun, fit
 from pipeline.training.objectives.language import CausalModel, Language, MaskedModel
 from pipeline.training.objectives.supervised import Supervised

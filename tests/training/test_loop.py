@@ -32,7 +32,7 @@ from pipeline.models.backbones.tokenizer import load_tokenizer
 from pipeline.models.network import encoder_network
 from pipeline.training import progress
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.device import Device
+from pipeline.training.devices.device import Device
 from pipeline.training.loop import TrainingRun, fit
 from pipeline.training.objectives.supervised import Supervised
 from pipeline.training.optim import adamw

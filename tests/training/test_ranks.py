@@ -27,9 +27,9 @@ from pipeline.competitions.task import Competition
 from pipeline.errors import DivergedError, PodiumError
 from pipeline.files import read_json, sha256_file, write_json
 from pipeline.training import launch
-from pipeline.training.launch import on_devices
+from pipeline.training.devices.launch import on_devices
+from pipeline.training.devices.ranks import Share
 from pipeline.training.pretrain import PretrainStart
-from pipeline.training.ranks import Share
 
 
 @pytest.fixture(scope="module")

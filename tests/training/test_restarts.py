@@ -31,7 +31,7 @@ from pipeline.models.network import decoder_network, encoder_network
 from pipeline.settings.optimisation import RateSchedule
 from pipeline.training import restarts as module
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.device import Device
+from pipeline.training.devices.device import Device
 from pipeline.training.loop import Trained, TrainingRun
 from pipeline.training.objectives.supervised import Supervised
 from pipeline.training.optim import adamw, backbone_name

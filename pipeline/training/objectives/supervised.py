@@ -16,9 +16,9 @@ from pipeline.data.text import Encoded
 from pipeline.inference.forward import batch_tensors
 from pipeline.models.transfer import sent
 from pipeline.settings.teachers import Teachers
+from pipeline.training.devices.ranks import ALONE, Share
 from pipeline.training.objectives.distillation import Lesson, pooled, taught
 from pipeline.training.objectives.objective import Batch, Loss
-from pipeline.training.ranks import ALONE, Share
 
 
 @dataclass(frozen=True)

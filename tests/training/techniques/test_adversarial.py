@@ -17,7 +17,7 @@ from torch import nn
 
 from pipeline.settings.techniques import Awp, Fgm
 from pipeline.training import gradients as module
-from pipeline.training.device import Device
+from pipeline.training.devices.device import Device
 from pipeline.training.gradients import gradients
 from pipeline.training.techniques.adversarial import attackable, attacked, awp_shift, table, table_shift, words_shift
 from pipeline.training.techniques.perturbation import NORMALISED, caught, moved

@@ -1,6 +1,6 @@
 """The rows from elsewhere that a fold model learns: read, kept from what it is scored on, and given their answers.
 
-The stage `extra` has prepared them (pipeline/members/extra.py).
+The stage `extra` has prepared them (pipeline/members/beside/extra.py).
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ from pipeline.competitions.registry import load_competition
 from pipeline.competitions.task import Competition
 from pipeline.errors import PodiumError
 from pipeline.ingest.prepare import read_test, read_train
+from pipeline.members.beside.made import EXAMPLES, WRITTEN, check_form_of_answers, judged
 from pipeline.members.external import read_predictions
-from pipeline.members.made import EXAMPLES, WRITTEN, check_form_of_answers, judged
 from pipeline.settings.extra import ExtraRows
 
 TEST = -2

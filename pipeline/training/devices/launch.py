@@ -1,6 +1,6 @@
 """One fold over several devices: starts a process for each, and ends all with the first that fails.
 
-pipeline/training/ranks.py says what each of them does.
+pipeline/training/devices/ranks.py says what each of them does.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import distributed
 
 from pipeline.errors import PodiumError
 from pipeline.stage import escape_console, one_line
-from pipeline.training.ranks import Share
+from pipeline.training.devices.ranks import Share
 
 T = TypeVar("T")
 

@@ -1,6 +1,6 @@
 """What teachers tell a student's fold model: read, checked, and made into one answer for each row.
 
-python -m stages.teach writes it (pipeline/members/teach.py).
+python -m stages.teach writes it (pipeline/members/beside/teach.py).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pipeline.data.lessons import check_lesson, learned_hash
 from pipeline.data.split import Lessons
 from pipeline.errors import PodiumError
 from pipeline.files import read_json, sha256_file
+from pipeline.members.beside.learned import asked
 from pipeline.members.context import Start
-from pipeline.members.learned import asked
 from pipeline.settings.finetuning import NetworkSettings
 
 ANSWERS, STATES, RECEIPT = "answers.parquet", "states.npy", "receipt.json"

@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 
 import torch
 
-from pipeline.training.ranks import ALONE, Share, own_share
+from pipeline.training.devices.ranks import ALONE, Share, own_share
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}

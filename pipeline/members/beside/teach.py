@@ -26,10 +26,10 @@ from pipeline.inference.forward import batch_logits
 from pipeline.inference.network_member import available_devices, encoded_rows
 from pipeline.inference.open_network import open_network
 from pipeline.inference.predict import predict_member
+from pipeline.members.beside.learned import asked
+from pipeline.members.beside.lessons import ANSWERS, RECEIPT, STATES
 from pipeline.members.context import Start
 from pipeline.members.external import check_ids, read_predictions
-from pipeline.members.learned import asked
-from pipeline.members.lessons import ANSWERS, RECEIPT, STATES
 from pipeline.models.backbones.tokenizer import load_tokenizer
 from pipeline.models.saved import read_member
 from pipeline.settings.external import External
