@@ -140,6 +140,7 @@ bench: setup ## measure speed and honesty; says at its end what it leaves out
 	@echo "  python -m benchmarks.build.jobs                             the demo twice; wants a quiet machine"
 	@echo "  python -m benchmarks.speed.prefix                           needs ../shared/data/science_exam"
 	@echo "  python -m benchmarks.build.history [--data FOLDER]          seven submissions played through"
+	@echo "  python -m benchmarks.build.multitask                        hours; needs ../shared/data/cs224n"
 	@echo "  python -m benchmarks.stack.teachers                         an hour or so; needs ../shared/data/cs224n"
 	@echo "  python -m benchmarks.stability --study guard (or attacks, gentle)   hours; needs ../shared/data/cs224n"
 	@echo "  python -m benchmarks.stability.gentle                       many minutes"

@@ -26,7 +26,7 @@ from two_ranks import CASES, STEPS, Measured, join, measured, second
 from pipeline.competitions.task import Competition
 from pipeline.errors import DivergedError, PodiumError
 from pipeline.files import read_json, sha256_file, write_json
-from pipeline.training import launch
+from pipeline.training.devices import launch
 from pipeline.training.devices.launch import on_devices
 from pipeline.training.devices.ranks import Share
 from pipeline.training.pretrain import PretrainStart
