@@ -44,7 +44,7 @@ $(VENV)/ready: $(VENV)/torch requirements.lock
 	@touch $@
 
 repro: setup ## run every stale stage, from raw data to the rehearsed kernel and the report
-	@# It looks at the whole plan first; a mistake in params.yaml is one line there, and DVC would show its own.
+	@# Where anything is stale it looks at the whole plan first; a mistake in params.yaml is one line there, and DVC would show its own.
 	@$(RUN) python -m pipeline.repro "$(PRESET)" "$${DATA-}" "$(REFIT)" "$(JOBS)"
 	@echo "open reports/index.html"
 

@@ -27,8 +27,8 @@ from pipeline.competitions.task import Competition
 from pipeline.config import Params, load_params
 from pipeline.data.folds import check_stack_parts, part_rows
 from pipeline.errors import PodiumError
+from pipeline.files import check_watched
 from pipeline.ingest.prepare import glance, ids_of
-from pipeline.ingest.tables import LONE_SURROGATE
 from pipeline.jobs.graph import stale
 from pipeline.kinds import KINDS
 from pipeline.ledger.history import dvc_repository
@@ -63,7 +63,6 @@ EARLY = ("demo", "prepare", "folds")
 SANE_SECONDS = (300, 12 * 3600)
 """Below it a kernel hardly opens its networks; Kaggle ends every notebook after twelve hours."""
 WHEELS = Path(".venv/wheels")
-EXTERNAL = Path("external")
 SECTIONS = ("students", "extra")
 """Of params.yaml; they may be empty, but DVC's graph reads them."""
 
@@ -365,17 +364,6 @@ def check_writable(folder: Path) -> None:
                 raise PodiumError(f"{place}: DVC must write there, and cannot: {error.strerror}") from None
 
 
-def check_watched(folder: Path) -> None:
-    """Raises PodiumError for what DVC, which reads all that lies in `folder`, fails on, or waits for without end."""
-    for place, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            if not name.isascii() and LONE_SURROGATE.search(name):
-                raise PodiumError(f"{place}: {name!a}: DVC reads names in UTF-8 alone; rename it, or move it away")
-        for name in files:
-            if not (file := Path(place) / name).is_file():
-                raise PodiumError(f"{file}: expected a file, found a link to nothing, a pipe or a socket; move it away")
-
-
 def check_sections(given: Any) -> None:
     """Raises PodiumError where params.yaml lacks a section that may be empty."""
     for section in SECTIONS:
@@ -391,7 +379,7 @@ def run_check() -> None:
     params = load_params()
     check_sections(read_yaml(Path("params.yaml")))
     competition = load_competition(params.data.competition)
-    for folder in (Path(params.data.path), EXTERNAL):
+    for folder in params.watched:
         check_watched(folder)
     plan = Plan(params, competition, Artifacts(), fresh_stages())
     found = look(plan)

@@ -155,6 +155,11 @@ class Params:
                         f"set backbones.{member.backbone}.pretrain.epochs"
                     )
 
+    @property
+    def watched(self) -> tuple[Path, ...]:
+        """The user's folders, in which DVC reads all that lies there."""
+        return Path(self.data.path), Path("external")
+
     def _check_extra(self, name: str, member: Member) -> None:
         """Raises ValueError where a member cannot learn one of the sources that it names."""
         where = f"{'students' if name in self.students else 'members'}.{name}.extra"

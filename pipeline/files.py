@@ -133,3 +133,17 @@ def sha256_file(path: Path) -> str:
         while piece := stream.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def check_watched(folder: Path) -> None:
+    """Raises PodiumError for what DVC, which reads all that lies in `folder`, fails on, or waits for without end."""
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                told = f"{place}: {name!a}: DVC reads names in UTF-8 alone; rename it, or move it away"
+                raise PodiumError(told) from None
+        for name in files:
+            if not (file := Path(place) / name).is_file():
+                raise PodiumError(f"{file}: expected a file, found a link to nothing, a pipe or a socket; move it away")

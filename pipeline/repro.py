@@ -16,11 +16,15 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.errors import STOPPED, UNDER_REPRO, PodiumError, say_stopped, stop_in_one_line
-from pipeline.files import already, exclusive
+from pipeline.files import already, check_watched, exclusive, read_json
 from pipeline.report.growing import GrowingPage
 from pipeline.stage import stage
+
+if TYPE_CHECKING:
+    from pipeline.config import Params
 
 LOCK = Path("work/repro.lock")
 DVC_LOCK, DVC_HOLDERS = Path(".dvc/tmp/lock"), Path(".dvc/tmp/rwlock")
@@ -84,24 +88,25 @@ def run_dvc() -> int:
     return STOPPED if interrupted.seen else code
 
 
-def nothing_stale() -> bool:
+def nothing_stale(params: Params) -> bool:
     """Returns whether DVC would run no stage. Where it cannot even say so, the check of the plan names the fault."""
     from pipeline.ledger.history import dvc_repository
 
     try:
+        for folder in params.watched:
+            check_watched(folder)
         with dvc_repository() as repository:
             return not repository.status()
-    except PodiumError:
+    except (PodiumError, OSError, ValueError):
         return False
 
 
-def jobs_of(value: str) -> int:
+def jobs_of(value: str, params: Params) -> int:
     """Returns how many stages may run at a time: JOBS on the command line of make, or what this machine feeds.
 
     Raises: PodiumError for anything but a whole number from 1 on.
     """
     from pipeline.artifacts import Artifacts
-    from pipeline.config import load_params
     from pipeline.models.backbones.foresight import foreseen
     from pipeline.resources import places
 
@@ -109,16 +114,14 @@ def jobs_of(value: str) -> int:
         if not value.isdecimal() or not int(value):
             raise PodiumError(f'JOBS: expected a whole number from 1 on, found "{value}"')
         return int(value)
-    params = load_params()
     return places(params, {name: foreseen(name, each, Artifacts()) for name, each in params.backbones.items()})
 
 
-def run_side_by_side(jobs: int) -> int:
+def run_side_by_side(jobs: int, params: Params) -> int:
     """Runs what is stale, several stages at a time; returns 0, or 2 after it has said what failed."""
-    from pipeline.config import load_params
     from pipeline.jobs.build import build_side_by_side
 
-    failed, left = build_side_by_side(jobs, load_params())
+    failed, left = build_side_by_side(jobs, params)
     for name, reason in failed.items():
         print(f"error: {name}: {reason}", file=sys.stderr)
     if left:
@@ -139,32 +142,32 @@ def build(preset: str = "", data: str = "", refit: str = "", jobs: str = "1") ->
         refuse_running_dvc()
         if preset or data or refit:
             apply_preset(preset, data, refit_flag(refit))
-        load_params()  # a misspelt key, of which DVC need not know, is an error all the same
-        if nothing_stale():
+        # A misspelt key, of which DVC need not know, and a wrong JOBS are errors where nothing is stale, too.
+        params = load_params()
+        asked = jobs_of(jobs, params) if jobs else 0
+        if nothing_stale(params):
             print("Data and pipelines are up to date.")
-            say_sources()
+            say_sources(params)
             return 0
         from pipeline.check import run_check
 
         run_check()
-        places = jobs_of(jobs)
+        places = asked or jobs_of(jobs, params)
         with GrowingPage() as page:
             side_by_side = places > 1 or os.environ.get("RAY_ADDRESS")
-            code = (run_side_by_side(places) if side_by_side else 0) or run_dvc()
+            code = (run_side_by_side(places, params) if side_by_side else 0) or run_dvc()
             page.finished = code == 0
         if code == 0:
-            say_sources()
+            say_sources(params)
         return code
 
 
-def say_sources() -> None:
+def say_sources(params: Params) -> None:
     """Prints what rows from elsewhere have brought to each member that learns some, as far as that was measured."""
     from pipeline.artifacts import Artifacts
-    from pipeline.config import load_params
-    from pipeline.files import read_json
     from pipeline.report.sources import brought, read_measured
 
-    artifacts, params = Artifacts(), load_params()
+    artifacts = Artifacts()
     files = [
         artifacts.receipt(name, fold)
         for name, each in params.members.items()

@@ -20,12 +20,13 @@ from support import ROOT, preference_rows, write_artifacts, write_external
 
 from pipeline import check
 from pipeline.artifacts import HOLDOUT, Artifacts
-from pipeline.check import Findings, Plan, check_sections, check_watched, check_writable, look
+from pipeline.check import Findings, Plan, check_sections, check_writable, look
 from pipeline.competitions.registry import load_competition
 from pipeline.competitions.task import Competition
 from pipeline.config import Params
 from pipeline.data.demo import generate, write
 from pipeline.errors import PodiumError
+from pipeline.files import check_watched
 from pipeline.validation import validated
 
 NETWORK: dict[str, Any] = {"max_tokens": 64, "training": {"schedule": {"rate": 1e-4}}}

@@ -114,7 +114,7 @@ def test_ctrl_c_before_a_stage_begins_is_one_line(project: Path) -> None:
 @pytest.mark.parametrize("jobs", ["0", "two", "-1", "1.5"])
 def test_jobs_is_a_whole_number(jobs: str) -> None:
     with pytest.raises(PodiumError, match=f'^JOBS: expected a whole number from 1 on, found "{jobs}"$'):
-        jobs_of(jobs)
+        jobs_of(jobs, load_params(ROOT / "params.yaml"))
 
 
 def test_a_machine_feeds_as_many_stages_as_cores_and_memory_allow(monkeypatch: pytest.MonkeyPatch) -> None:

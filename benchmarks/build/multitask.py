@@ -85,18 +85,10 @@ def trained(learned: list[str], tasks: dict[str, Rows], seed: int, artifacts: Ar
     assert isinstance(settings, Encoder)
     seeds = replace(settings.training.seeds, head=seed, order=seed, dropout=seed)
     settings = replace(settings, training=replace(settings.training, epochs=EPOCHS, seeds=seeds, precision="fp32"))
-    auxiliary = {}
-    for name in others:
-        competition, rows, _ = tasks[name]
-        kept = rows
-        for task in learned:
-            if task != name:
-                kept = without_texts_of(tasks[task][2], tasks[task][0].kind, kept, competition.kind)
-        auxiliary[name] = Beside(competition, kept, len(rows) - len(kept))
-    competition, rows, asked_rows = tasks[first]
-    for task in others:
-        rows = without_texts_of(tasks[task][2], tasks[task][0].kind, rows, competition.kind)
-    split = Split(rows, asked_rows, rows.head(0), auxiliary)
+    kept = {name: rows_apart(name, learned, tasks) for name in learned}
+    auxiliary = {name: Beside(tasks[name][0], kept[name], len(tasks[name][1]) - len(kept[name])) for name in others}
+    competition, _, development = tasks[first]
+    split = Split(kept[first], development, development.head(0), auxiliary)
     backbone = artifacts.backbone_facts("minilm")["sha256"]
     start = Start(" and ".join(learned), settings, competition, 1, backbone=backbone, max_attempts=2)
     run = Run(start.member, artifacts, Checkpoint(WORK / "-".join([str(seed), *learned])))
@@ -121,6 +113,15 @@ def trained(learned: list[str], tasks: dict[str, Rows], seed: int, artifacts: Ar
         found["scores"][name] = score(labels, answers, np.arange(len(labels)), competition)
     print(f"seed {seed}, {start.member}: {found}", flush=True)
     return found
+
+
+def rows_apart(name: str, learned: list[str], tasks: dict[str, Rows]) -> pl.DataFrame:
+    """Returns what is learned of a task, without the texts of the other tasks' development rows."""
+    competition, rows, _ = tasks[name]
+    for other in learned:
+        if other != name:
+            rows = without_texts_of(tasks[other][2], tasks[other][0].kind, rows, competition.kind)
+    return rows
 
 
 def main(seeds: int, output: Path) -> None:

@@ -1,7 +1,8 @@
 """What does a network of half the depth gain from a teacher, and from rows without labels that it answers?
 
 python -m benchmarks.stack.teachers [--seeds 5]
-# minutes: not measured; needs ../shared/data/cs224n; writes teachers.json and teachers.md in benchmarks/results/
+# 13 minutes a seed, beside other work; needs ../shared/data/cs224n
+# writes teachers.json and teachers.md in benchmarks/results/
 
 MiniLM (6 layers, pretrained) learns 1,500 film sentences of five degrees and is scored on 1,000 others. The student has
 every second of its layers. It learns the same rows alone, with the teacher's answers beside the labels, and with those

@@ -222,14 +222,13 @@ def test_page_and_build_tell_what_was_measured_and_what_was_not(
     edit(run, str(SOURCES), lambda value: value["words"].update(start="before"))
     assert Page(rendered(run)).row("words", "votes")[-1].endswith("; before the member's last change")
 
-    monkeypatch.setattr("pipeline.config.load_params", lambda: params)
     built("words", 0, params, artifacts)
-    say_sources()
+    say_sources(params)
     lines = capsys.readouterr().out.splitlines()[-2:]
     assert lines == [f"words: what {x} brings is not measured; make sources MEMBER=words" for x in ("votes", "noise")]
     write_json(SOURCES, {"words": asdict(measure("words", [0], params, artifacts))})
     capsys.readouterr()
-    say_sources()
+    say_sources(params)
     first, *_, last = capsys.readouterr().out.splitlines()
     assert first.startswith("words: votes brought +0.") and first.endswith(" on 24 rows of fold 0")
     assert last.startswith(f"words: {ALL} brought ")

@@ -109,9 +109,16 @@ def test_stages_run_side_by_side_and_a_failing_one_stops_only_what_follows_from_
     assert sh(f'python -c "{script}"', project) == "({}, []) False\n"
 
 
-def test_where_nothing_is_stale_one_line_says_so_unless_a_setting_is_wrong(project: Path) -> None:
+def test_where_nothing_is_stale_one_line_says_so_unless_something_is_wrong(project: Path) -> None:
     sh("dvc repro", project)
     assert repro(project).communicate(timeout=60) == ("Data and pipelines are up to date.\n", "")
+    wrong_jobs = repro(project, "two").communicate(timeout=60)
+    assert wrong_jobs == ("", 'error: JOBS: expected a whole number from 1 on, found "two"\n')
+    pipe = project / "external" / "pipe"
+    pipe.parent.mkdir()
+    os.mkfifo(pipe)  # DVC waits for ever for what one gives
+    assert repro(project).communicate(timeout=60)[1].startswith("error: external/pipe: expected a file, found")
+    pipe.unlink()
     params = (project / "params.yaml").read_text()
     (project / "params.yaml").write_text(f"{params}theads: 1\n")  # of which DVC knows nothing
     errors = repro(project).communicate(timeout=60)[1]

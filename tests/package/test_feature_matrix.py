@@ -31,6 +31,8 @@ from pipeline.errors import PodiumError
 from pipeline.files import read_json
 from pipeline.ingest.prepare import prepare
 from pipeline.kernel.submission import validate_submission
+from pipeline.members.average import averageable
+from pipeline.settings.member import MemberSettings
 
 Cell = tuple[tuple[str, Any], ...]
 RUN: dict[str, tuple[Any, ...]] = {
@@ -230,7 +232,8 @@ def test_from_the_start_to_the_kernels_answers(number: int, tmp_path: Path) -> N
         assert not [line for line in done.stdout.splitlines() if line.startswith(("problem:", "error:"))], done.stdout
         assert f"rows per rung: {'+'.join(names)} 6" in done.stdout
         assert validate_submission(tmp_path / f"working-{rerun}" / "submission.csv", sample, competition) == 6
-    plan, averages = read_json(tmp_path / "working-False" / "rehearsal.json")["plan"], 0
+    plan = read_json(tmp_path / "working-False" / "rehearsal.json")["plan"]
+    params = load_params(root / "params.yaml")
     assert {step["status"] for step in plan} == {"done"}
     for name in names:
         member = members[int(name.rpartition("_")[2])]
@@ -239,9 +242,13 @@ def test_from_the_start_to_the_kernels_answers(number: int, tmp_path: Path) -> N
         folds = {step["fold"] for step in plan if step["member"] == name}
         trained = {0, 1} if member["folds"] == "all" else {settings["partial"]}
         refitted = {2} if settings["refit"] and member["kind"] != "file" else set()
-        network = member["kind"] in ("encoder", "decoder")
-        if settings["averaged"] and network and member["folds"] == "all" and member["average"] != "voters":
-            assert folds - {3} == trained | refitted  # of those that the guard has begun anew, there is none
-            averages += 3 in folds
-        else:
-            assert folds == trained | refitted
+        averaged = {3} if settings["averaged"] and can_be_averaged(params.members[name], name, artifacts) else set()
+        assert folds == trained | refitted | averaged
+
+
+def can_be_averaged(member: MemberSettings, name: str, artifacts: Artifacts) -> bool:
+    """Whether it has two fold models or more with weights, of which none was begun anew or has collapsed."""
+    try:
+        return bool(averageable(name, member, [0, 1], artifacts))
+    except PodiumError:
+        return False
